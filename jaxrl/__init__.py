@@ -1,0 +1,46 @@
+"""jaxrl: reinforcement learning where a whole training run compiles to one XLA program.
+
+Names are imported when they are first used, so `import jaxrl.losses` brings in jax and nothing else.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_MODULES = (
+    "agents", "distributions", "envs", "exploration", "losses", "networks", "optimizers", "replay", "returns", "types",
+)  # fmt: skip
+_NAMES = {
+    "make": "envs",
+    "make_learner": "learner",
+    "train": "learner",
+    "advance": "learner",
+    "evaluate": "rollout",
+    "vectorize": "vectorization",
+    "preset": "presets",
+}
+
+__all__ = [*_MODULES, *_NAMES]
+
+if TYPE_CHECKING:
+    from jaxrl import agents, distributions, envs, exploration, losses, networks, optimizers, replay, returns, types
+    from jaxrl.envs import make
+    from jaxrl.learner import advance, make_learner, train
+    from jaxrl.presets import preset
+    from jaxrl.rollout import evaluate
+    from jaxrl.vectorization import vectorize
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"jaxrl.{name}")
+    if name in _NAMES:
+        value = getattr(importlib.import_module(f"jaxrl.{_NAMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'jaxrl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,66 @@
+"""Checks of user input, made before tracing, with errors that name the argument and the mend."""
+
+import math
+import operator
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+AT_LEAST_ZERO = (0.0, math.inf)
+FRACTION = (0.0, 1.0)
+
+
+def check_size(name: str, value: Any, *, minimum: int = 1) -> int:
+    """Return `value` as an int. Sizes are structure: they must be Python ints of at least `minimum`.
+
+    Raises TypeError for tracers, arrays of floats and the like, ValueError where it is too small.
+    """
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(
+            f"{name} is a size and shapes the compiled program, so it must be a Python int; got the traced "
+            f"value {value}. Pass it outside jit and vmap, or close over it."
+        )
+    try:
+        size = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int, got {value!r} ({type(value).__name__})") from None
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if size < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {size}")
+    return size
+
+
+def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
+    """Raise ValueError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+
+
+def check_record(hparams: Any, kind: type) -> None:
+    """Raise TypeError unless `hparams` is a record of type `kind`."""
+    if type(hparams) is not kind:
+        raise TypeError(
+            f"hparams must be a {kind.__module__}.{kind.__name__}, got {type(hparams).__name__}; "
+            f"start from agent.hparams and change fields with ._replace(...)"
+        )
+
+
+def check_hparams(hparams: Any, kind: type, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Compare each concrete field of `hparams`, a record of type `kind`, with its inclusive (low, high) in `ranges`.
+
+    Fields that are tracers have no value yet and pass. Raises TypeError for another agent's record,
+    ValueError for NaN and for values outside the range.
+    """
+    check_record(hparams, kind)
+    for name, value in hparams._asdict().items():
+        low, high = ranges[name]
+        if isinstance(value, jax.core.Tracer):
+            continue
+        array = np.asarray(value)
+        if not np.issubdtype(array.dtype, np.number):
+            raise TypeError(f"hparams.{name} must be a number, got {value!r}")
+        if not np.all((array >= low) & (array <= high)):  # NaN fails both
+            raise ValueError(f"hparams.{name} must lie in [{low:g}, {high:g}], got {value}")
