@@ -1,0 +1,39 @@
+"""Schedules and ε-greedy action selection."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.losses import greedy
+
+
+def linear_schedule(start, end, iterations, clock) -> jax.Array:
+    """From `start` at clock 0 to `end` at clock `iterations`, constant after; `iterations=inf` stays at `start`.
+
+    All arguments are scalars and may be traced. Float32 result.
+    """
+    fraction = jnp.clip(clock.astype(jnp.float32) / jnp.maximum(iterations, 1.0), 0.0, 1.0)
+    return start + (end - start) * fraction
+
+
+def epsilon_greedy_noise(key: jax.Array, shape: tuple[int, ...], num_actions: int) -> tuple[jax.Array, jax.Array]:
+    """What `epsilon_greedy` consumes: a uniform number and a uniformly random action, each of `shape`.
+
+    Every environment has its own draw of both.
+    """
+    explore_key, action_key = jax.random.split(key)
+    return jax.random.uniform(explore_key, shape), jax.random.randint(action_key, shape, 0, num_actions)
+
+
+def epsilon_greedy(q: jax.Array, noise: tuple[jax.Array, jax.Array], epsilon) -> jax.Array:
+    """With probability `epsilon` a uniformly random action, else the greedy one.
+
+    Args:
+      q: action values `[..., A]`.
+      noise: from `epsilon_greedy_noise`, each `[...]`.
+      epsilon: probability in [0, 1], a scalar.
+
+    Returns:
+      int32 actions `[...]`.
+    """
+    uniform, random_action = noise
+    return jnp.where(uniform < epsilon, random_action, greedy(q))
