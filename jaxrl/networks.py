@@ -1,0 +1,178 @@
+"""Networks in flax.linen: Q-values, policies, values, on an MLP or a small CNN.
+
+Any pair of `init(key, obs)` and `apply(params, obs)` will do in their place (`jaxrl.types.Network`).
+All of them take observations with any leading batch dimensions.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxrl.checks import check_choice, check_size
+from jaxrl.types import Box, Discrete, Space
+
+ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh, "silu": nn.silu, "gelu": nn.gelu, "elu": nn.elu}
+
+
+def orthogonal(scale: float):
+    """An initialiser of matrices with orthogonal rows or columns of length `scale` (Saxe et al. 2014).
+
+    Gram-Schmidt on normal numbers, each column twice for float32's sake. flax's own calls LAPACK's QR:
+    batched by `vmap`, that can hang for good on a CPU of two cores (jaxlib 0.10.2), and on a GPU it is slow.
+    """
+
+    def init(key, shape, dtype=jnp.float32):
+        rows, columns = shape
+        tall = jax.random.normal(key, (max(shape), min(shape)), dtype)
+
+        def orthonormalize(i, q):
+            column = jax.lax.dynamic_index_in_dim(tall, i, axis=1, keepdims=False)
+            for _ in range(2):
+                column = column - q @ (column @ q)
+            column = column / jnp.linalg.norm(column)
+            return jax.lax.dynamic_update_index_in_dim(q, column, i, axis=1)
+
+        q = jax.lax.fori_loop(0, min(shape), orthonormalize, jnp.zeros_like(tall))
+        return jnp.asarray(scale, dtype) * (q if rows >= columns else q.T)
+
+    return init
+
+
+class Encoder(nn.Module):
+    """Observations `[..., *obs_shape]` to float32 features `[..., F]`: one-hot for Discrete, a convolution
+    per entry of `channels` for images `[H, W, C]`, flattened."""
+
+    space: Space
+    channels: Sequence[int] = ()
+
+    @nn.compact
+    def __call__(self, obs: jax.Array) -> jax.Array:
+        if isinstance(self.space, Discrete):
+            return jax.nn.one_hot(obs, self.space.n, dtype=jnp.float32)
+        batch = obs.shape[: obs.ndim - len(self.space.shape)]
+        x = obs.astype(jnp.float32)
+        for channels in self.channels:
+            x = nn.relu(nn.Conv(channels, (3, 3), padding="VALID")(x))
+        return x.reshape(*batch, -1)
+
+
+class MLP(nn.Module):
+    """An encoder, hidden layers, and a linear layer of `num_outputs` whose weights have the scale `output_scale`."""
+
+    space: Space
+    num_outputs: int
+    hidden: Sequence[int]
+    activation: str
+    channels: Sequence[int] = ()
+    orthogonal: bool = False
+    output_scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, obs: jax.Array) -> jax.Array:
+        def init(scale):
+            return orthogonal(scale) if self.orthogonal else nn.initializers.lecun_normal()
+
+        x = Encoder(self.space, self.channels)(obs)
+        for width in self.hidden:
+            x = ACTIVATIONS[self.activation](nn.Dense(width, kernel_init=init(np.sqrt(2.0)))(x))
+        return nn.Dense(self.num_outputs, kernel_init=init(self.output_scale))(x)
+
+
+class Policy(nn.Module):
+    """Parameters of an action distribution and, with `critic`, the value beside them: two networks, nothing shared."""
+
+    actor: nn.Module
+    critic: nn.Module | None
+    action_size: int | None  # of a Box; None for logits
+    state_dependent_std: bool
+    log_std: float
+
+    @nn.compact
+    def __call__(self, obs: jax.Array) -> Any:
+        policy = self.actor(obs)
+        if self.action_size is not None:
+            mean = policy[..., : self.action_size]
+            if self.state_dependent_std:
+                log_std = self.log_std + policy[..., self.action_size :]
+            else:
+                log_std = self.param("log_std", nn.initializers.constant(self.log_std), (self.action_size,))
+            policy = (mean, jnp.broadcast_to(log_std, mean.shape))
+        return policy if self.critic is None else (policy, self.critic(obs)[..., 0])
+
+
+def q_network(
+    observation_space: Space,
+    action_space: Space,
+    *,
+    hidden: Sequence[int] = (120, 84),
+    activation: str = "relu",
+    channels: Sequence[int] = (),
+) -> nn.Module:
+    """Action values: `apply(params, obs[..., *obs_shape]) -> q[..., n]`.
+
+    Args:
+      observation_space: what it reads; Discrete observations are one-hot.
+      action_space: Discrete(n).
+      hidden: widths of the hidden layers.
+      activation: one of `ACTIVATIONS`.
+      channels: 3×3 convolutions before them, for observations `[H, W, C]`.
+
+    Raises:
+      ValueError: for an action space that is not Discrete, an unknown activation, channels without an image.
+    """
+    if not isinstance(action_space, Discrete):
+        raise ValueError(
+            f"a Q-network (dqn) needs a Discrete action space, got {action_space}; for continuous actions use reinforce"
+        )
+    _check(observation_space, hidden, activation, channels)
+    return MLP(observation_space, action_space.n, tuple(hidden), activation, tuple(channels))
+
+
+def policy(
+    observation_space: Space,
+    action_space: Space,
+    *,
+    value: bool = False,
+    hidden: Sequence[int] = (64, 64),
+    activation: str = "tanh",
+    channels: Sequence[int] = (),
+    state_dependent_std: bool = False,
+    log_std: float = -0.5,
+) -> nn.Module:
+    """A stochastic policy: `logits[..., n]` for Discrete(n), `(mean, log_std)`, each `[..., m]`, for a Box.
+
+    Args:
+      observation_space, hidden, activation, channels: as for `q_network`.
+      action_space: Discrete, or a Box of m numbers.
+      value: also give the state's value: `(policy, value[...])`, by a second network of the same form.
+      state_dependent_std: the network gives log_std too; otherwise it is a parameter of its own.
+      log_std: its initial value. Policies start near their middle: orthogonal weights, 0.01 at the output.
+
+    Raises:
+      ValueError: for an unknown activation, channels without an image.
+    """
+    _check(observation_space, hidden, activation, channels)
+    if isinstance(action_space, Box):
+        size: int | None = math.prod(action_space.shape)
+        num_outputs = math.prod(action_space.shape) * (2 if state_dependent_std else 1)
+    else:
+        size, num_outputs = None, action_space.n
+
+    def mlp(outputs, scale):
+        return MLP(observation_space, outputs, tuple(hidden), activation, tuple(channels), True, scale)
+
+    critic = mlp(1, 1.0) if value else None
+    return Policy(mlp(num_outputs, 0.01), critic, size, state_dependent_std, log_std)
+
+
+def _check(observation_space: Space, hidden: Sequence[int], activation: str, channels: Sequence[int]) -> None:
+    for width in (*hidden, *channels):
+        check_size("hidden and channels", width)
+    check_choice("activation", activation, ACTIVATIONS)
+    if channels and len(observation_space.shape) != 3:
+        raise ValueError(f"channels={tuple(channels)} needs observations [H, W, C], got {observation_space}")

@@ -1,0 +1,57 @@
+"""Optimizers driven by the learner's clock.
+
+An optimizer is built from the (possibly traced) learning rate where it is used, and its step count is
+set from the clock. State holds arrays alone, and no count is ever batched by `vmap`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Optimizer = Callable[[Any], optax.GradientTransformation]  # from a learning rate, e.g. optax.adam
+
+
+class AdamState(NamedTuple):
+    count: jax.Array  # type: ignore[assignment]  # int32 scalar; optax's name, which hides tuple.count
+    mu: Any
+    nu: Any
+
+
+def adam(learning_rate, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
+    """Adam (Kingma & Ba 2015, algorithm 1), as `optax.adam`, in fewer kernels.
+
+    optax corrects the bias of each moment in passes of its own; here both corrections are two scalars
+    that fuse into the one pass over the parameters.
+    """
+
+    def init(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return AdamState(jnp.int32(0), zeros, zeros)
+
+    def update(grads, state, params=None):
+        del params
+        count = state.count + 1
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, grads)
+        steps = count.astype(jnp.float32)
+        step_size = learning_rate / (1 - b1**steps)
+        correction = 1 / (1 - b2**steps)
+        updates = jax.tree.map(lambda m, v: -step_size * m / (jnp.sqrt(correction * v) + eps), mu, nu)
+        return updates, AdamState(count, mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def set_count(opt_state: Any, count: jax.Array) -> Any:
+    """Set every `count` in an optax state to `count`, int32 scalar; a state without one is returned as it is."""
+    if optax.tree_utils.tree_get_all_with_path(opt_state, "count"):
+        return optax.tree_utils.tree_set(opt_state, count=count)
+    return opt_state
+
+
+def num_updates(clock: jax.Array, warmup: int, updates: int) -> jax.Array:
+    """How many updates ran before iteration `clock` of a run with `updates` in each, saturating before int32 ends."""
+    return jnp.minimum(clock - warmup, (2**31 - 1) // updates - 1) * updates
