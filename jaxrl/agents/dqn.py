@@ -1,0 +1,160 @@
+"""Deep Q-learning (Mnih et al. 2015), with the target of double DQN (van Hasselt et al. 2016) as a switch."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl import losses, replay
+from jaxrl.checks import AT_LEAST_ZERO, FRACTION, check_choice, check_hparams, check_size
+from jaxrl.exploration import epsilon_greedy, epsilon_greedy_noise, linear_schedule
+from jaxrl.optimizers import Optimizer, adam, num_updates, set_count
+from jaxrl.types import Agent, Discrete, Network, Noise, Space, Transition
+
+
+class HParams(NamedTuple):
+    """Everything tunable that is no size: may be traced, and batched by `vmap`."""
+
+    learning_rate: float = 1e-3
+    learning_rate_iterations: float = math.inf  # to decay linearly to 0 by then; inf: constant
+    discount: float = 0.99
+    tau: float = 1.0  # share of the online parameters at a target sync; 1 copies them
+    epsilon_start: float = 1.0
+    epsilon_end: float = 0.05
+    epsilon_iterations: float = 5_000.0  # iterations, warm-up included, until epsilon_end
+
+
+_RANGES = dict.fromkeys(HParams._fields, FRACTION) | dict.fromkeys(
+    ("learning_rate", "learning_rate_iterations", "epsilon_iterations"), AT_LEAST_ZERO
+)
+
+
+class State(NamedTuple):
+    params: Any
+    target_params: Any
+    opt_state: Any
+    replay: replay.Replay
+
+
+def dqn(
+    network: Network,
+    action_space: Space,
+    *,
+    batch_size: int = 128,
+    capacity: int = 10_000,
+    warmup: int = 100,
+    updates: int = 1,
+    target_period: int = 1,
+    double: bool = False,
+    loss: str = "squared",
+    optimizer: Optimizer = adam,
+    hparams: HParams = HParams(tau=0.01),  # noqa: B008 - a NamedTuple of floats is immutable
+) -> Agent:
+    """Deep Q-learning on a discrete action space.
+
+    Each iteration acts ε-greedily, stores the transitions, and takes `updates` gradient steps on batches
+    drawn uniformly from the replay. Bootstrapping stops where an episode terminated, and goes on from the
+    true successor where it was truncated.
+
+    Args:
+      network: `apply(params, obs[..., *obs_shape]) -> q[..., n]`, e.g. `jaxrl.networks.q_network`.
+      action_space: `Discrete`.
+      batch_size: transitions in a gradient step.
+      capacity: transitions in the replay, a multiple of `num_envs * rollout_length`.
+      warmup: iterations that only act and store, before the first update; at least 1.
+      updates: gradient steps in an iteration.
+      target_period: gradient steps between two syncs of the target network. A sync moves it by
+        `hparams.tau`: period 1 and a small tau is Polyak averaging, tau 1 is the periodic copy.
+      double: choose the successor's action by the online network and value it by the target network.
+      loss: "squared" or "huber" (with δ = 1) of the TD error. The default is squared: where returns are
+        in the hundreds, the clipped gradient of Huber loses what rare terminal errors have to teach.
+      optimizer: from a learning rate to an optax transformation.
+      hparams: the defaults of the run.
+
+    Returns:
+      An `Agent`. Its metrics: `loss`, `q` (mean value of the actions in the batch).
+
+    Raises:
+      ValueError, TypeError: for another action space, or sizes that are no positive ints or do not fit.
+    """
+    if not isinstance(action_space, Discrete):
+        raise ValueError(
+            f"dqn needs a Discrete action space, got {action_space}; for continuous actions use jaxrl.agents.reinforce"
+        )
+    batch_size, capacity = check_size("batch_size", batch_size), check_size("capacity", capacity)
+    warmup, updates = check_size("warmup", warmup), check_size("updates", updates)
+    target_period = check_size("target_period", target_period)
+    check_choice("loss", loss, ("squared", "huber"))
+    if batch_size > capacity:
+        raise ValueError(f"batch_size {batch_size} is larger than the replay's capacity {capacity}")
+    check_hparams(hparams, HParams, _RANGES)
+    num_actions = action_space.n
+    penalty = optax.losses.squared_error if loss == "squared" else optax.losses.huber_loss
+
+    def init(key, obs, hparams):
+        check_hparams(hparams, HParams, _RANGES)
+        params = network.init(key, obs)
+        q = jax.eval_shape(network.apply, params, obs)
+        if getattr(q, "shape", None) != (obs.shape[0], num_actions):
+            raise ValueError(f"dqn: network must give q[B, {num_actions}] for {action_space}; for obs {obs.shape} it gave {q}")
+        flag = jnp.bool_(False)
+        example = Transition(obs[0], jnp.int32(0), jnp.float32(0), flag, flag, obs[0], (), ())
+        opt_state = optimizer(hparams.learning_rate).init(params)
+        return State(params, params, opt_state, replay.init(example, capacity))
+
+    def noise(key, num_steps, num_envs):
+        act_key, update_key = jax.random.split(key)
+        act = epsilon_greedy_noise(act_key, (num_steps, num_envs), num_actions)
+        return Noise(act, replay.noise(update_key, (updates, batch_size)))
+
+    def epsilon(hparams, clock):
+        return linear_schedule(hparams.epsilon_start, hparams.epsilon_end, hparams.epsilon_iterations, clock)
+
+    def act(state, obs, memory, noise_t, hparams, clock):
+        q = network.apply(state.params, obs)
+        action = losses.greedy(q) if noise_t is None else epsilon_greedy(q, noise_t, epsilon(hparams, clock))
+        return action, memory, ()
+
+    def store(state, trajectory, clock):
+        items = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), trajectory)
+        return state._replace(replay=replay.add(state.replay, items, clock))
+
+    def batch_loss(params, target_params, batch, discount):
+        q_tm1 = network.apply(params, batch.obs)
+        q_t = network.apply(target_params, batch.next_obs)
+        discount_t = discount * (1.0 - batch.terminated.astype(jnp.float32))
+        if double:
+            q_t_selector = network.apply(params, batch.next_obs)
+            td = losses.double_q_learning(q_tm1, batch.action, batch.reward, discount_t, q_t, q_t_selector)
+        else:
+            td = losses.q_learning(q_tm1, batch.action, batch.reward, discount_t, q_t)
+        return jnp.mean(penalty(td)), jnp.mean(losses.select(q_tm1, batch.action))
+
+    def update(state, trajectory, noise, hparams, clock):
+        rows = trajectory.reward.shape[0] * trajectory.reward.shape[1]
+        batches = replay.sample(state.replay, noise, replay.filled(clock + 1, rows, capacity))
+        learning_rate = linear_schedule(hparams.learning_rate, 0.0, hparams.learning_rate_iterations, clock - warmup)
+        opt = optimizer(learning_rate)
+        first_update = num_updates(clock, warmup, updates)
+        until_sync = ((clock - warmup) % target_period) * updates  # stays small where the clock is huge
+
+        def step(carry, u_and_batch):
+            params, target_params, opt_state = carry
+            u, batch = u_and_batch
+            grad = jax.value_and_grad(batch_loss, has_aux=True)
+            (loss, q), grads = grad(params, target_params, batch, hparams.discount)
+            changes, opt_state = opt.update(grads, set_count(opt_state, first_update + u), params)
+            params = optax.apply_updates(params, changes)
+            synced = optax.incremental_update(params, target_params, hparams.tau)
+            sync = (until_sync + u + 1) % target_period == 0
+            target_params = jax.tree.map(lambda new, old: jnp.where(sync, new, old), synced, target_params)
+            return (params, target_params, opt_state), (loss, q)
+
+        carry = (state.params, state.target_params, state.opt_state)
+        carry, (loss, q) = jax.lax.scan(step, carry, (jnp.arange(updates, dtype=jnp.int32), batches))
+        metrics = {"loss": jnp.mean(loss), "q": jnp.mean(q)}
+        return State(*carry, state.replay), metrics
+
+    return Agent(hparams, init, noise, lambda num_envs: (), act, store, update, warmup)
