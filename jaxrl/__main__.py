@@ -1,0 +1,5 @@
+"""`python -m jaxrl` is the command `jaxrl`."""
+
+from jaxrl.cli import console
+
+console()

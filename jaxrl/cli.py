@@ -1,0 +1,359 @@
+"""The command line: `jaxrl train | eval | plot | envs | agents`. A wrong input is one line and exit code 2."""
+
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+COMMANDS = {
+    "train": "train an agent: many seeds and settings in one program; leaves a run folder",
+    "eval": "play the policies of a run folder on fresh episodes",
+    "plot": "draw the learning curves of run folders into one picture",
+    "envs": "list the environments and their spaces",
+    "agents": "list the agents, their settings and hyperparameters",
+}
+
+
+class UsageError(Exception):
+    """A wrong input: its message is the one line that the user sees."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        return _dispatch(argv)
+    except UsageError as error:
+        print(f"jaxrl: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("jaxrl: interrupted; what was finished is in the run folder", file=sys.stderr)
+        return 130
+
+
+def console() -> None:
+    """The entry point of the command `jaxrl`."""
+    sys.exit(main())
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: jaxrl COMMAND [OPTIONS]\n\n" + "\n".join(f"  {name:8}{text}" for name, text in COMMANDS.items()))
+        print("\n`jaxrl COMMAND --help` lists the options of a command.")
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        import jaxrl
+
+        print(f"jaxrl {jaxrl.__version__}")
+        return 0
+    if argv[0] not in COMMANDS:
+        raise UsageError(f"unknown command {argv[0]!r}; there are {', '.join(COMMANDS)}")
+    return globals()[f"_{argv[0]}"](argv[1:])
+
+
+def _parse(kind: Any, argv: list[str], command: str, description: str) -> Any:
+    """tyro, with its error box folded into one line."""
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(kind, args=argv, prog=f"jaxrl {command}", description=description)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        text = " ".join(re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─┌┐└┘├┤━]+", " ", errors.getvalue()).split())
+        text = re.sub(r"^(Parsing error|Unrecognized options|Required options) ?", "", text)
+        raise UsageError(re.sub(r"For full helptext, run (.*)$", r"(see `\1`)", text) or "wrong options") from None
+
+
+@contextlib.contextmanager
+def _user_errors():
+    """Turn the library's own ValueError and TypeError into a usage error."""
+    try:
+        yield
+    except (ValueError, TypeError, ImportError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
+
+
+def _use_all_cores() -> None:
+    """One CPU device for each core, over which `vectorize` spreads the runs. No effect on a GPU or TPU."""
+    import jax
+
+    with contextlib.suppress(RuntimeError):  # the backend is up already: someone else has decided
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+
+
+# --- jaxrl train ---------------------------------------------------------------------------------
+
+
+@dataclass
+class TrainOptions:
+    """What every algorithm takes; `_train_options` adds the algorithm's own."""
+
+    env: str = "CartPole-v1"
+    """environment, see `jaxrl envs`"""
+    seeds: int = 16
+    """how many seeds"""
+    seed: int = 0
+    """the first of them"""
+    steps: int | None = None
+    """environment steps of each seed; by default the preset's"""
+    out: Path | None = None
+    """run folder; by default runs/ALGORITHM-ENV-TIME"""
+    batch_size: int | None = None
+    """how many runs are in memory at once; by default all"""
+
+
+def _option(kind: Any, default: Any, text: str) -> Any:
+    return Annotated[kind, tyro.conf.arg(help=text, help_behavior_hint=f"(default: {default})")]
+
+
+def _train_options(algorithm: str, env: str) -> type:
+    """`TrainOptions` with the algorithm's settings and hyperparameters, whose defaults depend on the environment."""
+    from jaxrl import presets
+
+    settings = presets.PRESETS.get((algorithm, env), presets.DEFAULTS[algorithm])
+    scheduled = {"learning_rate_iterations", "epsilon_iterations"}
+    agent_fields = [
+        (f.name, f.type, field(default=getattr(settings, f.name)))
+        for f in dataclasses.fields(settings)
+        if f.name not in ("steps", "hparams")
+    ]
+    hparams_fields, sweep_fields = [], []
+    for name, value in settings.hparams._asdict().items():
+        default = "from the schedule" if name in scheduled else f"{value:g}"
+        hparams_fields.append((name, _option(float | None, default, ""), field(default=None)))
+        sweep_fields.append((name, _option(tuple[float, ...], "not swept", ""), field(default=())))
+    groups = {
+        "agent": dataclasses.make_dataclass("agent", agent_fields),
+        "hparams": dataclasses.make_dataclass("hparams", hparams_fields),
+        "sweep": dataclasses.make_dataclass("sweep", sweep_fields),
+    }
+    extra = [(name, kind, field(default_factory=kind)) for name, kind in groups.items()]
+    return dataclasses.make_dataclass("Train", extra, bases=(TrainOptions,))
+
+
+def _train(argv: list[str]) -> int:
+    from jaxrl import presets
+
+    algorithms = ", ".join(presets.DEFAULTS)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"usage: jaxrl train ALGORITHM [OPTIONS]\n\nalgorithms: {algorithms}\n`jaxrl train dqn --help` lists the options.")
+        return 0 if argv else 2
+    algorithm = argv[0]
+    if algorithm not in presets.DEFAULTS:
+        raise UsageError(f"unknown algorithm {algorithm!r}; there are {algorithms}")
+    options = _parse(
+        _train_options(algorithm, _peek(argv, "--env", TrainOptions.env)),
+        argv[1:],
+        f"train {algorithm}",
+        f"Train {algorithm}: every seed with every combination of the swept values, in one program.",
+    )
+    _use_all_cores()
+    from jaxrl.experiment import Config, run
+
+    with _user_errors():
+        config = _config(algorithm, options, Config)
+        out = options.out or Path("runs") / f"{algorithm}-{options.env}-{time.strftime('%Y%m%d-%H%M%S')}"
+    with _progress(config) as report, _user_errors():
+        result = run(config, out, report=report)
+    _summary(result, out)
+    return 0
+
+
+def _peek(argv: list[str], name: str, default: str) -> str:
+    """The value of one option, before the others are parsed."""
+    for i, word in enumerate(argv):
+        if word == name and i + 1 < len(argv):
+            return argv[i + 1]
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+    return default
+
+
+def _config(algorithm: str, options: Any, config_type: type) -> Any:
+    from jaxrl import presets
+
+    settings = presets.PRESETS.get((algorithm, options.env), presets.DEFAULTS[algorithm])
+    settings = dataclasses.replace(
+        settings, **{f.name: getattr(options.agent, f.name) for f in dataclasses.fields(options.agent)}
+    )
+    if options.steps is not None:
+        settings = dataclasses.replace(settings, steps=options.steps)
+    return config_type(
+        env=options.env,
+        settings=settings,
+        seeds=options.seeds,
+        seed=options.seed,
+        hparams={k: v for k, v in vars(options.hparams).items() if v is not None},
+        sweep={k: list(v) for k, v in vars(options.sweep).items() if v},
+        batch_size=options.batch_size,
+    )
+
+
+@contextlib.contextmanager
+def _progress(config: Any):
+    """A bar with steps, steps/s, mean return and time left, moved by the reports that it yields a function for."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=12),
+        TextColumn("{task.percentage:>3.0f}% {task.fields[speed]} return {task.fields[mean]} left"),
+        TimeRemainingColumn(compact=True),
+    )
+    runs = f"{config.num_runs} runs"
+    with contextlib.ExitStack() as stack:
+        bar = Progress(*columns)
+        task = bar.add_task(f"{config.settings.algorithm} on {config.env}, {runs}", total=None, speed="", mean="–")
+
+        def report(progress):
+            if not bar.live.is_started:  # with the first report: nothing can be wrong with the input any more
+                stack.enter_context(bar)
+            bar.update(
+                task,
+                completed=progress.env_steps,
+                total=progress.total_env_steps,
+                speed=f"{progress.env_steps / progress.seconds:,.0f} steps/s" if progress.env_steps else "compiling",
+                mean="–" if progress.episode_return != progress.episode_return else f"{progress.episode_return:.1f}",
+            )
+
+        yield report
+
+
+def _summary(result: Any, out: Path) -> None:
+    from rich.console import Console
+
+    from jaxrl.experiment import folder
+
+    config = result.config
+    table = _returns_table(config, result.evaluation_returns, "greedy return of the final policies")
+    console = Console()
+    console.print(table)
+    total = result.env_steps * config.num_runs
+    console.print(
+        f"{config.num_runs} runs of {result.env_steps:,} environment steps in {result.seconds:.1f} s "
+        f"({total / result.seconds:,.0f} steps/s, compilation included)\n"
+        f"{out}: {folder.CONFIG}, {folder.METRICS}, {folder.CURVE}, {folder.POLICIES}/",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _returns_table(config: Any, returns: Any, title: str) -> Any:
+    """One row for each setting: IQM over seeds with its interval, the median, the worst seed."""
+    import numpy as np
+    from rich.table import Table
+
+    from jaxrl.experiment.statistics import iqm, iqm_interval
+
+    table = Table(title=f"{config.settings.algorithm} on {config.env}: {title}")
+    for column in (*config.sweep, "seeds", "IQM", "95 % interval", "median", "worst seed"):
+        table.add_column(column, justify="right")
+    by_setting = np.mean(returns, axis=1).reshape(-1, config.seeds)
+    for combination, seeds in zip(config.combinations, by_setting, strict=True):
+        low, high = iqm_interval(seeds)
+        numbers = (f"{iqm(seeds):.2f}", f"{low:.2f} … {high:.2f}", f"{np.median(seeds):.2f}", f"{seeds.min():.2f}")
+        table.add_row(*(f"{v:g}" for v in combination.values()), str(config.seeds), *numbers)
+    return table
+
+
+# --- jaxrl eval, plot, envs, agents --------------------------------------------------------------
+
+
+@dataclass
+class EvalOptions:
+    run: tyro.conf.Positional[Path]
+    """a run folder"""
+    episodes: int = 100
+    """episodes for each policy"""
+    seed: int = 0
+    """of the episodes"""
+
+
+def _eval(argv: list[str]) -> int:
+    options = _parse(EvalOptions, argv, "eval", "Play the policies of a run folder, greedily, on fresh episodes.")
+    _use_all_cores()
+    from rich.console import Console
+
+    from jaxrl.experiment import Config, evaluate_policies, folder, load_policies
+    from jaxrl.experiment.run import abstract_policies
+
+    with _user_errors():
+        if not (options.run / folder.CONFIG).is_file():
+            raise ValueError(f"{options.run} is no run folder: it has no {folder.CONFIG}")
+        config = Config.load(options.run / folder.CONFIG)
+        params = load_policies(options.run, abstract_policies(config))
+        returns = evaluate_policies(config, params, num_episodes=options.episodes, seed=options.seed)
+    Console().print(_returns_table(config, returns, f"greedy return over {options.episodes} episodes"))
+    return 0
+
+
+@dataclass
+class PlotOptions:
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """run folders"""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("curves.png")
+    """the picture"""
+
+
+def _plot(argv: list[str]) -> int:
+    options = _parse(PlotOptions, argv, "plot", "Draw the learning curves of run folders into one picture.")
+    from jaxrl.experiment import curves
+
+    with _user_errors():
+        if not options.runs:
+            raise ValueError("name at least one run folder")
+        curves.plot([curve for run in options.runs for curve in curves.read_curves(run)], options.out)
+    print(options.out)
+    return 0
+
+
+@dataclass
+class EnvsOptions:
+    pass
+
+
+def _envs(argv: list[str]) -> int:
+    _parse(EnvsOptions, argv, "envs", COMMANDS["envs"])
+    from rich.console import Console
+    from rich.table import Table
+
+    from jaxrl import envs, presets
+
+    table = Table()
+    for column in ("environment", "observations", "actions", "presets"):
+        table.add_column(column)
+    for name in envs.names():
+        env = envs.make(name)
+        tuned = ", ".join(algorithm for algorithm, tuned_env in presets.PRESETS if tuned_env == name)
+        table.add_row(name, str(env.observation_space), str(env.action_space), tuned)
+    Console().print(table)
+    return 0
+
+
+def _agents(argv: list[str]) -> int:
+    _parse(EnvsOptions, argv, "agents", COMMANDS["agents"])
+    from rich.console import Console
+    from rich.table import Table
+
+    from jaxrl import presets
+
+    actions = {"dqn": "Discrete", "reinforce": "Discrete or Box"}
+    for algorithm, settings in presets.DEFAULTS.items():
+        table = Table(title=f"{algorithm}: actions {actions[algorithm]}", title_justify="left")
+        for column in ("option", "default"):
+            table.add_column(column)
+        for f in dataclasses.fields(settings):
+            if f.name not in ("steps", "hparams"):
+                table.add_row(f"--agent.{f.name.replace('_', '-')}", str(getattr(settings, f.name)))
+        for name, value in settings.hparams._asdict().items():
+            table.add_row(f"--hparams.{name.replace('_', '-')}", f"{value:g}")
+        Console().print(table)
+    return 0

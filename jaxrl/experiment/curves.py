@@ -1,0 +1,72 @@
+"""Learning curves: the IQM over seeds with its 95 % bootstrap interval."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxrl.experiment.config import Config
+from jaxrl.experiment.folder import CONFIG, read_metrics
+from jaxrl.experiment.statistics import iqm, iqm_interval
+
+
+class Curve(NamedTuple):
+    label: str
+    env_steps: np.ndarray  # [T]
+    returns: np.ndarray  # [T, S]
+
+
+def read_curves(run: Path) -> list[Curve]:
+    """One curve for each setting of a run folder."""
+    columns = read_metrics(run)
+    config = Config.load(run / CONFIG)
+    curves = []
+    for combination in config.combinations:
+        chosen = np.ones(len(columns["seed"]), bool)
+        for name, value in combination.items():
+            chosen &= np.isclose(columns[name], value)
+        steps, seeds = np.unique(columns["env_steps"][chosen]), np.unique(columns["seed"][chosen])
+        returns = np.full((len(steps), len(seeds)), np.nan)
+        at = np.searchsorted(steps, columns["env_steps"][chosen]), np.searchsorted(seeds, columns["seed"][chosen])
+        returns[at] = columns["episode_return"][chosen]
+        swept = ", ".join(f"{name}={value:g}" for name, value in combination.items())
+        name = {"dqn": "DQN", "reinforce": "REINFORCE"}.get(config.settings.algorithm, config.settings.algorithm)
+        curves.append(Curve(f"{name} on {config.env}" + (f", {swept}" if swept else ""), steps, returns))
+    return curves
+
+
+def fill_forward(returns: np.ndarray) -> np.ndarray:
+    """`[T, S]` with each NaN (a row in which no episode finished) replaced by the seed's last known return."""
+    known = np.where(np.isnan(returns), 0, np.arange(len(returns))[:, None])
+    return np.take_along_axis(returns, np.maximum.accumulate(known, axis=0), axis=0)
+
+
+def plot(curves: list[Curve], path: Path) -> None:
+    """Write a PNG with a line and a band for each curve.
+
+    Raises:
+      ImportError: without matplotlib, naming the extra.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install 'jaxrl[viz]'") from error
+
+    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for curve in curves:
+        returns = fill_forward(curve.returns)
+        begun = ~np.isnan(returns).any(axis=1)
+        steps, returns = curve.env_steps[begun], returns[begun]
+        (line,) = axes.plot(steps, iqm(returns), label=f"{curve.label} ({returns.shape[1]} seeds)", linewidth=2)
+        if returns.shape[1] > 1 and len(returns):
+            axes.fill_between(steps, *iqm_interval(returns), color=line.get_color(), alpha=0.25, linewidth=0)
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("return of the episodes finished (IQM, 95 % interval)")
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k" if x else "0")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path)
