@@ -1,0 +1,51 @@
+# Sourced by the other scripts: makes .venv in the clone and installs jaxrl with the extras in $1.
+# Does nothing where that was done already for this pyproject.toml; one process at a time does it.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+VENV="${JAXRL_VENV:-.venv}"
+
+fail() {
+  echo "jaxrl: $*" >&2
+  exit 1
+}
+
+find_python() {
+  local candidate
+  for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11; do
+    [ -n "$candidate" ] || continue
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  return 1
+}
+
+set_up() {
+  local python stamp
+  stamp="$(cksum pyproject.toml) $PWD $1"
+  # What was installed with more extras will do: an empty $1 matches every line that starts like it.
+  if grep -qF -- "$stamp" "$VENV/.jaxrl-installed" 2> /dev/null; then return 0; fi
+  if [ ! -x "$VENV/bin/python" ]; then
+    python=$(find_python) || fail "needs Python 3.11 or newer, and found none. On Debian: apt install python3 python3-venv"
+    "$python" -c 'import venv, ensurepip' 2>/dev/null \
+      || fail "$python has no venv module. On Debian: apt install python3-venv"
+    echo "jaxrl: making a virtual environment in $VENV ($("$python" --version))"
+    "$python" -m venv "$VENV" || fail "could not make a virtual environment in $VENV; remove that folder and try again"
+  fi
+  echo "jaxrl: installing jaxrl and what it needs into $VENV (a few minutes the first time)"
+  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".$1" \
+    || fail "could not install the packages; is there a connection to a package index?"
+  echo "$stamp" >> "$VENV/.jaxrl-installed"
+}
+
+prepare() {
+  if command -v flock > /dev/null; then
+    exec 9> "${TMPDIR:-/tmp}/jaxrl-$(echo "$PWD/$VENV" | cksum | cut -d' ' -f1).lock"
+    flock 9
+    set_up "$1"
+    exec 9>&-
+  else
+    set_up "$1"
+  fi
+}

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# From an empty clone: set up and run the tests. Arguments go to pytest.
+set -euo pipefail
+. "$(dirname "$0")/environment.sh"
+prepare "[test]"
+exec "$VENV/bin/python" -m pytest -n "${JAXRL_TEST_WORKERS:-2}" "$@"
