@@ -244,7 +244,7 @@ def _mean_of_others(target: jax.Array, weight: jax.Array) -> jax.Array:
     """For each step and environment, the mean return of the other environments still playing; 0 for the last one."""
     total = jnp.sum(weight * target, axis=1, keepdims=True)
     others = jnp.sum(weight, axis=1, keepdims=True) - weight
-    return (total - weight * target) / jnp.maximum(others, 1.0) * (others > 0)
+    return jnp.where(others > 0, (total - weight * target) / jnp.maximum(others, 1.0), 0.0)
 
 
 def _normalize(advantage: jax.Array, weight: jax.Array) -> jax.Array:

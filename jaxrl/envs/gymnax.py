@@ -28,7 +28,8 @@ def make(name: str, **overrides) -> Environment:
     Raises:
       ValueError: for a parameter it does not have, with the list of those it has.
     """
-    env, params = gymnax.make(name)
+    with _lenient():
+        env, params = gymnax.make(name)
     return from_gymnax(env, _override(name, params, overrides))._replace(name=name)
 
 
