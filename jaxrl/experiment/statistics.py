@@ -20,6 +20,8 @@ def iqm_interval(values: np.ndarray, *, confidence: float = 0.95, resamples: int
     """
     rng = np.random.default_rng(seed)
     num = values.shape[-1]
-    drawn = np.stack([iqm(values[..., rng.integers(num, size=num)]) for _ in range(resamples)])
+    chosen = rng.integers(num, size=(resamples, num))
     tail = 50 * (1 - confidence)
-    return np.percentile(drawn, [tail, 100 - tail], axis=0)
+    rows = values.reshape(-1, num)  # one after the other: all at once would take rows * resamples * seeds numbers
+    ends = np.stack([np.percentile(iqm(row[chosen]), [tail, 100 - tail]) for row in rows], axis=1)
+    return ends.reshape(2, *values.shape[:-1])
