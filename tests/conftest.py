@@ -1,0 +1,18 @@
+"""Strict settings for every test, a compile cache, and the small environments that several files share."""
+
+import os
+import tempfile
+from pathlib import Path
+
+# Most of the suite's time is LLVM's: its expensive passes make small programs no faster.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_llvm_disable_expensive_passes=true"
+
+import jax
+
+# Before the backend starts. Several fake devices, so that what is spread over devices is really spread.
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+_CACHE = Path(os.environ.get("JAXRL_TEST_CACHE", Path(tempfile.gettempdir()) / "jaxrl-test-cache"))
+jax.config.update("jax_compilation_cache_dir", str(_CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -1,0 +1,186 @@
+"""Run folders: what is written, read back, and refused."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxrl.agents.dqn import HParams
+from jaxrl.experiment import Config, evaluate_policies, folder, load_policies, run
+from jaxrl.experiment.curves import fill_forward, plot, read_curves
+from jaxrl.experiment.run import abstract_policies, check_memory
+from jaxrl.experiment.statistics import iqm, iqm_interval
+from jaxrl.presets import DQNSettings, ReinforceSettings
+
+pytestmark = pytest.mark.xdist_group("experiment")  # one worker: its runs are shared
+
+
+SETTINGS = DQNSettings(steps=240, num_envs=4, hidden=(8,), batch_size=8, capacity=64, warmup_steps=40, updates=1)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "a"
+    config = Config(env="CartPole-v1", settings=SETTINGS, seeds=2, seed=5, sweep={"learning_rate": [1e-3, 1e-2]}, batch_size=3)
+    reports = []
+    result = run(config, out, report=reports.append)
+    return config, out, result, reports
+
+
+def test_the_folder_holds_arrays_text_and_a_picture(finished):
+    _, out, _, _ = finished
+    assert {path.name for path in out.iterdir()} == {"config.json", "metrics.csv", "curve.png", "policies"}
+    assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
+    for path in out.rglob("*"):
+        assert path.suffix not in (".pkl", ".pickle")
+        if path.is_file():
+            assert not path.read_bytes().startswith(b"\x80\x04"), f"{path} is a pickle"
+
+
+def test_metrics_have_a_row_for_every_seed_setting_and_chunk(finished):
+    config, out, result, _ = finished
+    columns = folder.read_metrics(out)
+    assert {"seed", "learning_rate", "env_steps", "wall_seconds", "episode_return", "loss"} <= set(columns)
+    chunks = len(np.unique(columns["env_steps"]))
+    assert len(columns["seed"]) == chunks * config.num_runs
+    assert set(columns["seed"]) == {5, 6}
+    assert columns["env_steps"].max() == result.env_steps == 240
+
+
+def test_progress_is_reported_from_nothing_to_all(finished):
+    config, _, result, reports = finished
+    assert reports[0].env_steps == 0
+    done = [report.env_steps for report in reports]
+    assert done == sorted(done)
+    assert done[-1] == reports[-1].total_env_steps == result.env_steps * config.num_runs
+
+
+def test_the_configuration_comes_back(finished):
+    config, out, _, _ = finished
+    assert Config.load(out / "config.json") == config
+    json.loads((out / "config.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_saved_policies_play_as_the_trained_ones(finished):
+    config, out, result, _ = finished
+    params = load_policies(out, abstract_policies(config))
+    for saved, trained in zip(jax.tree.leaves(params), jax.tree.leaves(result.params), strict=True):
+        np.testing.assert_array_equal(saved, trained)
+    first = evaluate_policies(config, params, num_episodes=3, seed=1)
+    assert first.shape == (4, 3)
+    np.testing.assert_array_equal(first, evaluate_policies(config, params, num_episodes=3, seed=1))
+
+
+def test_pieces_and_the_whole_train_the_same_policies(finished, tmp_path):
+    config, _, result, _ = finished
+    whole = run(dataclasses.replace(config, batch_size=None), tmp_path / "whole")
+    for x, y in zip(jax.tree.leaves(result.params), jax.tree.leaves(whole.params), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+def test_a_reinforce_configuration_comes_back(tmp_path):
+    config = Config(env="PointMass", settings=ReinforceSettings(), hparams={"max_grad_norm": float("inf")})
+    config.save(tmp_path / "config.json")
+    assert Config.load(tmp_path / "config.json") == config
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"algorithm": "ppo"}', "[1]"])
+def test_a_file_that_is_no_configuration_is_refused(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match="is not a configuration"):
+        Config.load(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": 0}, "seeds must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"hparams": {"lr": 1.0}}, "dqn has no hyperparameter 'lr'; it has learning_rate"),
+        ({"sweep": {"tau": [1.0]}, "hparams": {"tau": 0.5}}, "tau is both swept and set"),
+    ],
+)
+def test_a_wrong_configuration_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**{"env": "CartPole-v1", "settings": SETTINGS} | changes)
+
+
+def test_a_wrong_value_in_a_sweep_is_found_before_anything_runs(tmp_path):
+    config = Config(env="CartPole-v1", settings=SETTINGS, sweep={"discount": [0.9, 1.5]})
+    with pytest.raises(ValueError, match=r"hparams\.discount must lie in \[0, 1\], got 1.5"):
+        run(config, tmp_path / "never")
+    assert not (tmp_path / "never").exists()
+
+
+def test_more_runs_than_memory_name_bytes_and_a_batch_size():
+    config = Config(env="CartPole-v1", settings=dataclasses.replace(SETTINGS, capacity=10_000_000), seeds=100_000)
+    with pytest.raises(ValueError, match=r"100000 runs at once need .* GiB \(.* MiB each\).* use --batch-size \d+"):
+        check_memory(config, config.preset())
+    check_memory(dataclasses.replace(config, batch_size=1), config.preset())
+
+
+def test_a_full_or_unwritable_folder_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="exists and is not an empty folder"):
+        folder.create(tmp_path)
+    with pytest.raises(ValueError, match="exists and is not an empty folder"):
+        folder.create(tmp_path / "file")
+    with pytest.raises(ValueError, match="cannot write to"):
+        folder.create(tmp_path / "file" / "below")
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"it has no metrics\.csv"):
+        folder.read_metrics(tmp_path)
+    (tmp_path / "metrics.csv").touch()
+    with pytest.raises(ValueError, match="holds no rows yet"):
+        folder.read_metrics(tmp_path)
+    with pytest.raises(ValueError, match="holds no policies"):
+        load_policies(tmp_path, ())
+
+
+def test_curves_have_one_line_for_each_setting(finished, tmp_path):
+    config, out, _, _ = finished
+    curves = read_curves(out)
+    assert [curve.label for curve in curves] == [f"DQN on CartPole-v1, learning_rate={rate:g}" for rate in (1e-3, 1e-2)]
+    assert all(curve.returns.shape[1] == config.seeds for curve in curves)
+    plot(curves, tmp_path / "both.png")
+    assert (tmp_path / "both.png").stat().st_size > 5_000
+
+
+def test_a_row_without_episodes_keeps_the_last_known_return():
+    nan = np.nan
+    returns = np.array([[nan, 1.0], [2.0, nan], [nan, nan], [3.0, 4.0]])
+    np.testing.assert_array_equal(fill_forward(returns), [[nan, 1], [2, 1], [2, 1], [3, 4]])
+
+
+def test_iqm_is_scipys_trimmed_mean_and_its_interval_covers():
+    values = np.random.default_rng(0).normal(size=(3, 32))
+    np.testing.assert_allclose(iqm(values), [stats.trim_mean(v, 0.25) for v in values])
+    assert iqm(np.array([0.0, 1.0, 3.0, 100.0])) == 2.0
+    low, high = iqm_interval(values)
+    assert (low < iqm(values)).all()
+    assert (iqm(values) < high).all()
+
+
+def test_a_95_percent_interval_holds_the_truth_about_95_times_in_100():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        low, high = iqm_interval(rng.normal(size=32), resamples=300)
+        covered += low <= 0.0 <= high
+    assert 172 <= covered <= 200  # 190 expected; a percentile bootstrap of 32 covers a little less, 172 is 6 deviations off
+
+
+def test_settings_of_dqn_reach_the_agent():
+    preset = Config(env="CartPole-v1", settings=SETTINGS, hparams={"epsilon_end": 0.5}).preset()
+    assert preset.hparams == HParams(
+        learning_rate=SETTINGS.hparams.learning_rate,
+        learning_rate_iterations=50.0,
+        tau=SETTINGS.hparams.tau,
+        epsilon_end=0.5,
+        epsilon_iterations=0.3 * 60,
+    )

@@ -1,0 +1,115 @@
+"""Small environments with known answers, and the learners that several test files share."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxrl
+from jaxrl.types import Box, Discrete, Environment, Step
+
+
+class Count(NamedTuple):
+    time: jax.Array
+
+
+def endless(reward: float = 1.0, limit: int = 10) -> Environment:
+    """One observation, one reward, never terminates, truncated after `limit` steps: Q = reward / (1 − γ)."""
+
+    def reset(key, params):
+        return Count(jnp.int32(0)), jnp.ones(1)
+
+    def step(key, state, action, params):
+        time = state.time + 1
+        return Count(time), Step(jnp.ones(1), params, jnp.bool_(False), time >= limit)
+
+    return Environment(reset, step, jnp.float32(reward), Box(0, 1, (1,)), Discrete(2), "endless")
+
+
+def countdown(limit: int = 3, reset_value: float = 0.0) -> Environment:
+    """Reward 1 a step, *terminates* after `limit` steps; the observation is one-hot in time.
+
+    `reset_value` is added to a feature that only the first observation of an episode shows.
+    """
+
+    def observe(time):
+        return jnp.append(jax.nn.one_hot(time, limit + 1), jnp.where(time == 0, reset_value, 0.0))
+
+    def reset(key, params):
+        return Count(jnp.int32(0)), observe(jnp.int32(0))
+
+    def step(key, state, action, params):
+        time = state.time + 1
+        return Count(time), Step(observe(time), jnp.float32(1.0), time >= limit, jnp.bool_(False))
+
+    return Environment(reset, step, (), Box(-np.inf, np.inf, (limit + 2,)), Discrete(2), "countdown")
+
+
+class Chain(NamedTuple):
+    """A random MDP: `P[S, A, S]`, `r[S, A]`, an episode of `horizon` steps from state 0."""
+
+    transition: jax.Array
+    reward: jax.Array
+
+
+def tabular(transition, reward, horizon: int) -> Environment:
+    """The MDP as an environment with one-hot observations; it terminates after `horizon` steps."""
+    num_states, num_actions = reward.shape
+
+    class State(NamedTuple):
+        state: jax.Array
+        time: jax.Array
+
+    def reset(key, params):
+        return State(jnp.int32(0), jnp.int32(0)), jax.nn.one_hot(0, num_states)
+
+    def step(key, state, action, params):
+        nxt = jax.random.categorical(key, jnp.log(params.transition[state.state, action])).astype(jnp.int32)
+        time = state.time + 1
+        out = Step(jax.nn.one_hot(nxt, num_states), params.reward[state.state, action], time >= horizon, jnp.bool_(False))
+        return State(nxt, time), out
+
+    params = Chain(jnp.asarray(transition, jnp.float32), jnp.asarray(reward, jnp.float32))
+    return Environment(reset, step, params, Box(0, 1, (num_states,)), Discrete(num_actions), "tabular")
+
+
+def short_point_mass() -> Environment:
+    return jaxrl.make("PointMass", max_steps_in_episode=5)
+
+
+def dqn_learner(env=None, *, num_envs=4, rollout_length=1, hidden=(16,), **static):
+    env = jaxrl.make("CartPole-v1") if env is None else env
+    network = jaxrl.networks.q_network(env.observation_space, env.action_space, hidden=hidden)
+    static = {"warmup": 5, "capacity": 96, "batch_size": 16} | static
+    return jaxrl.make_learner(
+        env, jaxrl.agents.dqn(network, env.action_space, **static), num_envs=num_envs, rollout_length=rollout_length
+    )
+
+
+def reinforce_learner(env=None, *, num_envs=4, rollout_length=8, hidden=(16,), **static):
+    env = jaxrl.make("CartPole-v1") if env is None else env
+    value = static.get("baseline") == "value"
+    network = jaxrl.networks.policy(env.observation_space, env.action_space, hidden=hidden, value=value)
+    agent = jaxrl.agents.reinforce(network, env.action_space, **static)
+    return jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
+
+
+LEARNERS = {
+    "dqn": dqn_learner,
+    "double dqn, huber, hard sync, rollouts": lambda: dqn_learner(
+        double=True, loss="huber", target_period=3, updates=2, rollout_length=3
+    ),
+    "reinforce, continuing": lambda: reinforce_learner(mode="continuing", baseline="value", normalize_advantage=True),
+    "reinforce, episodic": lambda: reinforce_learner(short_point_mass(), rollout_length=5),
+    "reinforce, squashed": lambda: reinforce_learner(short_point_mass(), rollout_length=5, baseline="value", squash=True),
+}
+
+
+def plain(tree):
+    """Leaves as NumPy arrays, keys as their words, so that trees can be compared."""
+
+    def one(x):
+        return np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+
+    return jax.tree.map(one, tree)

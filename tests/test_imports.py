@@ -1,0 +1,68 @@
+"""The arrows between the modules, each held in a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"import sys, jax, jax.numpy, numpy\nbefore = set(sys.modules)\n{statement}\nprint(*set(sys.modules) - before)"
+    return set(run(code).split())
+
+
+def own_modules(statement: str) -> set[str]:
+    return {name for name in loaded_by(statement) if name.startswith("jaxrl.")}
+
+
+def test_importing_the_package_is_light():
+    code = (
+        "import jax, time; t = time.perf_counter(); import jaxrl; print(time.perf_counter() - t); import sys; print(*sys.modules)"
+    )
+    seconds, modules = run(code).split("\n")
+    assert float(seconds) < 1.0
+    assert not {"gymnax", "flax", "orbax", "matplotlib", "optax", "tyro"} & set(modules.split())
+
+
+@pytest.mark.parametrize("module", ["losses", "returns", "distributions", "exploration"])
+def test_the_libraries_import_jax_alone(module):
+    new = {name.partition(".")[0] for name in loaded_by(f"import jaxrl.{module}")}
+    foreign = (
+        {name for name in new if not name.startswith("_")}
+        - set(sys.stdlib_module_names)
+        - {"jaxrl", "jax", "jaxlib", "ml_dtypes", "opt_einsum", "numpy", "scipy"}
+    )
+    assert not foreign
+    own = {name for name in loaded_by(f"import jaxrl.{module}") if name.startswith("jaxrl.")}
+    assert own <= {"jaxrl.losses", "jaxrl.returns", "jaxrl.distributions", "jaxrl.exploration"}
+
+
+def test_the_learner_knows_no_agent_and_nothing_knows_the_experiment():
+    assert not any(
+        name.startswith(("jaxrl.agents", "jaxrl.presets", "jaxrl.envs")) for name in own_modules("import jaxrl.learner")
+    )
+    every = "import jaxrl.agents, jaxrl.presets, jaxrl.networks, jaxrl.envs, jaxrl.vectorization"
+    assert not any(name.startswith(("jaxrl.experiment", "jaxrl.cli")) for name in own_modules(every))
+
+
+def test_agents_know_neither_environments_nor_the_learner():
+    assert not own_modules("import jaxrl.agents") & {"jaxrl.envs", "jaxrl.learner", "jaxrl.presets", "jaxrl.networks"}
+
+
+def test_every_public_name_is_there():
+    code = "import jaxrl; [getattr(jaxrl, name) for name in jaxrl.__all__]; print(callable(jaxrl.vectorize))"
+    assert run(code) == "True"
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    import jaxrl
+
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        _ = jaxrl.nonsense
+    assert "train" in dir(jaxrl)

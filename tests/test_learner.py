@@ -1,0 +1,116 @@
+"""The driver: rows of metrics, schedules, memory, and what it refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrl
+from jaxrl.learner import default_log_every
+from tests.problems import LEARNERS, countdown, dqn_learner, plain
+
+
+@pytest.fixture(scope="module")
+def learner():
+    return dqn_learner(countdown(6), warmup=2)
+
+
+def test_a_row_without_a_finished_episode_is_nan_and_never_zero(learner):
+    _, metrics = jax.jit(lambda key: jaxrl.train(key, learner, 8, log_every=2))(jax.random.key(0))
+    # Warm-up is 2 steps of 6: episodes end in the iterations 6 and 12, that is in rows 2 and (beyond the end) 5.
+    np.testing.assert_array_equal(metrics["episodes"], [0, 4, 0, 0])
+    np.testing.assert_array_equal(metrics["episode_return"], [np.nan, 6, np.nan, np.nan])
+    np.testing.assert_array_equal(metrics["episode_length"], [np.nan, 6, np.nan, np.nan])
+
+
+def test_losses_are_means_over_the_row(learner):
+    run = lambda every: jax.jit(lambda key: jaxrl.train(key, learner, 8, log_every=every)[1]["loss"])(jax.random.key(0))
+    np.testing.assert_allclose(run(4), np.asarray(run(1)).reshape(2, 4).mean(axis=1), rtol=1e-5)
+
+
+def test_metrics_do_not_grow_with_environment_steps():
+    """The same rows over ten times the iterations take the same memory, the program's own temporaries included."""
+    learner = dqn_learner(countdown(), warmup=1)
+
+    def compiled(num):
+        return jax.jit(lambda key: jaxrl.train(key, learner, num, log_every=num // 4)).lower(jax.random.key(0)).compile()
+
+    short, long = (compiled(num).memory_analysis() for num in (256, 2560))
+    assert long.output_size_in_bytes == short.output_size_in_bytes
+    # One more loop costs some hundred bytes; one float32 an iteration would be 9 KiB.
+    assert long.temp_size_in_bytes <= short.temp_size_in_bytes + 2048
+
+
+def test_a_batched_state_leaves_the_clock_unbatched(learner):
+    """Continued from a saved, batched state, the replay is still written in place: no scatter, no branch."""
+    states = jax.vmap(lambda key: learner.init(key, learner.agent.hparams))(jax.random.split(jax.random.key(0), 2))
+    go_on = jax.jit(jax.vmap(lambda s: jaxrl.advance(s, 2, learner, 4)[0]))
+    text = go_on.lower(states).as_text()
+    assert "scatter" not in text
+    assert "stablehlo.case" not in text
+
+
+def test_the_replay_is_not_copied_inside_the_loop():
+    learner = dqn_learner(countdown(), capacity=4096)
+    states = jax.vmap(lambda key: learner.init(key, learner.agent.hparams))(jax.random.split(jax.random.key(0), 2))
+    go_on = jax.jit(jax.vmap(lambda s: jaxrl.advance(s, 5, learner, 64)[0]), donate_argnums=0)
+    text = go_on.lower(states).compile().as_text()
+    width = states.agent.replay.rows.shape[-1]
+    copies = [
+        line
+        for line in text.splitlines()
+        if f"u32[2,4096,{width}]" in line.partition(" = ")[2].partition(" copy(")[0] and " copy(" in line
+    ]
+    entry = text[text.index("ENTRY") :]
+    assert all(line in entry for line in copies)
+
+
+def test_random_numbers_of_an_iteration_come_from_its_number_alone(learner):
+    """A step fed with the noise of iteration i is the step that `advance` takes at clock i."""
+    hparams = jax.tree.map(jnp.float32, learner.agent.hparams)
+    state = learner.init(jax.random.key(0), hparams)
+    clock = jnp.int32(learner.agent.warmup)
+    by_hand, _ = jax.jit(learner.step)(state, learner.noise(jax.random.fold_in(state.key, clock)), hparams, clock)
+    driven, _ = jaxrl.advance(state, clock, learner, 1)
+    for x, y in zip(jax.tree.leaves(plain(by_hand.agent)), jax.tree.leaves(plain(driven.agent)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(("num", "rows"), [(100, 100), (12_300, 100), (7, 7), (101, 101), (96, 96), (1_000_000, 100)])
+def test_the_default_number_of_rows_is_about_100(num, rows):
+    assert num // default_log_every(num) == rows
+    assert num % default_log_every(num) == 0
+
+
+def test_rows_that_do_not_divide_are_refused_with_both_numbers(learner):
+    with pytest.raises(ValueError, match=r"num_iterations 10 must be a multiple of log_every 4.*the nearest are 8 and 12"):
+        jaxrl.train(jax.random.key(0), learner, 10, log_every=4)
+
+
+@pytest.mark.parametrize("key", [0, np.zeros(2, np.uint32)])
+def test_a_key_that_is_none_is_refused(learner, key):
+    with pytest.raises(TypeError, match=r"typed PRNG key, as jax.random.key\(0\)"):
+        jaxrl.train(key, learner, 1)
+
+
+@pytest.mark.parametrize(("num", "error"), [(0, ValueError), (2.0, TypeError), ("3", TypeError), (True, TypeError)])
+def test_a_number_of_iterations_that_is_none_is_refused(learner, num, error):
+    with pytest.raises(error, match="num_iterations must be"):
+        jaxrl.train(jax.random.key(0), learner, num)
+
+
+def test_sizes_of_a_learner_are_checked(learner):
+    with pytest.raises(ValueError, match="num_envs must be at least 1, got 0"):
+        jaxrl.make_learner(learner.env, learner.agent, num_envs=0, rollout_length=1)
+
+
+def test_hyperparameters_may_be_swept_together_with_seeds():
+    learner = LEARNERS["dqn"]()
+    rates = jnp.array([0.0, 1e-2])
+    train = jax.vmap(lambda rate: jaxrl.train(jax.random.key(0), learner, 2, learner.agent.hparams._replace(learning_rate=rate)))
+    params = jax.jit(train)(rates)[0].agent.params
+    start = learner.init(jax.random.key(0), learner.agent.hparams).agent.params
+    frozen = jax.tree.map(lambda x, y: np.allclose(x[0], y, atol=1e-7), params, start)
+    moved = jax.tree.map(lambda x, y: np.allclose(x[1], y, atol=1e-7), params, start)
+    assert all(jax.tree.leaves(frozen))
+    assert not all(jax.tree.leaves(moved))

@@ -1,0 +1,39 @@
+"""The table of settings, and what is built from it."""
+
+import jax
+import pytest
+
+import jaxrl
+from jaxrl import envs, presets
+
+
+@pytest.mark.parametrize("row", presets.PRESETS, ids=" ".join)
+def test_a_preset_keeps_to_its_budget_and_traces(row):
+    learner, hparams, num_iterations, env_steps = jaxrl.preset(*row)
+    wanted = presets.PRESETS[row].steps
+    assert wanted * 0.98 <= env_steps <= wanted
+    assert env_steps == (num_iterations + learner.agent.warmup) * learner.num_envs * learner.rollout_length
+    assert hparams.learning_rate_iterations in (num_iterations, float("inf"))
+    metrics = jax.eval_shape(lambda key: jaxrl.train(key, learner, num_iterations, hparams), jax.random.key(0))[1]
+    assert 90 <= len(metrics["episode_return"]) <= 130
+
+
+def test_schedules_scale_with_the_length():
+    short, long = (jaxrl.preset("dqn", "CartPole-v1", env_steps=steps) for steps in (50_000, 100_000))
+    assert 1.9 < long.hparams.epsilon_iterations / short.hparams.epsilon_iterations < 2.1
+    assert long.hparams.learning_rate_iterations == long.num_iterations
+
+
+def test_single_hyperparameters_win_over_the_schedule():
+    row = presets.PRESETS["dqn", "CartPole-v1"]
+    assert presets.build(row, envs.make("CartPole-v1"), epsilon_iterations=7.0).hparams.epsilon_iterations == 7.0
+
+
+def test_an_unknown_row_names_those_there_are():
+    with pytest.raises(ValueError, match=r"no preset for 'dqn' on 'Pong'; there are dqn on CartPole-v1, "):
+        jaxrl.preset("dqn", "Pong")
+
+
+def test_too_few_steps_name_the_fewest():
+    with pytest.raises(ValueError, match=r"steps=10 is too few: .* so give at least 1008"):
+        jaxrl.preset("dqn", "CartPole-v1", env_steps=10)

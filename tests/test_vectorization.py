@@ -1,0 +1,72 @@
+"""`vectorize` over fake devices, groups and remainders."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrl
+from tests.problems import countdown, dqn_learner, plain
+
+
+@pytest.mark.parametrize("num", [1, 2, 5, 8])
+@pytest.mark.parametrize("batch_size", [None, 1, 3])
+def test_it_is_a_vmap_for_every_size(num, batch_size):
+    x = {"a": jnp.arange(num * 2.0).reshape(num, 2), "key": jax.random.split(jax.random.key(0), num)}
+    fn = lambda x: (jnp.sum(x["a"]) * 2, jax.random.uniform(x["key"]))
+    for got, wanted in zip(jaxrl.vectorize(fn, batch_size=batch_size)(x), jax.vmap(fn)(x), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_seeds_over_devices_and_groups_equal_each_alone():
+    learner = dqn_learner(countdown())
+    keys = jax.random.split(jax.random.key(0), 3)
+    train = lambda key: jaxrl.train(key, learner, 4)[0].agent.params
+    assert len(jax.devices()) == 2
+    spread = jaxrl.vectorize(train)(keys)
+    alone = jax.jit(train)(keys[2])
+    for x, y in zip(jax.tree.leaves(plain(spread)), jax.tree.leaves(plain(alone)), strict=True):
+        np.testing.assert_allclose(x[2], y, rtol=1e-5, atol=1e-6)
+
+
+def test_the_program_has_no_collective():
+    learner = dqn_learner(countdown())
+    keys = jax.random.split(jax.random.key(0), 4)
+    train = jax.jit(lambda keys: jaxrl.vectorize(lambda key: jaxrl.train(key, learner, 2)[0].agent.params)(keys))
+    text = train.lower(keys).compile().as_text()
+    assert "num_partitions=2" in text
+    for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute"):
+        assert collective not in text
+
+
+def test_a_traced_clock_is_shared_and_a_state_donated():
+    learner = dqn_learner(countdown())
+    states = jaxrl.vectorize(lambda key: learner.init(key, learner.agent.hparams))(jax.random.split(jax.random.key(0), 2))
+
+    def chunk(states, clock):
+        return jaxrl.vectorize(lambda state: jaxrl.advance(state, clock, learner, 2))(states)
+
+    step = jax.jit(chunk, donate_argnums=0)
+    states, _ = step(states, jnp.int32(5))
+    states, metrics = step(states, jnp.int32(7))
+    assert step._cache_size() == 1
+    assert metrics["loss"].shape == (2, 2)
+
+
+def test_chosen_devices_are_used():
+    out = jaxrl.vectorize(lambda x: x + 1, devices=jax.devices()[:1])(jnp.arange(4.0))
+    assert len(out.sharding.device_set) == 1
+    assert len(jaxrl.vectorize(lambda x: x + 1)(jnp.arange(4.0)).sharding.device_set) == 2
+
+
+@pytest.mark.parametrize("args", [(jnp.ones(2), jnp.ones(3)), (jnp.ones(()),), (jnp.ones((0, 2)),)])
+def test_without_a_common_axis_it_is_an_error(args):
+    with pytest.raises(ValueError, match="one common, non-empty leading axis"):
+        jaxrl.vectorize(lambda *x: x)(*args)
+
+
+def test_bad_arguments():
+    with pytest.raises(TypeError, match="batch_size must be an int"):
+        jaxrl.vectorize(lambda x: x, batch_size=1.5)
+    with pytest.raises(ValueError, match="at least one device"):
+        jaxrl.vectorize(lambda x: x, devices=[])
