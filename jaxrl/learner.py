@@ -126,6 +126,9 @@ def advance(
 ) -> tuple[LearnerState, Metrics]:
     """Continue a run: `train` for n iterations equals `init` and any chain of `advance` over n, bit for bit.
 
+    (`train` for a single iteration is the exception: XLA then inlines it into the initialisation, folds what
+    it knows there, and may round the last bit differently.)
+
     Args:
       state: of the run so far; donate it at the jit boundary, and a replay is not copied.
       clock: number of the next iteration, `agent.warmup` plus those done so far. May be traced, must not be batched.
