@@ -233,7 +233,7 @@ def _summary(result: Any, out: Path) -> None:
     from jaxrl.experiment import folder
 
     config = result.config
-    table = _returns_table(config, result.evaluation_returns, "greedy return of the final policies")
+    table = _returns_table(config, result.evaluation_returns, "greedy return")
     console = Console()
     console.print(table)
     total = result.env_steps * config.num_runs

@@ -46,9 +46,9 @@ def from_gymnax(env: Any, params: Any = None) -> Environment:
     """
     if not isinstance(env, GymnaxEnvironment):
         raise TypeError(
-            f"from_gymnax takes a bare gymnax environment, got {type(env).__name__}: its step_env would reach past the wrapper. "
-            f"Pass the environment inside it and wrap the result with jaxrl.envs.wrappers (flatten for "
-            f"FlattenObservationWrapper; LogWrapper needs nothing, the metrics hold the episode returns)"
+            f"from_gymnax takes a bare gymnax environment, got {type(env).__name__}: its step_env would reach past the "
+            f"wrapper. Pass the environment inside it and wrap the result: jaxrl.envs.wrappers.flatten does what "
+            f"FlattenObservationWrapper does; LogWrapper needs nothing, for the metrics hold the episode returns"
         )
     params = env.default_params if params is None else params
     state_spec, obs_spec = _specs(env, params)

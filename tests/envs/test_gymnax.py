@@ -96,5 +96,7 @@ def test_wrong_names_and_parameters_are_refused():
 
 
 def test_a_wrapped_environment_is_refused_and_ours_is_named():
-    with pytest.raises(TypeError, match=r"bare gymnax environment, got FlattenObservationWrapper.*jaxrl\.envs"):
+    with pytest.raises(
+        TypeError, match=r"bare gymnax environment, got FlattenObservationWrapper.*jaxrl\.envs\.wrappers\.flatten"
+    ):
         from_gymnax(FlattenObservationWrapper(gymnax.make("Catch-bsuite")[0]))
