@@ -37,7 +37,7 @@ class Distribution(NamedTuple):
 
 
 def _categorical_log_prob(logits: jax.Array, action: jax.Array) -> jax.Array:
-    return select(logits, action) - jax.nn.logsumexp(logits, axis=-1)
+    return select(jax.nn.log_softmax(logits), action)
 
 
 def _categorical_entropy(logits: jax.Array) -> jax.Array:
@@ -48,7 +48,7 @@ def _categorical_entropy(logits: jax.Array) -> jax.Array:
 
 categorical = Distribution(
     noise=lambda key, shape: jax.random.gumbel(key, shape),
-    sample=lambda logits, noise: greedy(logits + noise),  # the Gumbel-max trick
+    sample=lambda logits, noise: greedy(logits + noise.astype(logits.dtype)),  # the Gumbel-max trick
     mode=greedy,
     log_prob=_categorical_log_prob,
     entropy=_categorical_entropy,
@@ -58,7 +58,7 @@ categorical = Distribution(
 
 def _gaussian_sample(params: Gaussian, noise: jax.Array) -> jax.Array:
     mean, log_std = params
-    return mean + jnp.exp(log_std) * noise
+    return mean + jnp.exp(log_std) * noise.astype(mean.dtype)
 
 
 def _gaussian_log_prob(params: Gaussian, x: jax.Array) -> jax.Array:

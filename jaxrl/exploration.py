@@ -12,7 +12,7 @@ def linear_schedule(start, end, iterations, clock) -> jax.Array:
     All arguments are scalars and may be traced. Float32 result.
     """
     fraction = jnp.clip(clock.astype(jnp.float32) / jnp.maximum(iterations, 1.0), 0.0, 1.0)
-    return start + (end - start) * fraction
+    return (1.0 - fraction) * start + fraction * end  # exactly `end` at the end, also where start is far larger
 
 
 def epsilon_greedy_noise(key: jax.Array, shape: tuple[int, ...], num_actions: int) -> tuple[jax.Array, jax.Array]:

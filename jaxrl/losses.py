@@ -14,7 +14,10 @@ import jax.numpy as jnp
 _FEW_ACTIONS = 32
 
 
-def _check(name: str, q: jax.Array, *others: tuple[str, jax.Array]) -> None:
+def _check(name: str, q: jax.Array, *others: tuple[str, jax.Array], q_t: tuple[tuple[str, jax.Array], ...] = ()) -> None:
+    for label, x in q_t:
+        if jnp.shape(x) != jnp.shape(q):
+            raise ValueError(f"{name}: {label} must have the shape of q_tm1, {jnp.shape(q)}; got {jnp.shape(x)}")
     for label, x in others:
         if jnp.shape(x) != jnp.shape(q)[:-1]:
             raise ValueError(
@@ -41,7 +44,7 @@ def select(values: jax.Array, index: jax.Array) -> jax.Array:
 
 
 def greedy(values: jax.Array) -> jax.Array:
-    """The first index of the largest of `values` `[..., A]`, as int32 `[...]`."""
+    """The first index of the largest of `values` `[..., A]`, as int32 `[...]`. Where one is NaN, which index is undefined."""
     if values.shape[-1] > _FEW_ACTIONS:
         return jnp.argmax(values, axis=-1).astype(jnp.int32)
     best, index = values[..., 0], jnp.zeros(values.shape[:-1], jnp.int32)
@@ -80,7 +83,7 @@ def q_learning(q_tm1: jax.Array, a_tm1: jax.Array, r_t: jax.Array, discount_t: j
     >>> float(q_learning(jnp.array([1.0, 2.0]), jnp.array(0), jnp.array(0.5), jnp.array(0.5), jnp.array([3.0, 4.0])))
     1.5
     """
-    _check("q_learning", q_tm1, ("a_tm1", a_tm1), ("r_t", r_t), ("discount_t", discount_t), ("max of q_t", q_t[..., 0]))
+    _check("q_learning", q_tm1, ("a_tm1", a_tm1), ("r_t", r_t), ("discount_t", discount_t), q_t=(("q_t", q_t),))
     target = r_t + discount_t * _largest(q_t)
     return jax.lax.stop_gradient(target) - select(q_tm1, a_tm1)
 
@@ -109,8 +112,8 @@ def double_q_learning(
     Raises:
       ValueError: where the shapes do not fit.
     """
-    _check("double_q_learning", q_tm1, ("a_tm1", a_tm1), ("r_t", r_t), ("discount_t", discount_t))
-    _check("double_q_learning", q_tm1, ("max of q_t_value", q_t_value[..., 0]), ("max of q_t_selector", q_t_selector[..., 0]))
+    successors = (("q_t_value", q_t_value), ("q_t_selector", q_t_selector))
+    _check("double_q_learning", q_tm1, ("a_tm1", a_tm1), ("r_t", r_t), ("discount_t", discount_t), q_t=successors)
     target = r_t + discount_t * select(q_t_value, greedy(q_t_selector))
     return jax.lax.stop_gradient(target) - select(q_tm1, a_tm1)
 

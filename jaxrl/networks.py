@@ -123,7 +123,7 @@ def q_network(
       channels: 3×3 convolutions before them, for observations `[H, W, C]`.
 
     Raises:
-      ValueError: for an action space that is not Discrete, an unknown activation, channels without an image.
+      ValueError: for an action space that is not Discrete, an unknown activation, channels without an image or more than fit it.
     """
     if not isinstance(action_space, Discrete):
         raise ValueError(
@@ -154,9 +154,11 @@ def policy(
       log_std: its initial value. Policies start near their middle: orthogonal weights, 0.01 at the output.
 
     Raises:
-      ValueError: for an unknown activation, channels without an image.
+      ValueError: for another action space, an unknown activation, channels without an image or more than fit it.
     """
     _check(observation_space, hidden, activation, channels)
+    if not isinstance(action_space, Box | Discrete):
+        raise ValueError(f"a policy needs a Discrete action space or a Box, got {action_space}")
     if isinstance(action_space, Box):
         size: int | None = math.prod(action_space.shape)
         num_outputs = math.prod(action_space.shape) * (2 if state_dependent_std else 1)
@@ -176,3 +178,8 @@ def _check(observation_space: Space, hidden: Sequence[int], activation: str, cha
     check_choice("activation", activation, ACTIVATIONS)
     if channels and len(observation_space.shape) != 3:
         raise ValueError(f"channels={tuple(channels)} needs observations [H, W, C], got {observation_space}")
+    if channels and min(observation_space.shape[:2]) <= 2 * len(channels):
+        raise ValueError(
+            f"channels={tuple(channels)}: each 3×3 convolution takes 2 from height and width, which leaves nothing of "
+            f"{observation_space}; use fewer than {(min(observation_space.shape[:2]) + 1) // 2} of them"
+        )

@@ -39,7 +39,11 @@ def adam(learning_rate, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -
         steps = count.astype(jnp.float32)
         step_size = learning_rate / (1 - b1**steps)
         correction = 1 / (1 - b2**steps)
-        updates = jax.tree.map(lambda m, v: -step_size * m / (jnp.sqrt(correction * v) + eps), mu, nu)
+
+        def change(m, v):
+            return -step_size.astype(m.dtype) * m / (jnp.sqrt(correction.astype(v.dtype) * v) + eps)
+
+        updates = jax.tree.map(change, mu, nu)
         return updates, AdamState(count, mu, nu)
 
     return optax.GradientTransformation(init, update)
@@ -47,9 +51,12 @@ def adam(learning_rate, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -
 
 def set_count(opt_state: Any, count: jax.Array) -> Any:
     """Set every `count` in an optax state to `count`, int32 scalar; a state without one is returned as it is."""
-    if optax.tree_utils.tree_get_all_with_path(opt_state, "count"):
-        return optax.tree_utils.tree_set(opt_state, count=count)
-    return opt_state
+
+    def set_leaf(path, leaf):
+        # By the kind of the last key too: a network's own parameter may be called "count", in a dict.
+        return count.astype(leaf.dtype) if path and path[-1] == jax.tree_util.GetAttrKey("count") else leaf
+
+    return jax.tree_util.tree_map_with_path(set_leaf, opt_state)
 
 
 def num_updates(clock: jax.Array, warmup: int, updates: int) -> jax.Array:

@@ -58,7 +58,10 @@ def add(replay: Replay, items: Any, clock: jax.Array) -> Replay:
     layout = layout_of(items, batch_ndim=1)
     if layout != replay.layout:
         raise ValueError(f"replay.add: items must be as in init, {_describe(replay.layout)}; got {_describe(layout)}")
-    n = jax.tree.leaves(items)[0].shape[0]
+    counts = {x.shape[0] for x in jax.tree.leaves(items)}
+    if len(counts) != 1:
+        raise ValueError(f"replay.add: all leaves need one number of items in front, got {sorted(counts)}")
+    n = counts.pop()
     check_capacity(replay.capacity, n)
     position = (clock % (replay.capacity // n)) * n
     return Replay(_write(replay.rows, pack(items, batch_ndim=1), position), layout)

@@ -66,7 +66,9 @@ def lambda_returns(
     if truncated is not None:
         cut = cut | truncated
     lambda_t = jnp.where(cut, jnp.zeros((), r_t.dtype), jnp.asarray(lambda_, r_t.dtype))
-    return _linear_recursion(discount_t * lambda_t, r_t + discount_t * (1 - lambda_t) * v_t)
+    weight = discount_t * (1 - lambda_t)
+    read = jnp.where(weight != 0, v_t, jnp.zeros((), v_t.dtype))  # what has no weight may be infinite, or NaN
+    return _linear_recursion(discount_t * lambda_t, r_t + weight * read)
 
 
 def discounted_returns(r_t: jax.Array, discount_t: jax.Array, v_t: jax.Array, *, truncated: jax.Array | None = None) -> jax.Array:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.integrate
+import scipy.special
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -344,3 +345,19 @@ def test_densities_keep_bfloat16():
     ]
     assert {x.dtype for x in results} == {jnp.dtype(jnp.bfloat16)}
     assert all(np.isfinite(x.astype(np.float32)).all() for x in results)
+
+
+def test_samples_of_bfloat16_parameters_stay_bfloat16():
+    logits = jnp.zeros((5, 4), jnp.bfloat16)
+    noise = diagonal_gaussian.noise(jax.random.key(0), (5, 4))
+    assert noise.dtype == jnp.float32
+    assert categorical.sample(logits, noise).dtype == jnp.int32
+    for distribution in (diagonal_gaussian, tanh_gaussian):
+        assert distribution.sample((logits, logits), noise).dtype == jnp.bfloat16
+    assert tanh_gaussian.entropy((logits, logits), noise).dtype == jnp.bfloat16
+
+
+def test_large_logits_keep_their_differences():
+    logits = jnp.float32(1e7) + jnp.float32([0.0, 1.0, 2.0])
+    expected = scipy.special.log_softmax(np.float64([0.0, 1.0, 2.0]))
+    np.testing.assert_allclose(categorical.log_prob(jnp.tile(logits, (3, 1)), jnp.arange(3)), expected, rtol=1e-6)

@@ -36,6 +36,7 @@ def test_the_schedule_meets_its_ends():
     values = [float(linear_schedule(1.0, 0.05, 4.0, jnp.int32(clock))) for clock in (-3, 0, 1, 2, 3, 4, 5, LAST_CLOCK)]
     np.testing.assert_allclose(values, [1.0, 1.0, 0.7625, 0.525, 0.2875, 0.05, 0.05, 0.05], rtol=1e-6)
     assert float(linear_schedule(1e-3, 0.0, 4.0, jnp.int32(4))) == 0.0
+    assert float(linear_schedule(1e8, 0.05, 4.0, jnp.int32(4))) == np.float32(0.05)
 
 
 @pytest.mark.parametrize("clock", [0, 1, 10**6, LAST_CLOCK])

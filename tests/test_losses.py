@@ -238,15 +238,26 @@ def test_misfits_are_named_with_both_shapes(argument, wrong):
     shape = (*wrong, 3) if argument.startswith("q_t") else wrong
     args = problem._replace(**{argument: np.zeros(shape, value.dtype)})
     name = "q_t_value" if argument == "q_t" else argument
+    expected = (5, 3) if argument.startswith("q_t") else (5,)
     with pytest.raises(ValueError, match=f"double_q_learning.*{name}") as error:
         losses.double_q_learning(*args)
-    assert "(5,)" in str(error.value)
-    assert str(wrong) in str(error.value)
+    assert str(expected) in str(error.value)
+    assert str(shape) in str(error.value)
     if argument != "q_t_selector":
         with pytest.raises(ValueError, match=f"q_learning.*{argument}") as error:
             losses.q_learning(*args[:5])
-        assert "(5,)" in str(error.value)
-        assert str(wrong) in str(error.value)
+        assert str(expected) in str(error.value)
+        assert str(shape) in str(error.value)
+
+
+@pytest.mark.parametrize("argument", ["q_t", "q_t_selector"])
+def test_successors_have_as_many_actions(argument):
+    args = make_problem((5,), 3)._replace(**{argument: np.zeros((5, 4), np.float32)})
+    with pytest.raises(ValueError, match=rf"{argument}.*\(5, 3\).*\(5, 4\)"):
+        losses.double_q_learning(*args)
+    if argument == "q_t":
+        with pytest.raises(ValueError, match=r"q_t.*\(5, 3\).*\(5, 4\)"):
+            losses.q_learning(*args[:5])
 
 
 def test_policy_gradient_names_both_shapes():

@@ -260,6 +260,9 @@ BOX, IMAGE = SPACES["vector"], SPACES["bytes"]
         (lambda: policy(BOX, Discrete(3), activation="sigmoid"), ValueError, "activation"),
         (lambda: q_network(BOX, Discrete(3), channels=(4,)), ValueError, r"channels=\(4,\) needs observations \[H, W, C\]"),
         (lambda: policy(Discrete(5), Discrete(3), channels=(4,)), ValueError, "channels"),
+        (lambda: q_network(Box(0, 1, (4, 9, 1)), Discrete(3), channels=(4, 4)), ValueError, "leaves nothing .* fewer than 2"),
+        (lambda: q_network(Box(0, 1, (5, 9, 1)), Discrete(3), channels=(4, 4, 4)), ValueError, "fewer than 3"),
+        (lambda: policy(BOX, None), ValueError, "a policy needs a Discrete action space or a Box, got None"),
         (lambda: q_network(IMAGE, Discrete(3), channels=(0,)), ValueError, "channels must be at least 1"),
         (lambda: q_network(BOX, Discrete(3), hidden=(8, 0)), ValueError, "hidden .*must be at least 1"),
         (lambda: policy(BOX, BOX, hidden=(8.0,)), TypeError, "hidden .*must be an int"),
@@ -268,3 +271,10 @@ BOX, IMAGE = SPACES["vector"], SPACES["bytes"]
 def test_wrong_inputs_are_refused(build, error, message):
     with pytest.raises(error, match=message):
         build()
+
+
+def test_as_many_convolutions_as_fit_are_taken():
+    space = Box(0, 1, (5, 9, 1))
+    network = q_network(space, Discrete(3), channels=(4, 4))
+    obs = jnp.zeros((2, 5, 9, 1))
+    assert network.apply(network.init(jax.random.key(0), obs), obs).shape == (2, 3)

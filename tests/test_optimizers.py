@@ -192,3 +192,21 @@ def test_adam_goes_on_at_the_last_count():
     # By then no bias is left to correct.
     expected = jax.tree.map(lambda m, v: -1e-2 * m / (np.sqrt(v) + 1e-8), state.mu, state.nu)
     assert_close(updates, expected)
+
+
+def test_set_count_leaves_a_parameter_of_that_name_alone():
+    params = {"count": jnp.ones(3), "w": jnp.ones(2)}
+    for optimizer in (adam(1e-2), optax.adam(1e-2)):
+        state = set_count(optimizer.init(params), jnp.int32(7))
+        moments = state if isinstance(state, AdamState) else state[0]
+        assert moments.count == 7
+        assert moments.mu["count"].shape == (3,)
+        assert moments.mu["count"].dtype == jnp.float32
+
+
+def test_adam_keeps_bfloat16():
+    params = {"w": jnp.ones(3, jnp.bfloat16)}
+    optimizer = adam(jnp.float32(1e-2))
+    updates, state = optimizer.update({"w": jnp.ones(3, jnp.bfloat16)}, optimizer.init(params), params)
+    assert updates["w"].dtype == state.mu["w"].dtype == state.nu["w"].dtype == jnp.bfloat16
+    np.testing.assert_allclose(updates["w"].astype(jnp.float32), -1e-2, rtol=1e-2)

@@ -168,6 +168,12 @@ def test_items_unlike_the_example_are_refused_with_both_named(change, got):
         replay.add(replay.init(EXAMPLE, 8), make_items((4,)) | change, jnp.int32(0))
 
 
+def test_leaves_of_different_numbers_of_items_are_refused():
+    items = make_items((4,)) | {"done": np.zeros(3, bool)}
+    with pytest.raises(ValueError, match=r"one number of items.*\[3, 4\]"):
+        replay.add(replay.init(EXAMPLE, 8), items, jnp.int32(0))
+
+
 @pytest.mark.parametrize(("capacity", "error"), [(0, ValueError), (-4, ValueError), (8.0, TypeError), (True, TypeError)])
 def test_capacities_are_positive_ints(capacity, error):
     with pytest.raises(error, match="capacity"):

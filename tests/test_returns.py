@@ -200,9 +200,18 @@ def test_discounted_returns_are_a_backward_sum(args):
 def test_discounted_returns_see_values_only_at_cuts():
     r_t, discount_t, v_t = rollout((6,))
     truncated = np.arange(6) == 2
-    other = np.where([False, False, True, False, False, True], v_t, np.float32(1e30))
-    results = [returns.discounted_returns(r_t, discount_t, v, truncated=truncated) for v in (v_t, other)]
-    np.testing.assert_array_equal(*results)
+    for unread in (1e30, np.inf, np.nan):
+        other = np.where([False, False, True, False, False, True], v_t, np.float32(unread))
+        results = [returns.discounted_returns(r_t, discount_t, v, truncated=truncated) for v in (v_t, other)]
+        np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("argument", [0, 1, 2])
+def test_gradients_are_finite_where_unread_values_are_not(argument):
+    r_t, discount_t, v_t = rollout((6,))
+    args = [r_t, discount_t, np.append(np.full(5, np.inf, np.float32), v_t[-1])]
+    gradient = jax.grad(lambda x: jnp.sum(returns.discounted_returns(*args[:argument], x, *args[argument + 1 :])))(args[argument])
+    assert np.isfinite(gradient).all()
 
 
 @each_form
