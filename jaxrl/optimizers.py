@@ -59,6 +59,25 @@ def set_count(opt_state: Any, count: jax.Array) -> Any:
     return jax.tree_util.tree_map_with_path(set_leaf, opt_state)
 
 
+def take_step(
+    optimizer: optax.GradientTransformation, count: jax.Array, grads: Any, opt_state: Any, params: Any
+) -> tuple[Any, Any]:
+    """The `count`-th step of `optimizer`, counted from 0: the new (params, opt_state)."""
+    updates, opt_state = optimizer.update(grads, set_count(opt_state, count), params)
+    return optax.apply_updates(params, updates), opt_state
+
+
+def clip_by_global_norm(grads: Any, max_norm) -> tuple[Any, jax.Array]:
+    """Scale all gradients together so that their norm is at most `max_norm` (may be traced; inf: never).
+
+    Returns:
+      The gradients, and their norm before it, float32 scalar.
+    """
+    norm = optax.tree_utils.tree_norm(grads)
+    scale = jnp.minimum(1.0, max_norm / jnp.maximum(norm, 1e-12))
+    return jax.tree.map(lambda g: g * scale.astype(g.dtype), grads), norm
+
+
 def num_updates(clock: jax.Array, warmup: int, updates: int) -> jax.Array:
     """How many updates ran before iteration `clock` of a run with `updates` in each, saturating before int32 ends."""
     return jnp.minimum(clock - warmup, (2**31 - 1) // updates - 1) * updates

@@ -10,7 +10,7 @@ import optax
 from jaxrl import losses, replay
 from jaxrl.checks import AT_LEAST_ZERO, FRACTION, check_choice, check_hparams, check_size
 from jaxrl.exploration import epsilon_greedy, epsilon_greedy_noise, linear_schedule
-from jaxrl.optimizers import Optimizer, adam, num_updates, set_count
+from jaxrl.optimizers import Optimizer, adam, num_updates, take_step
 from jaxrl.types import Agent, Discrete, Network, Noise, Space, Transition
 
 
@@ -83,12 +83,11 @@ def dqn(
         raise ValueError(
             f"dqn needs a Discrete action space, got {action_space}; for continuous actions use jaxrl.agents.reinforce"
         )
-    batch_size, capacity = check_size("batch_size", batch_size), check_size("capacity", capacity)
-    warmup, updates = check_size("warmup", warmup), check_size("updates", updates)
-    target_period = check_size("target_period", target_period)
-    check_choice("loss", loss, ("squared", "huber"))
+    sizes = {"batch_size": batch_size, "capacity": capacity, "warmup": warmup, "updates": updates, "target_period": target_period}
+    batch_size, capacity, warmup, updates, target_period = (check_size(name, size) for name, size in sizes.items())
     if batch_size > capacity:
         raise ValueError(f"batch_size {batch_size} is larger than the replay's capacity {capacity}")
+    check_choice("loss", loss, ("squared", "huber"))
     check_hparams(hparams, HParams, _RANGES)
     num_actions = action_space.n
     penalty = optax.losses.squared_error if loss == "squared" else optax.losses.huber_loss
@@ -96,9 +95,7 @@ def dqn(
     def init(key, obs, hparams):
         check_hparams(hparams, HParams, _RANGES)
         params = network.init(key, obs)
-        q = jax.eval_shape(network.apply, params, obs)
-        if getattr(q, "shape", None) != (obs.shape[0], num_actions):
-            raise ValueError(f"dqn: network must give q[B, {num_actions}] for {action_space}; for obs {obs.shape} it gave {q}")
+        _check_output(jax.eval_shape(network.apply, params, obs), obs, num_actions)
         flag = jnp.bool_(False)
         example = Transition(obs[0], jnp.int32(0), jnp.float32(0), flag, flag, obs[0], (), ())
         opt_state = optimizer(hparams.learning_rate).init(params)
@@ -109,34 +106,23 @@ def dqn(
         act = epsilon_greedy_noise(act_key, (num_steps, num_envs), num_actions)
         return Noise(act, replay.noise(update_key, (updates, batch_size)))
 
-    def epsilon(hparams, clock):
-        return linear_schedule(hparams.epsilon_start, hparams.epsilon_end, hparams.epsilon_iterations, clock)
-
     def act(state, obs, memory, noise_t, hparams, clock):
         q = network.apply(state.params, obs)
-        action = losses.greedy(q) if noise_t is None else epsilon_greedy(q, noise_t, epsilon(hparams, clock))
-        return action, memory, ()
+        epsilon = linear_schedule(hparams.epsilon_start, hparams.epsilon_end, hparams.epsilon_iterations, clock)
+        return losses.greedy(q) if noise_t is None else epsilon_greedy(q, noise_t, epsilon), memory, ()
 
     def store(state, trajectory, clock):
         items = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), trajectory)
         return state._replace(replay=replay.add(state.replay, items, clock))
 
     def batch_loss(params, target_params, batch, discount):
-        q_tm1 = network.apply(params, batch.obs)
-        q_t = network.apply(target_params, batch.next_obs)
-        discount_t = discount * (1.0 - batch.terminated.astype(jnp.float32))
-        if double:
-            q_t_selector = network.apply(params, batch.next_obs)
-            td = losses.double_q_learning(q_tm1, batch.action, batch.reward, discount_t, q_t, q_t_selector)
-        else:
-            td = losses.q_learning(q_tm1, batch.action, batch.reward, discount_t, q_t)
-        return jnp.mean(penalty(td)), jnp.mean(losses.select(q_tm1, batch.action))
+        td_error, q = _td_error(network, params, target_params, batch, discount, double)
+        return jnp.mean(penalty(td_error)), jnp.mean(q)
 
     def update(state, trajectory, noise, hparams, clock):
         rows = trajectory.reward.shape[0] * trajectory.reward.shape[1]
         batches = replay.sample(state.replay, noise, replay.filled(clock + 1, rows, capacity))
         learning_rate = linear_schedule(hparams.learning_rate, 0.0, hparams.learning_rate_iterations, clock - warmup)
-        opt = optimizer(learning_rate)
         first_update = num_updates(clock, warmup, updates)
         until_sync = ((clock - warmup) % target_period) * updates  # stays small where the clock is huge
 
@@ -145,8 +131,7 @@ def dqn(
             u, batch = u_and_batch
             grad = jax.value_and_grad(batch_loss, has_aux=True)
             (loss, q), grads = grad(params, target_params, batch, hparams.discount)
-            changes, opt_state = opt.update(grads, set_count(opt_state, first_update + u), params)
-            params = optax.apply_updates(params, changes)
+            params, opt_state = take_step(optimizer(learning_rate), first_update + u, grads, opt_state, params)
             synced = optax.incremental_update(params, target_params, hparams.tau)
             sync = (until_sync + u + 1) % target_period == 0
             target_params = jax.tree.map(lambda new, old: jnp.where(sync, new, old), synced, target_params)
@@ -158,3 +143,21 @@ def dqn(
         return State(*carry, state.replay), metrics
 
     return Agent(hparams, init, noise, lambda num_envs: (), act, store, update, warmup)
+
+
+def _td_error(network: Network, params, target_params, batch: Transition, discount, double: bool) -> tuple[jax.Array, jax.Array]:
+    """TD errors of a batch and the values of its actions, each `[N]`; differentiable in `params`."""
+    q_tm1 = network.apply(params, batch.obs)
+    q_t = network.apply(target_params, batch.next_obs)
+    discount_t = discount * (1.0 - batch.terminated.astype(jnp.float32))
+    if double:
+        q_t_selector = network.apply(params, batch.next_obs)
+        td_error = losses.double_q_learning(q_tm1, batch.action, batch.reward, discount_t, q_t, q_t_selector)
+    else:
+        td_error = losses.q_learning(q_tm1, batch.action, batch.reward, discount_t, q_t)
+    return td_error, losses.select(q_tm1, batch.action)
+
+
+def _check_output(q: Any, obs: jax.Array, num_actions: int) -> None:
+    if getattr(q, "shape", None) != (obs.shape[0], num_actions):
+        raise ValueError(f"dqn: network must give q[B, {num_actions}] for {num_actions} actions; for obs {obs.shape} it gave {q}")

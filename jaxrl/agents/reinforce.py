@@ -12,8 +12,8 @@ from jaxrl import losses, returns
 from jaxrl.checks import AT_LEAST_ZERO, FRACTION, check_choice, check_hparams
 from jaxrl.distributions import categorical, diagonal_gaussian, tanh_gaussian
 from jaxrl.exploration import linear_schedule
-from jaxrl.optimizers import Optimizer, adam, num_updates, set_count
-from jaxrl.types import Agent, Box, Discrete, Network, Noise, Space
+from jaxrl.optimizers import Optimizer, adam, clip_by_global_norm, take_step
+from jaxrl.types import Agent, Box, Discrete, Network, Noise, Space, Transition
 
 
 class HParams(NamedTuple):
@@ -125,25 +125,17 @@ def reinforce(
         x = policy.mode(policy_params) if noise_t is None else policy.sample(policy_params, noise_t)
         return policy.action(x), memory, x
 
-    def advantages(trajectory, value, next_value, hparams):
-        """Returns, advantages and weights, each `[T, B]`; the weights are 0 on steps that do not count."""
-        discount_t = hparams.discount * (1.0 - trajectory.terminated.astype(jnp.float32))
-        if not episodic:
-            target = returns.discounted_returns(trajectory.reward, discount_t, next_value, truncated=trajectory.truncated)
-            return target, target - value, jnp.ones_like(target)
-        weight = _first_episodes(trajectory.terminated | trajectory.truncated)
-        nothing_more = jnp.zeros_like(trajectory.reward)  # an episode that counts has ended by here
-        target = returns.discounted_returns(trajectory.reward, discount_t, nothing_more, truncated=trajectory.truncated)
-        if baseline == "mean":
-            return target, target - _mean_of_others(target, weight), weight
-        return target, target - (value if learn_value else 0.0), weight
-
     def rollout_loss(params, trajectory, hparams):
         policy_params, value = outputs(params, trajectory.obs)
-        next_value = None
-        if not episodic:
-            next_value = jax.lax.stop_gradient(outputs(params, trajectory.next_obs)[1])
-        target, advantage, weight = jax.lax.stop_gradient(advantages(trajectory, value, next_value, hparams))
+        next_value = jnp.zeros_like(trajectory.reward) if episodic else outputs(params, trajectory.next_obs)[1]
+        done = trajectory.terminated | trajectory.truncated
+        weight = _first_episodes(done) if episodic else jnp.ones_like(trajectory.reward)
+        target = jax.lax.stop_gradient(_returns(trajectory, hparams.discount, next_value))
+        advantage = target
+        if baseline == "mean":
+            advantage = target - _mean_of_others(target, weight)
+        if learn_value:
+            advantage = target - jax.lax.stop_gradient(value)
         if normalize_advantage:
             advantage = _normalize(advantage, weight)
         log_prob = policy.log_prob(policy_params, trajectory.extras)
@@ -163,13 +155,10 @@ def reinforce(
 
     def update(state, trajectory, noise, hparams, clock):
         grads, metrics = jax.grad(rollout_loss, has_aux=True)(state.params, trajectory, hparams)
-        norm = optax.tree_utils.tree_norm(grads)
-        scale = jnp.minimum(1.0, hparams.max_grad_norm / jnp.maximum(norm, 1e-12))
-        grads = jax.tree.map(lambda g: g * scale, grads)
+        grads, norm = clip_by_global_norm(grads, hparams.max_grad_norm)
         learning_rate = linear_schedule(hparams.learning_rate, 0.0, hparams.learning_rate_iterations, clock)
-        opt_state = set_count(state.opt_state, num_updates(clock, 0, 1))
-        changes, opt_state = optimizer(learning_rate).update(grads, opt_state, state.params)
-        return State(optax.apply_updates(state.params, changes), opt_state), metrics | {"gradient_norm": norm}
+        params, opt_state = take_step(optimizer(learning_rate), clock, grads, state.opt_state, state.params)
+        return State(params, opt_state), metrics | {"gradient_norm": norm}
 
     return Agent(
         hparams, init, noise, lambda num_envs: (), act, lambda state, trajectory, clock: state, update, whole_episodes=episodic
@@ -231,6 +220,12 @@ def _check_outputs(out: Any, obs: jax.Array, action_space: Space, policy: Policy
             f"reinforce: for {action_space} and baseline={'value' if learn_value else 'none or mean'} the network must give "
             f"{shapes(wanted)} for {obs.shape[0]} observations; it gave {shapes(out)}. See jaxrl.networks.policy(..., value=...)"
         )
+
+
+def _returns(trajectory: Transition, discount, next_value: jax.Array) -> jax.Array:
+    """Returns `[T, B]`; `next_value` `[T, B]` stands for what a truncation, or the end of the rollout, cut off."""
+    discount_t = discount * (1.0 - trajectory.terminated.astype(jnp.float32))
+    return returns.discounted_returns(trajectory.reward, discount_t, next_value, truncated=trajectory.truncated)
 
 
 def _first_episodes(done: jax.Array) -> jax.Array:
