@@ -153,7 +153,7 @@ def advance(
 
     def row(state, start):
         state, sums = _scan_iterations(learner.noise, learner.step, state, start, log_every, learner.rollout_length, hparams)
-        means = {name: total / log_every for name, total in sums.items()}
+        means = {name: jnp.mean(total) / log_every for name, total in sums.items()}
         metrics = _episode_means(state.stats) | means
         return state._replace(stats=_begin_row(state.stats)), metrics
 

@@ -53,7 +53,7 @@ def pack(tree: Any, batch_ndim: int) -> jax.Array:
         padding = -joined.shape[-1] % 4
         joined = jnp.pad(joined, [(0, 0)] * batch_ndim + [(0, padding)])
         joined = joined.reshape(*joined.shape[:-1], -1, 4).astype(jnp.uint32)
-        # Shifts, for a bitcast that changes the shape does not fuse with what comes before it on a GPU.
+        # Shifts, here and in `unpack`: a bitcast that changes the shape does not fuse with its neighbours on a GPU.
         words.append(joined[..., 0] | joined[..., 1] << 8 | joined[..., 2] << 16 | joined[..., 3] << 24)
     return jnp.concatenate(words, axis=-1)
 
@@ -64,7 +64,8 @@ def unpack(rows: jax.Array, layout: Layout) -> Any:
     sizes = [math.prod(s) * d.itemsize for s, d in zip(layout.shapes, layout.dtypes, strict=True)]
     num_wide = _split(layout.dtypes, sizes)[0] // 4
     words = rows[..., :num_wide]
-    narrow = jax.lax.bitcast_convert_type(rows[..., num_wide:], jnp.uint8).reshape(*batch, -1)
+    shifts = jnp.arange(0, 32, 8, dtype=jnp.uint32).reshape((1,) * rows.ndim + (4,))
+    narrow = ((rows[..., num_wide:, None] >> shifts) & jnp.uint32(0xFF)).astype(jnp.uint8).reshape(*batch, -1)
     leaves, at_word, at_byte = [], 0, 0
     for shape, dtype, size in zip(layout.shapes, layout.dtypes, sizes, strict=True):
         if dtype.itemsize >= 4:

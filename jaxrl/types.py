@@ -122,7 +122,8 @@ class Agent(NamedTuple):
 
     `noise_t=None` asks `act` for the greedy action. `store` puts a trajectory into a replay and is the
     identity for an on-policy agent. `whole_episodes` asks for a fresh episode in every environment at
-    the start of every iteration.
+    the start of every iteration. Metrics are float arrays of any shape, reported by their mean: an array over
+    a batch is summed over the iterations as it is, where a mean in each would be a kernel of its own.
     """
 
     hparams: HParams  # the defaults

@@ -117,7 +117,8 @@ def dqn(
 
     def batch_loss(params, target_params, batch, discount):
         td_error, q = _td_error(network, params, target_params, batch, discount, double)
-        return jnp.mean(penalty(td_error)), jnp.mean(q)
+        loss = penalty(td_error)
+        return jnp.mean(loss), {"loss": loss, "q": q}
 
     def update(state, trajectory, noise, hparams, clock):
         rows = trajectory.reward.shape[0] * trajectory.reward.shape[1]
@@ -129,17 +130,15 @@ def dqn(
         def step(carry, u_and_batch):
             params, target_params, opt_state = carry
             u, batch = u_and_batch
-            grad = jax.value_and_grad(batch_loss, has_aux=True)
-            (loss, q), grads = grad(params, target_params, batch, hparams.discount)
+            grads, metrics = jax.grad(batch_loss, has_aux=True)(params, target_params, batch, hparams.discount)
             params, opt_state = take_step(optimizer(learning_rate), first_update + u, grads, opt_state, params)
             synced = optax.incremental_update(params, target_params, hparams.tau)
             sync = (until_sync + u + 1) % target_period == 0
             target_params = jax.tree.map(lambda new, old: jnp.where(sync, new, old), synced, target_params)
-            return (params, target_params, opt_state), (loss, q)
+            return (params, target_params, opt_state), metrics
 
         carry = (state.params, state.target_params, state.opt_state)
-        carry, (loss, q) = jax.lax.scan(step, carry, (jnp.arange(updates, dtype=jnp.int32), batches))
-        metrics = {"loss": jnp.mean(loss), "q": jnp.mean(q)}
+        carry, metrics = jax.lax.scan(step, carry, (jnp.arange(updates, dtype=jnp.int32), batches))
         return State(*carry, state.replay), metrics
 
     return Agent(hparams, init, noise, lambda num_envs: (), act, store, update, warmup)
