@@ -81,12 +81,20 @@ def _user_errors():
         raise UsageError(" ".join(str(error).split())) from error
 
 
-def _use_all_cores() -> None:
-    """One CPU device for each core, over which `vectorize` spreads the runs. No effect on a GPU or TPU."""
+def _set_up_jax() -> None:
+    """One CPU device for each core, over which `vectorize` spreads the runs, and a cache of compiled programs.
+
+    The cache is in the user's cache folder, or where `JAXRL_CACHE` says; `JAXRL_CACHE=off` is none. What is
+    set for JAX itself (`JAX_COMPILATION_CACHE_DIR`) stays.
+    """
     import jax
 
     with contextlib.suppress(RuntimeError):  # the backend is up already: someone else has decided
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxrl"
+    cache = os.environ.get("JAXRL_CACHE") or str(user)
+    if cache != "off" and not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+        jax.config.update("jax_compilation_cache_dir", cache)
 
 
 # --- jaxrl train ---------------------------------------------------------------------------------
@@ -155,7 +163,7 @@ def _train(argv: list[str]) -> int:
         f"train {algorithm}",
         f"Train {algorithm}: every seed with every combination of the swept values, in one program.",
     )
-    _use_all_cores()
+    _set_up_jax()
     from jaxrl.experiment import Config, run
 
     with _user_errors():
@@ -279,7 +287,7 @@ class EvalOptions:
 
 def _eval(argv: list[str]) -> int:
     options = _parse(EvalOptions, argv, "eval", "Play the policies of a run folder, greedily, on fresh episodes.")
-    _use_all_cores()
+    _set_up_jax()
     from rich.console import Console
 
     from jaxrl.experiment import Config, evaluate_policies, folder, load_policies

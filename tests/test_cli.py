@@ -1,5 +1,6 @@
 """The command line as a user meets it: output, files, one line and exit code 2 for a wrong input."""
 
+import os
 import subprocess
 import sys
 
@@ -116,3 +117,13 @@ def test_the_installed_command_gives_the_exit_code():
     done = subprocess.run([sys.executable, "-m", "jaxrl", "bogus"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("where", ["off", "here", "user"])
+def test_compiled_programs_are_kept_where_the_user_wants_them(tmp_path, where):
+    variables = {"HOME": str(tmp_path), "JAXRL_CACHE": {"off": "off", "here": str(tmp_path / "here"), "user": ""}[where]}
+    inherited = {k: v for k, v in os.environ.items() if k not in ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR")}
+    code = "import jax, jaxrl.cli as cli; cli._set_up_jax(); print(jax.config.jax_compilation_cache_dir)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=inherited | variables)
+    expected = {"off": "None", "here": str(tmp_path / "here"), "user": str(tmp_path / ".cache" / "jaxrl")}[where]
+    assert done.stdout.strip() == expected, done.stderr
