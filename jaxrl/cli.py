@@ -122,11 +122,17 @@ def _option(kind: Any, default: Any, text: str) -> Any:
     return Annotated[kind, tyro.conf.arg(help=text, help_behavior_hint=f"(default: {default})")]
 
 
-def _train_options(algorithm: str, env: str) -> type:
-    """`TrainOptions` with the algorithm's settings and hyperparameters, whose defaults depend on the environment."""
+def _settings(algorithm: str, env: str, steps: int | None) -> Any:
+    """The tuned settings, where there are any, or the algorithm's own."""
     from jaxrl import presets
 
-    settings = presets.PRESETS.get((algorithm, env), presets.DEFAULTS[algorithm])
+    settings = presets.tuned(algorithm, env, steps) or presets.DEFAULTS[algorithm]
+    return settings if steps is None else dataclasses.replace(settings, steps=steps)
+
+
+def _train_options(algorithm: str, env: str, steps: int | None) -> type:
+    """`TrainOptions` with the algorithm's settings and hyperparameters, whose defaults depend on the environment."""
+    settings = _settings(algorithm, env, steps)
     scheduled = {"learning_rate_iterations", "epsilon_iterations"}
     agent_fields = [
         (f.name, f.type, field(default=getattr(settings, f.name)))
@@ -157,8 +163,11 @@ def _train(argv: list[str]) -> int:
     algorithm = argv[0]
     if algorithm not in presets.DEFAULTS:
         raise UsageError(f"unknown algorithm {algorithm!r}; there are {algorithms}")
+    steps = _peek(argv, "--steps", "")
     options = _parse(
-        _train_options(algorithm, _peek(argv, "--env", TrainOptions.env)),
+        _train_options(
+            algorithm, _peek(argv, "--env", TrainOptions.env), int(steps) if steps.isdecimal() and int(steps) else None
+        ),
         argv[1:],
         f"train {algorithm}",
         f"Train {algorithm}: every seed with every combination of the swept values, in one program.",
@@ -186,14 +195,7 @@ def _peek(argv: list[str], name: str, default: str) -> str:
 
 
 def _config(algorithm: str, options: Any, config_type: type) -> Any:
-    from jaxrl import presets
-
-    settings = presets.PRESETS.get((algorithm, options.env), presets.DEFAULTS[algorithm])
-    settings = dataclasses.replace(
-        settings, **{f.name: getattr(options.agent, f.name) for f in dataclasses.fields(options.agent)}
-    )
-    if options.steps is not None:
-        settings = dataclasses.replace(settings, steps=options.steps)
+    settings = dataclasses.replace(_settings(algorithm, options.env, options.steps), **vars(options.agent))
     return config_type(
         env=options.env,
         settings=settings,

@@ -4,6 +4,7 @@ Rows speak in environment steps and in shares of a run, so that a preset scales 
 for. `scripts/presets.py` reproduces the results that README gives for each.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -114,43 +115,80 @@ Settings = DQNSettings | ReinforceSettings
 
 DEFAULTS: dict[str, Settings] = {"dqn": DQNSettings(), "reinforce": ReinforceSettings()}
 
-PRESETS: dict[tuple[str, str], Settings] = {
-    ("dqn", "CartPole-v1"): DQNSettings(
-        steps=100_000,
-        hidden=(120, 84),
-        hparams=DQNHParams(learning_rate=1e-3, tau=0.01, epsilon_end=0.02),
+# More than one row where a longer run wants other settings: the one whose length is nearest is taken.
+PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
+    ("dqn", "CartPole-v1"): (
+        DQNSettings(
+            steps=100_000,
+            hidden=(120, 84),
+            hparams=DQNHParams(learning_rate=1e-3, tau=0.01, epsilon_end=0.02),
+        ),
+        DQNSettings(
+            steps=500_000,
+            num_envs=10,
+            hidden=(120, 84),
+            capacity=10_000,
+            warmup_steps=10_000,
+            updates=1,
+            target_period=50,
+            epsilon_fraction=0.5,
+            hparams=DQNHParams(learning_rate=5e-4, tau=1.0, epsilon_end=0.05),
+        ),
     ),
-    ("dqn", "Acrobot-v1"): DQNSettings(
-        steps=200_000,
-        updates=2,
-        hparams=DQNHParams(learning_rate=1e-3, tau=0.02, epsilon_end=0.02),
+    ("dqn", "Acrobot-v1"): (
+        DQNSettings(
+            steps=200_000,
+            updates=2,
+            hparams=DQNHParams(learning_rate=1e-3, tau=0.02, epsilon_end=0.02),
+        ),
     ),
-    ("dqn", "MountainCar-v0"): DQNSettings(
-        steps=500_000,
-        num_envs=16,
-        hidden=(120, 84),
-        batch_size=64,
-        capacity=10_000,
-        target_period=300,
-        epsilon_fraction=0.2,
-        hparams=DQNHParams(learning_rate=4e-3, discount=0.98, tau=1.0, epsilon_end=0.07),
+    ("dqn", "MountainCar-v0"): (
+        DQNSettings(
+            steps=500_000,
+            num_envs=16,
+            hidden=(120, 84),
+            batch_size=64,
+            capacity=10_000,
+            target_period=300,
+            epsilon_fraction=0.2,
+            hparams=DQNHParams(learning_rate=4e-3, discount=0.98, tau=1.0, epsilon_end=0.07),
+        ),
     ),
-    ("reinforce", "CartPole-v1"): ReinforceSettings(
-        num_envs=8,
-        rollout_length=500,
-        mode="episodic",
-        baseline="mean",
-        normalize_advantage=False,
-        hparams=ReinforceHParams(learning_rate=2e-3),
+    ("reinforce", "CartPole-v1"): (
+        ReinforceSettings(
+            num_envs=8,
+            rollout_length=500,
+            mode="episodic",
+            baseline="mean",
+            normalize_advantage=False,
+            hparams=ReinforceHParams(learning_rate=2e-3),
+        ),
     ),
-    ("reinforce", "Acrobot-v1"): ReinforceSettings(
-        hparams=ReinforceHParams(learning_rate=5e-3, entropy_coef=0.01),
+    ("reinforce", "Acrobot-v1"): (
+        ReinforceSettings(
+            hparams=ReinforceHParams(learning_rate=5e-3, entropy_coef=0.01),
+        ),
     ),
-    ("reinforce", "PointMass"): ReinforceSettings(
-        rollout_length=50,
-        hparams=ReinforceHParams(learning_rate=3e-3, max_grad_norm=0.5),
+    ("reinforce", "PointMass"): (
+        ReinforceSettings(
+            rollout_length=50,
+            activation="relu",
+            hparams=ReinforceHParams(learning_rate=3e-3, max_grad_norm=0.5),
+        ),
     ),
 }
+
+
+def tuned(algorithm: str, env_name: str, env_steps: int | None = None) -> Settings | None:
+    """The table's row for a run of `env_steps` (by default the first row's own), or None where it has none."""
+    rows = PRESETS.get((algorithm, env_name))
+    if rows is None:
+        return None
+    if env_steps is None:
+        return rows[0]
+    check_size("steps", env_steps)
+    nearest = min(rows, key=lambda row: abs(math.log(env_steps / row.steps)))
+    return replace(nearest, steps=env_steps)
 
 
 def preset(algorithm: str, env_name: str, *, env_steps: int | None = None) -> Preset:
@@ -169,12 +207,10 @@ def preset(algorithm: str, env_name: str, *, env_steps: int | None = None) -> Pr
     >>> env_steps <= 100_000
     True
     """
-    settings = PRESETS.get((algorithm, env_name))
+    settings = tuned(algorithm, env_name, env_steps)
     if settings is None:
         rows = ", ".join(f"{a} on {e}" for a, e in PRESETS)
         raise ValueError(f"no preset for {algorithm!r} on {env_name!r}; there are {rows}")
-    if env_steps is not None:
-        settings = replace(settings, steps=env_steps)
     return build(settings, envs.make(env_name))
 
 

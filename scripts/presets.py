@@ -6,7 +6,6 @@ interval, the median and the worst.
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import tempfile
@@ -32,8 +31,7 @@ def result(algorithm: str, env: str, steps: int, seeds: int, first_seed: int) ->
     from jaxrl.experiment import Config, evaluate_policies, run
     from jaxrl.experiment.statistics import iqm, iqm_interval
 
-    settings = dataclasses.replace(presets.PRESETS[algorithm, env], steps=steps)
-    config = Config(env=env, settings=settings, seeds=seeds, seed=first_seed)
+    config = Config(env=env, settings=presets.tuned(algorithm, env, steps), seeds=seeds, seed=first_seed)
     with tempfile.TemporaryDirectory() as folder:
         done = run(config, Path(folder) / "run")
     returns = evaluate_policies(config, done.params, num_episodes=100).mean(axis=1)

@@ -1,16 +1,19 @@
 """The table of settings, and what is built from it."""
 
+import dataclasses
+
 import jax
 import pytest
 
 import jaxrl
 from jaxrl import envs, presets
 
+ROWS = [(algorithm, env, row.steps) for (algorithm, env), rows in presets.PRESETS.items() for row in rows]
 
-@pytest.mark.parametrize("row", presets.PRESETS, ids=" ".join)
-def test_a_preset_keeps_to_its_budget_and_traces(row):
-    learner, hparams, num_iterations, env_steps = jaxrl.preset(*row)
-    wanted = presets.PRESETS[row].steps
+
+@pytest.mark.parametrize(("algorithm", "env", "wanted"), ROWS)
+def test_a_preset_keeps_to_its_budget_and_traces(algorithm, env, wanted):
+    learner, hparams, num_iterations, env_steps = jaxrl.preset(algorithm, env, env_steps=wanted)
     assert wanted * 0.98 <= env_steps <= wanted
     assert env_steps == (num_iterations + learner.agent.warmup) * learner.num_envs * learner.rollout_length
     assert hparams.learning_rate_iterations in (num_iterations, float("inf"))
@@ -24,8 +27,17 @@ def test_schedules_scale_with_the_length():
     assert long.hparams.learning_rate_iterations == long.num_iterations
 
 
+def test_the_row_is_that_of_the_nearest_length():
+    short, long = presets.PRESETS["dqn", "CartPole-v1"]
+    assert presets.tuned("dqn", "CartPole-v1") is short
+    for steps, row in ((1, short), (100_000, short), (200_000, short), (300_000, long), (10_000_000, long)):
+        assert presets.tuned("dqn", "CartPole-v1", steps) == dataclasses.replace(row, steps=steps)
+    assert jaxrl.preset("dqn", "CartPole-v1").env_steps <= 100_000
+    assert presets.tuned("dqn", "Pong", 100) is None
+
+
 def test_single_hyperparameters_win_over_the_schedule():
-    row = presets.PRESETS["dqn", "CartPole-v1"]
+    row = presets.tuned("dqn", "CartPole-v1")
     assert presets.build(row, envs.make("CartPole-v1"), epsilon_iterations=7.0).hparams.epsilon_iterations == 7.0
 
 
