@@ -131,6 +131,7 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             warmup_steps=10_000,
             updates=1,
             target_period=50,
+            double=True,
             epsilon_fraction=0.5,
             hparams=DQNHParams(learning_rate=5e-4, tau=1.0, epsilon_end=0.05),
         ),

@@ -4,48 +4,75 @@ All of them are one linear recursion backwards in time, x_t = b_t + a_t x_{t+1}.
 episode, and they differ: where it *terminated*, `discount_t` is 0 and nothing after counts; where it
 was *truncated*, the recursion restarts from `v_t`, the value of the true successor. The end of the
 arrays is treated as a truncation. So no return ever counts an unfinished episode as finished.
+
+A value that has no weight is not read: it may be infinite or NaN. Nothing here stops a gradient: a
+loss does that, where its paper does.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxrl.losses import selection
 
-def _linear_recursion(a: jax.Array, b: jax.Array) -> jax.Array:
-    """x_t = b_t + a_t x_{t+1} with x_T = 0, for all t at once; `a` and `b` are `[T, ...]`."""
+__all__ = [
+    "VTrace",
+    "discounted_returns",
+    "generalized_advantage_estimation",
+    "lambda_returns",
+    "n_step_returns",
+    "q_lambda",
+    "retrace",
+    "vtrace",
+]
 
-    def sequential(a, b):
-        def step(x, ab):
-            x = ab[1] + ab[0] * x
+
+def _linear_recursion(coefficients: Callable[..., tuple[jax.Array, jax.Array]], args: tuple, last: jax.Array) -> jax.Array:
+    """x_t = b_t + a_t x_{t+1} with x_T = `last` `[...]`, for all t at once: `[T, ...]`.
+
+    `coefficients(*args)` gives (a, b), element by element; `args` are `[T, ...]`, scalars or None.
+    """
+
+    def sequential(args, last):
+        arrays = [x if x is not None and x.ndim else None for x in args]
+
+        def step(x, at_t):
+            # Computed here, and not ahead for all t, the coefficients never pass through memory.
+            a, b = coefficients(*(whole if here is None else here for whole, here in zip(args, at_t, strict=True)))
+            x = b + _weigh(a, x)
             return x, x
 
-        return jax.lax.scan(step, jnp.zeros_like(b[0]), (a, b), reverse=True)[1]
+        return jax.lax.scan(step, last, arrays, reverse=True)[1]
 
-    def logarithmic(a, b):
+    def logarithmic(args, last):
         def combine(late, early):
-            return early[0] * late[0], early[1] + early[0] * late[1]
+            return _weigh(early[0], late[0]), early[1] + _weigh(early[0], late[1])
 
-        return jax.lax.associative_scan(combine, (a, b), reverse=True)[1]
+        scale, offset = jax.lax.associative_scan(combine, coefficients(*args), reverse=True)
+        return offset + _weigh(scale, jnp.broadcast_to(last, offset.shape))
 
     # A sequential scan launches kernels for each of the T steps, which is the whole cost on an
     # accelerator; a CPU launches nothing and only sees twice the arithmetic of the other form.
-    return jax.lax.platform_dependent(a, b, cpu=sequential, default=logarithmic)
+    return jax.lax.platform_dependent(args, last, cpu=sequential, default=logarithmic)
 
 
 def lambda_returns(
     r_t: jax.Array, discount_t: jax.Array, v_t: jax.Array, lambda_=1.0, *, truncated: jax.Array | None = None
 ) -> jax.Array:
-    """λ-returns, G_t = r_t + γ_t [(1 − λ) v_t + λ G_{t+1}] (Sutton & Barto 2018, eq. 12.18).
+    """λ-returns, G_t = r_t + γ_t [(1 − λ_t) v_t + λ_t G_{t+1}] (Sutton & Barto 2018, eq. 12.18).
 
     Args:
       r_t: rewards of the steps, `[T, ...]`.
       discount_t: γ, 0 where the step terminated the episode, `[T, ...]`.
       v_t: value of the true successor of each step, `[T, ...]`; the last one bootstraps the tail.
-      lambda_: scalar in [0, 1]; 1 is Monte Carlo, 0 the one-step target.
+      lambda_: in [0, 1], a scalar or, of each step's successor, `[T, ...]`; 1 is Monte Carlo, 0 the one-step target.
       truncated: bool `[T, ...]`: the step was the last of its rollout for a reason that is not the
         task's; its return is r_t + γ_t v_t. The last step always counts as one.
 
     Returns:
-      `[T, ...]`.
+      `[T, ...]`. Differentiable in every argument.
 
     Raises:
       ValueError: where the shapes differ.
@@ -54,21 +81,14 @@ def lambda_returns(
     >>> lambda_returns(jnp.ones(3), jnp.array([0.5, 0.0, 0.5]), jnp.full(3, 8.0)).tolist()
     [1.5, 1.0, 5.0]
     """
-    shapes = {"r_t": r_t, "discount_t": discount_t, "v_t": v_t}
-    if truncated is not None:
-        shapes["truncated"] = truncated
-    if len({x.shape for x in shapes.values()}) > 1:
-        raise ValueError(
-            "lambda_returns: all shapes must be equal, got " + ", ".join(f"{k} {x.shape}" for k, x in shapes.items())
-        )
-    last = jnp.arange(r_t.shape[0]) == r_t.shape[0] - 1
-    cut = jnp.broadcast_to(last.reshape((-1,) + (1,) * (r_t.ndim - 1)), r_t.shape)
-    if truncated is not None:
-        cut = cut | truncated
-    lambda_t = jnp.where(cut, jnp.zeros((), r_t.dtype), jnp.asarray(lambda_, r_t.dtype))
-    weight = discount_t * (1 - lambda_t)
-    read = jnp.where(weight != 0, v_t, jnp.zeros((), v_t.dtype))  # what has no weight may be infinite, or NaN
-    return _linear_recursion(discount_t * lambda_t, r_t + weight * read)
+    _check_shapes("lambda_returns", r_t=r_t, discount_t=discount_t, v_t=v_t, truncated=truncated)
+
+    def coefficients(r_t, discount_t, v_t, lambda_, truncated):
+        lambda_t = _unless(truncated, lambda_)
+        return discount_t * lambda_t, r_t + _weigh(discount_t * (1 - lambda_t), v_t)
+
+    lambda_ = _scalar_or_like("lambda_returns", "lambda_", lambda_, r_t)
+    return _linear_recursion(coefficients, (r_t, discount_t, v_t, lambda_, truncated), _bootstrap(discount_t[-1], v_t[-1]))
 
 
 def discounted_returns(r_t: jax.Array, discount_t: jax.Array, v_t: jax.Array, *, truncated: jax.Array | None = None) -> jax.Array:
@@ -82,6 +102,297 @@ def discounted_returns(r_t: jax.Array, discount_t: jax.Array, v_t: jax.Array, *,
       truncated: bool `[T, ...]`.
 
     Returns:
-      `[T, ...]`.
+      `[T, ...]`. Differentiable in every argument.
+
+    Raises:
+      ValueError: where the shapes differ.
+
+    >>> import jax.numpy as jnp
+    >>> discounted_returns(jnp.ones(3), jnp.full(3, 0.5), jnp.array([0.0, 0.0, 4.0])).tolist()
+    [2.25, 2.5, 3.0]
     """
     return lambda_returns(r_t, discount_t, v_t, 1.0, truncated=truncated)
+
+
+def n_step_returns(
+    r_t: jax.Array, discount_t: jax.Array, v_t: jax.Array, n: int, *, truncated: jax.Array | None = None
+) -> jax.Array:
+    """n-step returns, r_t + γ_t r_{t+1} + … + γ_t ⋯ γ_{t+n−1} v_{t+n−1} (Sutton & Barto 2018, eq. 7.1).
+
+    Where the rollout is truncated before n steps, and towards its end, the return has as many steps as there are.
+
+    Args:
+      r_t: rewards, `[T, ...]`.
+      discount_t: γ, 0 where the step terminated the episode, `[T, ...]`.
+      v_t: value of the true successor of each step, `[T, ...]`.
+      n: steps, an int of at least 1. With n ≥ T these are `discounted_returns`.
+      truncated: bool `[T, ...]`.
+
+    Returns:
+      `[T, ...]`. Differentiable in every argument.
+
+    Raises:
+      ValueError: where the shapes differ or n is less than 1.
+
+    >>> import jax.numpy as jnp
+    >>> n_step_returns(jnp.ones(3), jnp.full(3, 0.5), jnp.full(3, 8.0), 2).tolist()
+    [3.5, 3.5, 5.0]
+    """
+    _check_shapes("n_step_returns", r_t=r_t, discount_t=discount_t, v_t=v_t, truncated=truncated)
+    if n < 1:
+        raise ValueError(f"n_step_returns: n must be at least 1, got {n}")
+    # One step is the map x -> b + a x; n of them are composed by doubling, in log n passes over the arrays.
+    on = _uncut(jnp.ones_like(r_t), truncated)
+    power = discount_t * on, r_t + _weigh(discount_t * (1 - on), v_t)
+    remaining = min(n, r_t.shape[0]) - 1  # the last step reads the value instead of the next return
+    scale, offset = jnp.ones_like(r_t), jnp.zeros_like(r_t)
+    done, span = 0, 1
+    while remaining:
+        if remaining % 2:
+            later = (_later(x, done) for x in power)
+            scale, offset = _compose((scale, offset), later)
+            done += span
+        power, span, remaining = _compose(power, (_later(x, span) for x in power)), 2 * span, remaining // 2
+    one_step = r_t + _weigh(discount_t, v_t)
+    return offset + _weigh(scale, _later(one_step, done))
+
+
+def _compose(first, then) -> tuple[jax.Array, jax.Array]:
+    (scale, offset), (later_scale, later_offset) = first, then
+    return _weigh(scale, later_scale), offset + _weigh(scale, later_offset)
+
+
+def _later(x: jax.Array, steps: int) -> jax.Array:
+    """`x[t + steps]` at t, and 0 beyond the end."""
+    return jnp.concatenate([x[steps:], jnp.zeros_like(x[: min(steps, x.shape[0])])])
+
+
+def generalized_advantage_estimation(
+    r_t: jax.Array,
+    discount_t: jax.Array,
+    v_tm1: jax.Array,
+    v_t: jax.Array,
+    lambda_=0.95,
+    *,
+    truncated: jax.Array | None = None,
+) -> jax.Array:
+    """GAE, A_t = δ_t + γ_t λ_t A_{t+1} with δ_t = r_t + γ_t v_t − v_tm1 (Schulman et al. 2016, eq. 16).
+
+    Args:
+      r_t: rewards, `[T, ...]`.
+      discount_t: γ, 0 where the step terminated the episode, `[T, ...]`.
+      v_tm1: value of the state acted in, `[T, ...]`.
+      v_t: value of the true successor of each step, `[T, ...]`: `v_tm1` of the next step, but where the episode ended.
+      lambda_: in [0, 1], a scalar or `[T, ...]`; 1 is the Monte-Carlo advantage, 0 the TD error.
+      truncated: bool `[T, ...]`; nothing after such a step enters its advantage. The last step always counts as one.
+
+    Returns:
+      `[T, ...]`. Differentiable in every argument. Add `v_tm1`, and these are λ-returns.
+
+    Raises:
+      ValueError: where the shapes differ.
+
+    >>> import jax.numpy as jnp
+    >>> ones = jnp.ones(2)
+    >>> generalized_advantage_estimation(ones, 0.5 * ones, ones, ones, 1.0).tolist()
+    [0.75, 0.5]
+    """
+    name = "generalized_advantage_estimation"
+    _check_shapes(name, r_t=r_t, discount_t=discount_t, v_tm1=v_tm1, v_t=v_t, truncated=truncated)
+
+    delta_t = r_t + _weigh(discount_t, v_t) - v_tm1  # ahead, in one pass: a loop over four arrays is the slower one
+
+    def coefficients(delta_t, discount_t, lambda_, truncated):
+        return discount_t * _unless(truncated, lambda_), delta_t
+
+    lambda_ = _scalar_or_like(name, "lambda_", lambda_, r_t)
+    return _linear_recursion(coefficients, (delta_t, discount_t, lambda_, truncated), jnp.zeros_like(r_t[-1]))
+
+
+class VTrace(NamedTuple):
+    target: jax.Array  # [T, ...]: what v_tm1 should be
+    advantage: jax.Array  # [T, ...]: for the policy gradient, importance-weighted
+
+
+def vtrace(
+    r_t: jax.Array,
+    discount_t: jax.Array,
+    v_tm1: jax.Array,
+    v_t: jax.Array,
+    rho_tm1: jax.Array,
+    lambda_=1.0,
+    *,
+    clip_rho=1.0,
+    clip_c=1.0,
+    clip_pg_rho=1.0,
+    truncated: jax.Array | None = None,
+) -> VTrace:
+    """V-trace: off-policy value targets and advantages (Espeholt et al. 2018, eq. 1 and section 4.2).
+
+    target_t = v_tm1 + ρ̂_t δ_t + γ_t ĉ_t (target_{t+1} − v_{t+1}), ρ̂ = min(clip_rho, ρ), ĉ = λ min(clip_c, ρ),
+    advantage_t = min(clip_pg_rho, ρ_t) (r_t + γ_t [(1 − λ) v_t + λ target_{t+1}] − v_tm1).
+
+    Args:
+      r_t: rewards, `[T, ...]`.
+      discount_t: γ, 0 where the step terminated the episode, `[T, ...]`.
+      v_tm1: value of the state acted in, `[T, ...]`.
+      v_t: value of the true successor of each step, `[T, ...]`.
+      rho_tm1: π(a|s)/μ(a|s) of the action taken, `[T, ...]`, at least 0; μ acted.
+      lambda_: in [0, 1], a scalar or `[T, ...]`.
+      clip_rho: ρ̄, bounds what the fixed point may differ from π's value by; inf leaves it π's.
+      clip_c: c̄, at most clip_rho; bounds the variance.
+      clip_pg_rho: the bound in the advantage.
+      truncated: bool `[T, ...]`; such a step's successor is worth v_t. The last step always counts as one.
+
+    Returns:
+      `VTrace(target, advantage)`, each `[T, ...]`. Stop their gradients where they are used.
+
+    Raises:
+      ValueError: where the shapes differ.
+
+    >>> import jax.numpy as jnp
+    >>> ones = jnp.ones(2)
+    >>> vtrace(ones, 0.5 * ones, ones, ones, 2.0 * ones).target.tolist()
+    [1.75, 1.5]
+    """
+    _check_shapes("vtrace", r_t=r_t, discount_t=discount_t, v_tm1=v_tm1, v_t=v_t, rho_tm1=rho_tm1, truncated=truncated)
+    clipped_rho, clipped_c, clipped_pg_rho = (
+        jnp.minimum(jnp.asarray(bound, r_t.dtype), rho_tm1) for bound in (clip_rho, clip_c, clip_pg_rho)
+    )
+
+    def coefficients(weighted_delta_t, discount_t, c_t, lambda_, truncated):
+        return discount_t * _unless(truncated, lambda_) * c_t, weighted_delta_t
+
+    lambda_ = _scalar_or_like("vtrace", "lambda_", lambda_, r_t)
+    weighted_delta_t = _weigh(clipped_rho, r_t + _weigh(discount_t, v_t) - v_tm1)
+    args = (weighted_delta_t, discount_t, clipped_c, lambda_, truncated)
+    target = v_tm1 + _linear_recursion(coefficients, args, jnp.zeros_like(r_t[-1]))
+    lambda_t = _uncut(jnp.broadcast_to(lambda_, r_t.shape), truncated)
+    successor = _weigh(1 - lambda_t, v_t) + _weigh(lambda_t, _later(target, 1))
+    return VTrace(target, _weigh(clipped_pg_rho, r_t + _weigh(discount_t, successor) - v_tm1))
+
+
+def retrace(
+    r_t: jax.Array,
+    discount_t: jax.Array,
+    q_tm1: jax.Array,
+    v_t: jax.Array,
+    rho_tm1: jax.Array,
+    lambda_=1.0,
+    *,
+    truncated: jax.Array | None = None,
+) -> jax.Array:
+    """Retrace(λ): off-policy targets for action values (Munos et al. 2016, eq. 3 and 4).
+
+    G_t = r_t + γ_t [v_t + c_{t+1} (G_{t+1} − q_{t+1})] with c = λ min(1, ρ), of the next step.
+
+    Args:
+      r_t: rewards, `[T, ...]`.
+      discount_t: γ, 0 where the step terminated the episode, `[T, ...]`.
+      q_tm1: value of the action taken in the step, `[T, ...]`.
+      v_t: E_π q of the true successor, Σ_a π(a) q_t[a], `[T, ...]`.
+      rho_tm1: π(a|s)/μ(a|s) of the action taken in the step, `[T, ...]`, at least 0; μ acted.
+      lambda_: in [0, 1], a scalar or `[T, ...]`.
+      truncated: bool `[T, ...]`; such a step's target is r_t + γ_t v_t. The last step always counts as one.
+
+    Returns:
+      `[T, ...]`: targets for `q_tm1`.
+
+    Raises:
+      ValueError: where the shapes differ.
+
+    >>> import jax.numpy as jnp
+    >>> ones = jnp.ones(2)
+    >>> retrace(ones, 0.5 * ones, ones, ones, 0.5 * ones).tolist()
+    [1.625, 1.5]
+    """
+    _check_shapes("retrace", r_t=r_t, discount_t=discount_t, q_tm1=q_tm1, v_t=v_t, rho_tm1=rho_tm1, truncated=truncated)
+    lambda_ = _scalar_or_like("retrace", "lambda_", lambda_, r_t)
+    c_t = _later(_weigh(lambda_, jnp.minimum(rho_tm1, jnp.ones((), rho_tm1.dtype))), 1)
+
+    def coefficients(r_t, discount_t, v_t, c_t, q_t, truncated):
+        scale = _weigh(discount_t, _unless(truncated, c_t))
+        return scale, r_t + _weigh(discount_t, v_t) - _weigh(scale, q_t)
+
+    args = (r_t, discount_t, v_t, c_t, _later(q_tm1, 1), truncated)
+    return _linear_recursion(coefficients, args, jnp.zeros_like(r_t[-1]))
+
+
+def q_lambda(
+    r_t: jax.Array,
+    discount_t: jax.Array,
+    q_t: jax.Array,
+    lambda_,
+    *,
+    a_t: jax.Array | None = None,
+    truncated: jax.Array | None = None,
+) -> jax.Array:
+    """Q(λ) targets: λ-returns with v_t = max_a q_t[a]; Peng's, or Watkins's where the actions are given.
+
+    Peng's (Peng & Williams 1996) looks through every action; Watkins's (Watkins 1989; Sutton & Barto 2018,
+    section 12.10) stops where the next action taken was not greedy, since the rest is another policy's.
+
+    Args:
+      r_t: rewards, `[T, ...]`.
+      discount_t: γ, 0 where the step terminated the episode, `[T, ...]`.
+      q_t: action values of the true successor of each step, `[T, ..., A]`.
+      lambda_: in [0, 1], a scalar or `[T, ...]`.
+      a_t: integer actions taken in the successor, `[T, ...]`, for Watkins's; every action of the largest value is greedy.
+      truncated: bool `[T, ...]`; such a step's target is r_t + γ_t max q_t. The last step always counts as one.
+
+    Returns:
+      `[T, ...]`.
+
+    Raises:
+      ValueError: where the shapes do not fit.
+
+    >>> import jax.numpy as jnp
+    >>> r_t, discount_t, q_t = jnp.ones(2), jnp.full(2, 0.5), jnp.array([[0.0, 4.0], [0.0, 8.0]])
+    >>> q_lambda(r_t, discount_t, q_t, 1.0).tolist(), q_lambda(r_t, discount_t, q_t, 1.0, a_t=jnp.array([0, 0])).tolist()
+    ([3.5, 5.0], [3.0, 5.0])
+    """
+    _check_shapes("q_lambda", r_t=r_t, discount_t=discount_t, a_t=a_t, truncated=truncated)
+    if jnp.shape(q_t)[:-1] != jnp.shape(r_t):
+        raise ValueError(f"q_lambda: q_t must be [T, ..., A] with the shape of r_t in front, {r_t.shape}; got {jnp.shape(q_t)}")
+    v_t, lambda_ = selection.largest(q_t), _scalar_or_like("q_lambda", "lambda_", lambda_, r_t)
+    if a_t is not None:
+        lambda_ = _unless(selection.select(q_t, a_t) != v_t, lambda_)
+    return lambda_returns(r_t, discount_t, v_t, lambda_, truncated=truncated)
+
+
+def _check_shapes(function: str, **arrays) -> None:
+    """Raise ValueError unless all arrays that are not None have one shape `[T, ...]` with T ≥ 1."""
+    shapes = {name: jnp.shape(x) for name, x in arrays.items() if x is not None}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"{function}: all shapes must be equal, got " + ", ".join(f"{k} {s}" for k, s in shapes.items()))
+    if not next(iter(shapes.values())) or 0 in next(iter(shapes.values()))[:1]:
+        raise ValueError(f"{function}: arrays must be [T, ...] with T at least 1, got {next(iter(shapes.values()))}")
+
+
+def _scalar_or_like(function: str, name: str, value, like: jax.Array) -> jax.Array:
+    """`value` in the dtype of `like`. Raises ValueError unless it is a scalar or has the shape of `like`."""
+    value = jnp.asarray(value, like.dtype)
+    if value.shape not in ((), like.shape):
+        raise ValueError(f"{function}: {name} must be a scalar or {like.shape}, got {value.shape}")
+    return value
+
+
+def _unless(condition: jax.Array | None, x: jax.Array) -> jax.Array:
+    """`x`, and 0 where the condition, if there is one, holds."""
+    return x if condition is None else jnp.where(condition, jnp.zeros((), x.dtype), x)
+
+
+def _uncut(x: jax.Array, truncated: jax.Array | None) -> jax.Array:
+    """`x` `[T, ...]`, and 0 where the rollout is cut: where it was truncated, and at its end."""
+    last = jnp.arange(x.shape[0]) == x.shape[0] - 1
+    return _unless(truncated, _unless(jnp.broadcast_to(last.reshape((-1,) + (1,) * (x.ndim - 1)), x.shape), x))
+
+
+def _bootstrap(discount: jax.Array, value: jax.Array) -> jax.Array:
+    """`value`, and 0 where the discount is 0: a value that is not read may be infinite, or NaN."""
+    return jnp.where(discount != 0, value, jnp.zeros((), value.dtype))
+
+
+def _weigh(weight: jax.Array, value: jax.Array) -> jax.Array:
+    """weight × value, and 0 where the weight is 0."""
+    return weight * _bootstrap(weight, value)

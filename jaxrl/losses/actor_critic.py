@@ -1,0 +1,112 @@
+"""Losses of actors and critics for continuous actions: the deterministic policy gradient, soft actor-critic.
+
+`K` is the number of critics; the least of them is believed (clipped double Q-learning, Fujimoto et al. 2018,
+eq. 10). With temperature 0, `sac_critic` and `sac_actor` are those of TD3 and DDPG.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.losses._shapes import check_equal, check_leading
+
+
+def deterministic_policy_gradient(a_t: jax.Array, dqda_t: jax.Array, *, max_norm: float | None = None) -> jax.Array:
+    """−a_t · ∂q/∂a, whose gradient is the deterministic policy gradient.
+
+    (Silver et al. 2014, eq. 9; Lillicrap et al. 2016, eq. 6.)
+
+    Args:
+      a_t: actions by the policy, `[..., m]`. Differentiated.
+      dqda_t: gradient of the critic in the action, there, `[..., m]`. No gradient.
+      max_norm: of dqda_t, to which it is scaled down; None leaves it.
+
+    Returns:
+      `[...]`. Only its gradient has a meaning.
+
+    Raises:
+      ValueError: where the shapes differ.
+
+    >>> import jax, jax.numpy as jnp
+    >>> jax.grad(deterministic_policy_gradient)(jnp.array([0.5, 0.5]), jnp.array([0.0, 4.0]), max_norm=1.0).tolist()
+    [-0.0, -1.0]
+    """
+    check_equal("deterministic_policy_gradient", a_t=a_t, dqda_t=dqda_t)
+    dqda_t = jax.lax.stop_gradient(dqda_t)
+    if max_norm is not None:
+        largest = jnp.max(jnp.abs(dqda_t), axis=-1, keepdims=True)  # taken out, so that no square overflows
+        largest = jnp.where(largest > 0, largest, jnp.ones((), dqda_t.dtype))
+        norm = largest * jnp.linalg.norm(dqda_t / largest, axis=-1, keepdims=True)
+        dqda_t = jnp.where(norm > max_norm, dqda_t / norm * max_norm, dqda_t)
+    return -jnp.sum(a_t * dqda_t, axis=-1)
+
+
+def sac_critic(
+    q_tm1: jax.Array, r_t: jax.Array, discount_t: jax.Array, q_t: jax.Array, log_prob_t: jax.Array, temperature
+) -> jax.Array:
+    """TD errors of the soft critics: r_t + γ_t (min_k q_t[k] − α log π(a_t|s_t)) − q_tm1[k] (Haarnoja et al. 2018b, eq. 3, 5).
+
+    Args:
+      q_tm1: each critic's value of the action taken, `[..., K]`. Differentiated.
+      r_t: rewards, `[...]`.
+      discount_t: γ, 0 where the episode terminated, `[...]`.
+      q_t: each target critic's value of an action a_t drawn from the policy in the successor, `[..., K]`. No gradient.
+      log_prob_t: log π(a_t|s_t), `[...]`. No gradient.
+      temperature: α ≥ 0, a scalar. No gradient.
+
+    Returns:
+      `[..., K]`: target minus prediction.
+
+    Raises:
+      ValueError: where the shapes do not fit.
+
+    >>> import jax.numpy as jnp
+    >>> q_t = jnp.array([3.0, 4.0])
+    >>> sac_critic(jnp.array([1.0, 2.0]), jnp.array(0.5), jnp.array(0.5), q_t, jnp.array(-1.0), 1.0).tolist()
+    [1.5, 0.5]
+    """
+    check_equal("sac_critic", q_tm1=q_tm1, q_t=q_t)
+    check_leading("sac_critic", "q_tm1", jnp.shape(q_tm1)[:-1], r_t=r_t, discount_t=discount_t, log_prob_t=log_prob_t)
+    v_t = jnp.min(q_t, axis=-1) - jnp.asarray(temperature, q_t.dtype) * log_prob_t
+    target = r_t + discount_t * jnp.where(discount_t != 0, v_t, jnp.zeros((), v_t.dtype))
+    return jax.lax.stop_gradient(target)[..., None] - q_tm1
+
+
+def sac_actor(log_prob_t: jax.Array, q_t: jax.Array, temperature) -> jax.Array:
+    """α log π(a_t|s_t) − min_k q_t[k], for a reparameterised action a_t (Haarnoja et al. 2018b, eq. 9).
+
+    Args:
+      log_prob_t: log π(a_t|s_t), `[...]`. Differentiated.
+      q_t: each critic's value of a_t, `[..., K]`. Differentiated: let the gradient through the action, not to the critics.
+      temperature: α ≥ 0, a scalar. No gradient.
+
+    Returns:
+      `[...]`.
+
+    Raises:
+      ValueError: where the shapes do not fit.
+
+    >>> import jax.numpy as jnp
+    >>> float(sac_actor(jnp.array(-1.0), jnp.array([3.0, 4.0]), 0.5))
+    -3.5
+    """
+    check_leading("sac_actor", "q_t", jnp.shape(q_t)[:-1], log_prob_t=log_prob_t)
+    return jax.lax.stop_gradient(jnp.asarray(temperature, q_t.dtype)) * log_prob_t - jnp.min(q_t, axis=-1)
+
+
+def sac_temperature(log_prob_t: jax.Array, log_temperature: jax.Array, target_entropy) -> jax.Array:
+    """−α (log π(a_t|s_t) + H̄), which moves the policy's entropy towards H̄ (Haarnoja et al. 2018b, eq. 18).
+
+    Args:
+      log_prob_t: log π(a_t|s_t), `[...]`. No gradient.
+      log_temperature: log α, a scalar. Differentiated.
+      target_entropy: H̄ in nats, a scalar; −m for m action dimensions is usual.
+
+    Returns:
+      `[...]`.
+
+    >>> import jax.numpy as jnp
+    >>> float(sac_temperature(jnp.array(-1.0), jnp.array(0.0), -2.0))
+    3.0
+    """
+    surplus = jax.lax.stop_gradient(log_prob_t) + jnp.asarray(target_entropy, log_prob_t.dtype)
+    return -jnp.exp(jnp.asarray(log_temperature, log_prob_t.dtype)) * surplus

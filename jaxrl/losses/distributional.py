@@ -1,0 +1,286 @@
+"""Distributional Q-learning: the return as atoms with probabilities (C51), or as quantiles (QR-DQN, IQN).
+
+All of them are losses `[...]`, to be averaged and minimised. No gradient flows into a target.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.losses._shapes import check_leading
+from jaxrl.losses.selection import greedy, select_row
+
+
+def categorical_l2_project(atoms_p: jax.Array, probs: jax.Array, atoms_q: jax.Array) -> jax.Array:
+    """Project a distribution onto another support: the nearest one there in Cramér distance.
+
+    The mass of each atom is shared between the two atoms of the support around it, in proportion to
+    nearness; what lies outside goes to the end (Bellemare et al. 2017, eq. 7; Rowland et al. 2018, prop. 6).
+
+    Args:
+      atoms_p: where the mass is, `[..., P]`, in any order.
+      probs: how much, `[..., P]`.
+      atoms_q: the support, increasing, `[K]`.
+
+    Returns:
+      Probabilities on `atoms_q`, `[..., K]`.
+
+    Raises:
+      ValueError: where the shapes do not fit.
+
+    >>> import jax.numpy as jnp
+    >>> categorical_l2_project(jnp.array([0.25, 7.0]), jnp.array([0.5, 0.5]), jnp.array([0.0, 1.0, 2.0])).tolist()
+    [0.375, 0.125, 0.5]
+    """
+    check_leading("categorical_l2_project", "atoms_p", jnp.shape(atoms_p), probs=probs)
+    if jnp.ndim(atoms_q) != 1:
+        raise ValueError(f"categorical_l2_project: atoms_q must be [K], got {jnp.shape(atoms_q)}")
+    gaps = jnp.diff(atoms_q)
+    one = jnp.ones(1, gaps.dtype)  # beyond the ends nothing lies, after the clip
+    row = (1,) * (jnp.ndim(atoms_p) - 1) + (1, -1)
+    support, below, above = (x.reshape(row) for x in (atoms_q, jnp.append(one, gaps), jnp.append(gaps, one)))
+    distance = jnp.clip(atoms_p, atoms_q[0], atoms_q[-1])[..., None] - support  # [..., P, K]
+    share = jnp.clip(1 - jnp.where(distance < 0, -distance / below, distance / above), 0, 1)
+    return jnp.sum(probs[..., None] * share, axis=-2)
+
+
+def categorical_q_learning(
+    q_logits_tm1: jax.Array, a_tm1: jax.Array, r_t: jax.Array, discount_t: jax.Array, q_logits_t: jax.Array, atoms: jax.Array
+) -> jax.Array:
+    """C51: the cross-entropy of the projected target r_t + γ_t z, z ~ q_t[a*], with a* greedy in the mean of q_t.
+
+    (Bellemare et al. 2017, algorithm 1.)
+
+    Args:
+      q_logits_tm1: logits of the return's distribution for each action, `[..., A, K]`. Differentiated.
+      a_tm1: integer actions taken, `[...]`.
+      r_t: rewards, `[...]`.
+      discount_t: γ, 0 where the episode terminated, `[...]`.
+      q_logits_t: of the successor, usually by a target network, `[..., A, K]`. No gradient.
+      atoms: the support of both, increasing, `[K]`.
+
+    Returns:
+      `[...]`.
+
+    Raises:
+      ValueError: where the shapes do not fit.
+
+    >>> import jax.numpy as jnp
+    >>> logits, atoms = jnp.zeros((2, 3)), jnp.array([-1.0, 0.0, 1.0])
+    >>> round(float(categorical_q_learning(logits, jnp.array(0), jnp.array(1.0), jnp.array(0.0), logits, atoms)), 4)
+    1.0986
+    """
+    return _categorical("categorical_q_learning", q_logits_tm1, a_tm1, r_t, discount_t, q_logits_t, q_logits_t, atoms)
+
+
+def categorical_double_q_learning(
+    q_logits_tm1: jax.Array,
+    a_tm1: jax.Array,
+    r_t: jax.Array,
+    discount_t: jax.Array,
+    q_logits_t: jax.Array,
+    q_logits_t_selector: jax.Array,
+    atoms: jax.Array,
+) -> jax.Array:
+    """C51 with the successor's action chosen by another distribution (Bellemare et al. 2017; van Hasselt et al. 2016).
+
+    Args:
+      q_logits_tm1, a_tm1, r_t, discount_t, q_logits_t, atoms: as for `categorical_q_learning`.
+      q_logits_t_selector: of the successor by the online network, whose mean picks the action, `[..., A, K]`. No gradient.
+
+    Returns:
+      `[...]`.
+
+    Raises:
+      ValueError: where the shapes do not fit.
+
+    >>> import jax.numpy as jnp
+    >>> q, atoms = jnp.zeros((2, 3)), jnp.array([-1.0, 0.0, 1.0])
+    >>> loss = categorical_double_q_learning(q, jnp.array(0), jnp.array(1.0), jnp.array(0.0), q, q, atoms)
+    >>> round(float(loss), 4)
+    1.0986
+    """
+    name = "categorical_double_q_learning"
+    return _categorical(name, q_logits_tm1, a_tm1, r_t, discount_t, q_logits_t, q_logits_t_selector, atoms)
+
+
+def _categorical(name, q_logits_tm1, a_tm1, r_t, discount_t, q_logits_t, q_logits_t_selector, atoms) -> jax.Array:
+    _check_actions(name, "q_logits_tm1", q_logits_tm1, a_tm1, r_t, discount_t)
+    for label, x in (("q_logits_t", q_logits_t), ("q_logits_t_selector", q_logits_t_selector)):
+        if jnp.shape(x) != jnp.shape(q_logits_tm1):
+            raise ValueError(
+                f"{name}: {label} must have the shape of q_logits_tm1, {jnp.shape(q_logits_tm1)}; got {jnp.shape(x)}"
+            )
+    if jnp.shape(atoms) != jnp.shape(q_logits_tm1)[-1:]:
+        raise ValueError(f"{name}: atoms must be {jnp.shape(q_logits_tm1)[-1:]} for q_logits_tm1, got {jnp.shape(atoms)}")
+    atoms = jnp.asarray(atoms, q_logits_tm1.dtype)
+    every = jnp.broadcast_to(atoms, jnp.shape(q_logits_tm1))
+    best = greedy(jnp.sum(jax.nn.softmax(q_logits_t_selector) * every, axis=-1))
+    atoms_t = r_t[..., None] + discount_t[..., None] * every[..., 0, :]
+    probs_t = jax.nn.softmax(_if_it_goes_on(discount_t, select_row(q_logits_t, best)))
+    target = categorical_l2_project(atoms_t, probs_t, atoms)
+    target = jax.lax.stop_gradient(target)
+    log_probs = jax.nn.log_softmax(select_row(q_logits_tm1, a_tm1))
+    return -jnp.sum(target * jnp.where(target != 0, log_probs, jnp.zeros((), log_probs.dtype)), axis=-1)
+
+
+def quantile_regression(quantiles: jax.Array, tau: jax.Array, targets: jax.Array, *, kappa: float = 1.0) -> jax.Array:
+    """Quantile Huber loss: Σ_i mean_j |τ_i − 1{u_ij < 0}| L_κ(u_ij)/κ with u_ij = targets_j − quantiles_i.
+
+    (Dabney et al. 2018b, eq. 3, and 2018a, eq. 10; L_κ is Huber's.) Its minimum is the τ-quantile of the targets for
+    κ = 0, where the loss is |τ − 1{u < 0}| |u|, and near it for a small κ.
+
+    Args:
+      quantiles: estimates, `[..., N]`. Differentiated.
+      tau: their levels in (0, 1), `[..., N]` or `[N]`. No gradient.
+      targets: samples, `[..., M]`. No gradient.
+      kappa: the width of the quadratic part, a Python number of at least 0.
+
+    Returns:
+      `[...]`.
+
+    Raises:
+      ValueError: where the shapes do not fit.
+
+    >>> import jax.numpy as jnp
+    >>> float(quantile_regression(jnp.array([0.0]), jnp.array([0.25]), jnp.array([-2.0, 2.0]), kappa=0.0))
+    1.0
+    """
+    if jnp.shape(tau) not in (jnp.shape(quantiles), jnp.shape(quantiles)[-1:]):
+        raise ValueError(
+            f"quantile_regression: tau must have the shape of quantiles, {jnp.shape(quantiles)}; got {jnp.shape(tau)}"
+        )
+    check_leading("quantile_regression", "quantiles", jnp.shape(quantiles)[:-1], targets=targets[..., 0])
+    u = jax.lax.stop_gradient(targets)[..., None, :] - quantiles[..., :, None]  # [..., N, M]
+    size = jnp.abs(u)
+    if kappa > 0:
+        inner = jnp.minimum(size, kappa)
+        size = inner / kappa * (size - 0.5 * inner)  # L_κ(u)/κ, without a square that overflows
+    levels = jnp.broadcast_to(jax.lax.stop_gradient(tau), jnp.shape(quantiles)).astype(quantiles.dtype)[..., None]
+    weight = jnp.abs(levels - (u < 0).astype(quantiles.dtype))
+    return jnp.sum(jnp.mean(weight * size, axis=-1), axis=-1)
+
+
+def quantile_q_learning(
+    q_quantiles_tm1: jax.Array,
+    a_tm1: jax.Array,
+    r_t: jax.Array,
+    discount_t: jax.Array,
+    q_quantiles_t: jax.Array,
+    *,
+    q_quantiles_t_selector: jax.Array | None = None,
+    kappa: float = 1.0,
+) -> jax.Array:
+    """QR-DQN: quantile regression of q_tm1[a_tm1] on r_t + γ_t q_t[a*], with a* greedy in the mean.
+
+    (Dabney et al. 2018a, algorithm 1; the i-th of N quantiles is that of τ_i = (i + ½)/N.)
+
+    Args:
+      q_quantiles_tm1: quantiles of the return for each action, `[..., A, N]`. Differentiated.
+      a_tm1: integer actions taken, `[...]`.
+      r_t: rewards, `[...]`.
+      discount_t: γ, 0 where the episode terminated, `[...]`.
+      q_quantiles_t: of the successor, usually by a target network, `[..., A, M]`. No gradient.
+      q_quantiles_t_selector: of the successor by the online network, to pick a* (double Q-learning), `[..., A, L]`;
+        by default q_quantiles_t. No gradient.
+      kappa: as for `quantile_regression`.
+
+    Returns:
+      `[...]`.
+
+    Raises:
+      ValueError: where the shapes do not fit.
+
+    >>> import jax.numpy as jnp
+    >>> q = jnp.array([[0.0, 1.0], [1.0, 2.0]])
+    >>> float(quantile_q_learning(q, jnp.array(0), jnp.array(0.5), jnp.array(0.0), q))
+    0.0625
+    """
+    selector = q_quantiles_t if q_quantiles_t_selector is None else q_quantiles_t_selector
+    num = jnp.shape(q_quantiles_tm1)[-1]
+    tau = (jnp.arange(num, dtype=q_quantiles_tm1.dtype) + 0.5) / num
+    return _quantile("quantile_q_learning", q_quantiles_tm1, tau, a_tm1, r_t, discount_t, q_quantiles_t, selector, kappa)
+
+
+def implicit_quantile(
+    q_quantiles_tm1: jax.Array,
+    tau_tm1: jax.Array,
+    a_tm1: jax.Array,
+    r_t: jax.Array,
+    discount_t: jax.Array,
+    q_quantiles_t: jax.Array,
+    q_quantiles_t_selector: jax.Array,
+    *,
+    kappa: float = 1.0,
+) -> jax.Array:
+    """IQN: as `quantile_q_learning`, with quantiles at levels that were drawn (Dabney et al. 2018b, eq. 3).
+
+    Args:
+      q_quantiles_tm1: quantiles of the return for each action at `tau_tm1`, `[..., A, N]`. Differentiated.
+      tau_tm1: the levels, uniform in (0, 1), `[..., N]`.
+      a_tm1: integer actions taken, `[...]`.
+      r_t: rewards, `[...]`.
+      discount_t: γ, 0 where the episode terminated, `[...]`.
+      q_quantiles_t: of the successor at M levels drawn for it, by the target network, `[..., A, M]`. No gradient.
+      q_quantiles_t_selector: of the successor at L levels, whose mean over them picks the action, `[..., A, L]`. No gradient.
+      kappa: as for `quantile_regression`.
+
+    Returns:
+      `[...]`.
+
+    Raises:
+      ValueError: where the shapes do not fit.
+
+    >>> import jax.numpy as jnp
+    >>> q = jnp.array([[0.0, 1.0], [1.0, 2.0]])
+    >>> float(implicit_quantile(q, jnp.array([0.25, 0.75]), jnp.array(0), jnp.array(0.5), jnp.array(0.0), q, q))
+    0.0625
+    """
+    name = "implicit_quantile"
+    _check_actions(name, "q_quantiles_tm1", q_quantiles_tm1, a_tm1, r_t, discount_t)
+    check_leading(name, "q_quantiles_tm1", (*jnp.shape(a_tm1), jnp.shape(q_quantiles_tm1)[-1]), tau_tm1=tau_tm1)
+    return _quantile(name, q_quantiles_tm1, tau_tm1, a_tm1, r_t, discount_t, q_quantiles_t, q_quantiles_t_selector, kappa)
+
+
+def _quantile(name, q_quantiles_tm1, tau, a_tm1, r_t, discount_t, q_quantiles_t, selector, kappa) -> jax.Array:
+    _check_actions(name, "q_quantiles_tm1", q_quantiles_tm1, a_tm1, r_t, discount_t)
+    for label, x in (("q_quantiles_t", q_quantiles_t), ("q_quantiles_t_selector", selector)):
+        if jnp.shape(x)[:-1] != jnp.shape(q_quantiles_tm1)[:-1]:
+            raise ValueError(
+                f"{name}: {label} must have the leading axes and actions of q_quantiles_tm1, "
+                f"{jnp.shape(q_quantiles_tm1)[:-1]}; got {jnp.shape(x)}"
+            )
+    best = greedy(jnp.mean(selector, axis=-1))
+    targets = r_t[..., None] + discount_t[..., None] * _if_it_goes_on(discount_t, select_row(q_quantiles_t, best))
+    return quantile_regression(select_row(q_quantiles_tm1, a_tm1), tau, targets, kappa=kappa)
+
+
+def _if_it_goes_on(discount_t: jax.Array, row: jax.Array) -> jax.Array:
+    """`row` `[..., N]`, and 0 where the episode terminated: what the successor gives there may be infinite, or NaN."""
+    return jnp.where((discount_t != 0)[..., None], row, jnp.zeros((), row.dtype))
+
+
+def _check_actions(function: str, of: str, q, a_tm1, r_t, discount_t) -> None:
+    if jnp.ndim(q) < 2:
+        raise ValueError(f"{function}: {of} must be [..., A, N], got {jnp.shape(q)}")
+    check_leading(function, of, jnp.shape(q)[:-2], a_tm1=a_tm1, r_t=r_t, discount_t=discount_t)
+
+
+def dueling(value: jax.Array, advantage: jax.Array) -> jax.Array:
+    """Action values from a value and advantages, whose mean is taken off: v + a − mean a (Wang et al. 2016, eq. 9).
+
+    Args:
+      value: `[...]`. Differentiated.
+      advantage: `[..., A]`. Differentiated. Mask illegal actions in the result, not here: the mean runs over all.
+
+    Returns:
+      `[..., A]`.
+
+    Raises:
+      ValueError: where the shapes do not fit.
+
+    >>> import jax.numpy as jnp
+    >>> dueling(jnp.array(5.0), jnp.array([1.0, 3.0])).tolist()
+    [4.0, 6.0]
+    """
+    check_leading("dueling", "advantage", jnp.shape(advantage)[:-1], value=value)
+    return value[..., None] + advantage - jnp.mean(advantage, axis=-1, keepdims=True)

@@ -1,0 +1,72 @@
+"""Choosing among the values of actions."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.losses._shapes import check_leading
+
+# Up to this many actions, comparing them one by one is cheaper on an accelerator than an argmax, a
+# gather and the scatter of its gradient: the comparisons fuse with what surrounds them, those do not.
+_FEW_ACTIONS = 32
+
+
+def select(values: jax.Array, index: jax.Array) -> jax.Array:
+    """`values[..., index]` for each leading position.
+
+    Args:
+      values: `[..., A]`.
+      index: integers `[...]` in 0 … A-1.
+
+    Returns:
+      `[...]`, of the dtype of `values`; differentiable in `values`.
+
+    Raises:
+      ValueError: where the shapes do not fit.
+
+    >>> import jax.numpy as jnp
+    >>> select(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([0, 1])).tolist()
+    [1.0, 4.0]
+    """
+    check_leading("select", "values", jnp.shape(values)[:-1], index=index)
+    if values.shape[-1] > _FEW_ACTIONS:
+        return jnp.take_along_axis(values, index[..., None], axis=-1)[..., 0]
+    chosen = values[..., 0]
+    for a in range(1, values.shape[-1]):
+        chosen = jnp.where(index == a, values[..., a], chosen)
+    return chosen
+
+
+def select_row(values: jax.Array, index: jax.Array) -> jax.Array:
+    """`values[..., index, :]` for each leading position: `[..., A, N]` and integers `[...]` to `[..., N]`."""
+    if values.shape[-2] > _FEW_ACTIONS:
+        return jnp.take_along_axis(values, index[..., None, None], axis=-2)[..., 0, :]
+    chosen = values[..., 0, :]
+    for a in range(1, values.shape[-2]):
+        chosen = jnp.where((index == a)[..., None], values[..., a, :], chosen)
+    return chosen
+
+
+def greedy(values: jax.Array) -> jax.Array:
+    """The first index of the largest of `values` `[..., A]`, as int32 `[...]`. Where one is NaN, which index is undefined.
+
+    >>> import jax.numpy as jnp
+    >>> int(greedy(jnp.array([1.0, 3.0, 3.0])))
+    1
+    """
+    if values.shape[-1] > _FEW_ACTIONS:
+        return jnp.argmax(values, axis=-1).astype(jnp.int32)
+    best, index = values[..., 0], jnp.zeros(values.shape[:-1], jnp.int32)
+    for a in range(1, values.shape[-1]):
+        better = values[..., a] > best
+        best, index = jnp.where(better, values[..., a], best), jnp.where(better, jnp.int32(a), index)
+    return index
+
+
+def largest(values: jax.Array) -> jax.Array:
+    """The largest of `values` `[..., A]`, as `[...]`; differentiable."""
+    if values.shape[-1] > _FEW_ACTIONS:
+        return jnp.max(values, axis=-1)
+    best = values[..., 0]
+    for a in range(1, values.shape[-1]):
+        best = jnp.maximum(best, values[..., a])
+    return best

@@ -1,0 +1,296 @@
+"""Temporal-difference errors: target minus prediction, `[...]`. Square or Huberise them with `optax.losses`.
+
+The target is a constant (a semi-gradient, Sutton & Barto 2018, section 9.3) unless `stop_target_gradient`
+is False. For targets over n steps, take them from `jaxrl.returns` and subtract the prediction:
+
+>>> import jax.numpy as jnp
+>>> from jaxrl.losses import select
+>>> from jaxrl.returns import n_step_returns
+>>> q_tm1, a_tm1 = jnp.zeros((3, 2)), jnp.zeros(3, int)  # [T, A], [T]
+>>> r_t, discount_t, q_t = jnp.ones(3), jnp.full(3, 0.5), jnp.full((3, 2), 8.0)
+>>> (n_step_returns(r_t, discount_t, q_t.max(-1), 2) - select(q_tm1, a_tm1)).tolist()
+[3.5, 3.5, 5.0]
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.losses._shapes import check_equal, check_leading
+from jaxrl.losses.selection import greedy, largest, select
+
+
+def _error(prediction: jax.Array, r_t, discount_t, v_t: jax.Array, stop_target_gradient: bool) -> jax.Array:
+    # What a terminated step would have been worth is not read: it may be anything, infinite too.
+    target = r_t + discount_t * jnp.where(discount_t != 0, v_t, jnp.zeros((), v_t.dtype))
+    return (jax.lax.stop_gradient(target) if stop_target_gradient else target) - prediction
+
+
+def _check(function: str, q_tm1, a_tm1, r_t, discount_t, **q_t) -> None:
+    check_leading(function, "q_tm1", jnp.shape(q_tm1)[:-1], a_tm1=a_tm1, r_t=r_t, discount_t=discount_t)
+    for name, q in q_t.items():
+        if jnp.shape(q) != jnp.shape(q_tm1):
+            raise ValueError(f"{function}: {name} must have the shape of q_tm1, {jnp.shape(q_tm1)}; got {jnp.shape(q)}")
+
+
+def td_learning(
+    v_tm1: jax.Array, r_t: jax.Array, discount_t: jax.Array, v_t: jax.Array, *, stop_target_gradient: bool = True
+) -> jax.Array:
+    """TD(0): r_t + γ_t v_t − v_tm1 (Sutton & Barto 2018, eq. 6.5).
+
+    Args:
+      v_tm1: value of the state acted in, `[...]`. Differentiated.
+      r_t: rewards, `[...]`.
+      discount_t: γ, 0 where the episode terminated, `[...]`.
+      v_t: value of the successor, `[...]`. No gradient, unless asked for.
+      stop_target_gradient: False lets the gradient into the target (residual gradient, Baird 1995).
+
+    Returns:
+      `[...]`.
+
+    Raises:
+      ValueError: where the shapes differ.
+
+    >>> import jax.numpy as jnp
+    >>> float(td_learning(jnp.array(1.0), jnp.array(0.5), jnp.array(0.5), jnp.array(4.0)))
+    1.5
+    """
+    check_equal("td_learning", v_tm1=v_tm1, r_t=r_t, discount_t=discount_t, v_t=v_t)
+    return _error(v_tm1, r_t, discount_t, v_t, stop_target_gradient)
+
+
+def sarsa(
+    q_tm1: jax.Array,
+    a_tm1: jax.Array,
+    r_t: jax.Array,
+    discount_t: jax.Array,
+    q_t: jax.Array,
+    a_t: jax.Array,
+    *,
+    stop_target_gradient: bool = True,
+) -> jax.Array:
+    """SARSA: r_t + γ_t q_t[a_t] − q_tm1[a_tm1] (Rummery & Niranjan 1994; Sutton & Barto 2018, eq. 6.7).
+
+    Args:
+      q_tm1: action values of the state acted in, `[..., A]`. Differentiated.
+      a_tm1: integer actions taken, `[...]`.
+      r_t: rewards, `[...]`.
+      discount_t: γ, 0 where the episode terminated, `[...]`.
+      q_t: action values of the successor, `[..., A]`. No gradient, unless asked for.
+      a_t: integer actions taken in the successor, `[...]`.
+      stop_target_gradient: False lets the gradient into the target.
+
+    Returns:
+      `[...]`.
+
+    Raises:
+      ValueError: where the shapes do not fit.
+
+    >>> import jax.numpy as jnp
+    >>> float(sarsa(jnp.array([1.0, 2.0]), jnp.array(0), jnp.array(0.5), jnp.array(0.5), jnp.array([3.0, 4.0]), jnp.array(0)))
+    1.0
+    """
+    _check("sarsa", q_tm1, a_tm1, r_t, discount_t, q_t=q_t)
+    check_leading("sarsa", "q_tm1", jnp.shape(q_tm1)[:-1], a_t=a_t)
+    return _error(select(q_tm1, a_tm1), r_t, discount_t, select(q_t, a_t), stop_target_gradient)
+
+
+def expected_sarsa(
+    q_tm1: jax.Array,
+    a_tm1: jax.Array,
+    r_t: jax.Array,
+    discount_t: jax.Array,
+    q_t: jax.Array,
+    probs_t: jax.Array,
+    *,
+    stop_target_gradient: bool = True,
+) -> jax.Array:
+    """Expected SARSA: r_t + γ_t Σ_a π(a) q_t[a] − q_tm1[a_tm1] (van Seijen et al. 2009; Sutton & Barto 2018, eq. 6.9).
+
+    Args:
+      q_tm1: action values of the state acted in, `[..., A]`. Differentiated.
+      a_tm1: integer actions taken, `[...]`.
+      r_t: rewards, `[...]`.
+      discount_t: γ, 0 where the episode terminated, `[...]`.
+      q_t: action values of the successor, `[..., A]`. No gradient, unless asked for.
+      probs_t: π of the successor, `[..., A]`. Where it is 0, q_t may be −inf.
+      stop_target_gradient: False lets the gradient into the target.
+
+    Returns:
+      `[...]`.
+
+    Raises:
+      ValueError: where the shapes do not fit.
+
+    >>> import jax.numpy as jnp
+    >>> q_t, probs_t = jnp.array([3.0, 5.0]), jnp.array([0.5, 0.5])
+    >>> float(expected_sarsa(jnp.array([1.0, 2.0]), jnp.array(0), jnp.array(0.0), jnp.array(0.5), q_t, probs_t))
+    1.0
+    """
+    _check("expected_sarsa", q_tm1, a_tm1, r_t, discount_t, q_t=q_t, probs_t=probs_t)
+    v_t = jnp.sum(probs_t * jnp.where(probs_t != 0, q_t, jnp.zeros((), q_t.dtype)), axis=-1)
+    return _error(select(q_tm1, a_tm1), r_t, discount_t, v_t, stop_target_gradient)
+
+
+def q_learning(
+    q_tm1: jax.Array,
+    a_tm1: jax.Array,
+    r_t: jax.Array,
+    discount_t: jax.Array,
+    q_t: jax.Array,
+    *,
+    stop_target_gradient: bool = True,
+) -> jax.Array:
+    """Q-learning: r_t + γ_t max_a q_t[a] − q_tm1[a_tm1] (Watkins & Dayan 1992; Mnih et al. 2015, eq. 2).
+
+    Args:
+      q_tm1: action values of the state acted in, `[..., A]`. Differentiated.
+      a_tm1: integer actions taken, `[...]`.
+      r_t: rewards, `[...]`.
+      discount_t: γ, 0 where the episode terminated, `[...]`.
+      q_t: action values of the successor, usually by a target network, `[..., A]`. No gradient, unless asked for.
+      stop_target_gradient: False lets the gradient into the target.
+
+    Returns:
+      `[...]`.
+
+    Raises:
+      ValueError: where the shapes do not fit.
+
+    >>> import jax.numpy as jnp
+    >>> float(q_learning(jnp.array([1.0, 2.0]), jnp.array(0), jnp.array(0.5), jnp.array(0.5), jnp.array([3.0, 4.0])))
+    1.5
+    """
+    _check("q_learning", q_tm1, a_tm1, r_t, discount_t, q_t=q_t)
+    return _error(select(q_tm1, a_tm1), r_t, discount_t, largest(q_t), stop_target_gradient)
+
+
+def double_q_learning(
+    q_tm1: jax.Array,
+    a_tm1: jax.Array,
+    r_t: jax.Array,
+    discount_t: jax.Array,
+    q_t_value: jax.Array,
+    q_t_selector: jax.Array,
+    *,
+    stop_target_gradient: bool = True,
+) -> jax.Array:
+    """Double Q-learning: r_t + γ_t q_t_value[argmax_a q_t_selector[a]] − q_tm1[a_tm1] (van Hasselt et al. 2016, eq. 4).
+
+    Args:
+      q_tm1: action values of the state acted in, `[..., A]`. Differentiated.
+      a_tm1: integer actions taken, `[...]`.
+      r_t: rewards, `[...]`.
+      discount_t: γ, 0 where the episode terminated, `[...]`.
+      q_t_value: successor values by the target network, `[..., A]`. No gradient, unless asked for.
+      q_t_selector: successor values by the online network, which pick the action, `[..., A]`. Never a gradient.
+      stop_target_gradient: False lets the gradient into the target.
+
+    Returns:
+      `[...]`.
+
+    Raises:
+      ValueError: where the shapes do not fit.
+
+    >>> import jax.numpy as jnp
+    >>> q_t, selector = jnp.array([3.0, 4.0]), jnp.array([1.0, 0.0])
+    >>> float(double_q_learning(jnp.array([1.0, 2.0]), jnp.array(0), jnp.array(0.5), jnp.array(0.5), q_t, selector))
+    1.0
+    """
+    _check("double_q_learning", q_tm1, a_tm1, r_t, discount_t, q_t_value=q_t_value, q_t_selector=q_t_selector)
+    v_t = select(q_t_value, greedy(q_t_selector))
+    return _error(select(q_tm1, a_tm1), r_t, discount_t, v_t, stop_target_gradient)
+
+
+def persistent_q_learning(
+    q_tm1: jax.Array,
+    a_tm1: jax.Array,
+    r_t: jax.Array,
+    discount_t: jax.Array,
+    q_t: jax.Array,
+    action_gap_scale,
+    *,
+    stop_target_gradient: bool = True,
+) -> jax.Array:
+    """Q-learning with a larger action gap: r_t + γ_t [(1 − α) max_a q_t[a] + α q_t[a_tm1]] − q_tm1[a_tm1].
+
+    α > 0 values repeating the action just taken (persistent advantage learning with both values taken at the
+    successor; Bellemare et al. 2016, section 4).
+
+    Args:
+      q_tm1: action values of the state acted in, `[..., A]`. Differentiated.
+      a_tm1: integer actions taken, `[...]`.
+      r_t: rewards, `[...]`.
+      discount_t: γ, 0 where the episode terminated, `[...]`.
+      q_t: action values of the successor, `[..., A]`. No gradient, unless asked for.
+      action_gap_scale: α, a scalar in [0, 1]; 0 is Q-learning.
+      stop_target_gradient: False lets the gradient into the target.
+
+    Returns:
+      `[...]`.
+
+    Raises:
+      ValueError: where the shapes do not fit.
+
+    >>> import jax.numpy as jnp
+    >>> args = jnp.array([1.0, 2.0]), jnp.array(0), jnp.array(0.0), jnp.array(1.0), jnp.array([3.0, 4.0])
+    >>> float(persistent_q_learning(*args, action_gap_scale=0.5))
+    2.5
+    """
+    _check("persistent_q_learning", q_tm1, a_tm1, r_t, discount_t, q_t=q_t)
+    best, scale = largest(q_t), jnp.asarray(action_gap_scale, q_t.dtype)
+    repeated = jnp.where(scale != 0, select(q_t, a_tm1), best)  # where it has no weight it may be −inf, a mask
+    return _error(select(q_tm1, a_tm1), r_t, discount_t, best + scale * (repeated - best), stop_target_gradient)
+
+
+def munchausen_q_learning(
+    q_tm1: jax.Array,
+    a_tm1: jax.Array,
+    r_t: jax.Array,
+    discount_t: jax.Array,
+    q_t: jax.Array,
+    q_tm1_target: jax.Array,
+    *,
+    temperature=0.03,
+    munchausen_scale=0.9,
+    log_policy_min=-1.0,
+    stop_target_gradient: bool = True,
+) -> jax.Array:
+    """Munchausen Q-learning (Vieillard et al. 2020, eq. 1 and 2), with π = softmax(q/τ) of the target network:
+
+    r_t + α clip(τ ln π(a_tm1|s_tm1), l₀, 0) + γ_t Σ_a π(a|s_t) (q_t[a] − τ ln π(a|s_t)) − q_tm1[a_tm1].
+
+    Args:
+      q_tm1: online action values of the state acted in, `[..., A]`. Differentiated.
+      a_tm1: integer actions taken, `[...]`.
+      r_t: rewards, `[...]`.
+      discount_t: γ, 0 where the episode terminated, `[...]`.
+      q_t: action values of the successor by the target network, `[..., A]`. No gradient, unless asked for.
+      q_tm1_target: action values of the state acted in by the target network, `[..., A]`. As q_t.
+      temperature: τ > 0; towards 0 with munchausen_scale 0 it is Q-learning.
+      munchausen_scale: α in [0, 1].
+      log_policy_min: l₀ < 0, the bound of the log-policy term.
+      stop_target_gradient: False lets the gradient into the target.
+
+    Returns:
+      `[...]`.
+
+    Raises:
+      ValueError: where the shapes do not fit.
+
+    >>> import jax.numpy as jnp
+    >>> q, a, r, discount = jnp.array([0.0, 0.0]), jnp.array(0), jnp.array(1.0), jnp.array(0.0)
+    >>> round(float(munchausen_q_learning(q, a, r, discount, q, q, temperature=0.1, munchausen_scale=1.0)), 4)
+    0.9307
+    """
+    _check("munchausen_q_learning", q_tm1, a_tm1, r_t, discount_t, q_t=q_t, q_tm1_target=q_tm1_target)
+    best, excess = _soft_value(q_tm1_target, temperature)
+    log_policy = (select(q_tm1_target, a_tm1) - best) - excess  # τ ln π(a_tm1|s_tm1)
+    bonus = jnp.asarray(munchausen_scale, q_t.dtype) * jnp.clip(log_policy, log_policy_min, 0)
+    best_t, excess_t = _soft_value(jnp.where((discount_t != 0)[..., None], q_t, jnp.zeros((), q_t.dtype)), temperature)
+    return _error(select(q_tm1, a_tm1), r_t + bonus, discount_t, best_t + excess_t, stop_target_gradient)
+
+
+def _soft_value(q: jax.Array, temperature) -> tuple[jax.Array, jax.Array]:
+    """τ ln Σ_a exp(q[a]/τ), which is Σ_a π(a) (q[a] − τ ln π(a)), as max_a q[a] and what it has more; `[..., A]` to `[...]`."""
+    best, temperature = largest(q), jnp.asarray(temperature, q.dtype)
+    return best, temperature * jax.nn.logsumexp((q - best[..., None]) / temperature, axis=-1)
