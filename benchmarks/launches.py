@@ -110,6 +110,14 @@ def programs() -> dict:
     }
 
 
+def lambda_returns(r_t, discount_t, v_tm1, v_t):
+    return jaxrl.returns.lambda_returns(r_t, discount_t, v_t, 0.95)
+
+
+def advantages(r_t, discount_t, v_tm1, v_t):
+    return jaxrl.returns.generalized_advantage_estimation(r_t, discount_t, v_tm1, v_t, 0.95)
+
+
 def main() -> None:
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 16))
     for name, train in programs().items():
@@ -117,6 +125,11 @@ def main() -> None:
         print(f"{name}, 16 seeds: {compiled.memory_analysis().temp_size_in_bytes / 2**20:.1f} MiB of temporaries")
         for loop in loops(compiled.as_text()):
             print(f"  depth {loop['depth']}: {loop['trips']} turns of {loop['kernels']} kernels, {loop['syncs']} host syncs")
+    for name, function in {"lambda_returns": lambda_returns, "generalized_advantage_estimation": advantages}.items():
+        for num_steps in (32, 128, 512, 4096):
+            x = jax.ShapeDtypeStruct((num_steps, 2048), np.float32)
+            entry = computations(compile_for_h200(function, x, x, x, x).as_text())["ENTRY"]
+            print(f"{name}, T = {num_steps}: {sum(operation not in FREE for operation, _ in entry)} kernels")
 
 
 if __name__ == "__main__":
