@@ -298,10 +298,11 @@ tanh_gaussian = Distribution(
 )
 """tanh of independent normals: actions in (−1, 1), given (mean, log_std) before the tanh, as `diagonal_gaussian`'s.
 
-log π(a) = log N(artanh a) − Σ log(1 − a²) (Haarnoja et al. 2018, appendix C). An action on a bound counts as the last number before it: give
-`tanh_log_prob_at` what went into the tanh where that is known. `entropy(params, noise)` has no closed form:
-it is the estimate at one reparameterised sample, whose mean over the noise is the entropy. `kl` has one: tanh
-is a bijection, so it is that of the normals. `mode` is the tanh of the normal's mode. `sample` is reparameterised."""
+log π(a) = log N(artanh a) − Σ log(1 − a²) (Haarnoja et al. 2018, appendix C). An action on a bound counts as the last
+number before it: give `tanh_log_prob_at` what went into the tanh where that is known. `entropy(params, noise)`
+has no closed form: it is the estimate at one reparameterised sample, whose mean over the noise is the entropy. `kl`
+has one: tanh is a bijection, so it is that of the normals. `mode` is the tanh of the normal's mode. `sample` is
+reparameterised."""
 
 
 def _beta(params: Beta) -> Beta:

@@ -293,3 +293,14 @@ def test_policy_gradient_agrees_with_rlax(rlax):
         return rlax.policy_gradient_loss(logits, action, advantage, np.ones(5, np.float32))
 
     np.testing.assert_allclose(jax.grad(loss)(logits), jax.grad(rlax_loss)(logits), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.bool_])
+def test_actions_are_integers(dtype):
+    args = make_problem((5,), 3)._replace(a_tm1=np.zeros(5, dtype))
+    with pytest.raises(TypeError, match=r"actions must be integers, got (float32|bool)\[5\]"):
+        losses.q_learning(*args[:5])
+    with pytest.raises(TypeError, match="actions must be integers"):
+        losses.quantile_q_learning(
+            np.zeros((5, 3, 4), np.float32), args.a_tm1, args.r_t, args.discount_t, np.zeros((5, 3, 4), np.float32)
+        )

@@ -3,7 +3,8 @@
 Names follow Sutton & Barto and rlax: `_tm1` is the step acted in, `_t` the step that followed. Every
 function takes any leading dimensions `[...]` and returns one number for each of them; the caller takes
 the mean, with weights or a mask. `discount_t` is γ, and 0 where the episode *terminated* (not where it
-was truncated). Dtypes are kept, shapes are checked when the function is traced.
+was truncated). Dtypes are kept. Shapes that do not fit are a ValueError, actions that are not integers
+a TypeError, both when the function is traced.
 """
 
 from jaxrl.losses.actor_critic import deterministic_policy_gradient, sac_actor, sac_critic, sac_temperature

@@ -15,3 +15,9 @@ def check_leading(function: str, of: str, shape: tuple[int, ...], **arrays) -> N
     for name, x in arrays.items():
         if jnp.shape(x) != shape:
             raise ValueError(f"{function}: {name} must have the leading axes of {of}, {shape}; got {jnp.shape(x)}")
+
+
+def check_integers(action) -> None:
+    """Raise TypeError unless `action` is an array of integers: a float would be compared with each action, and match none."""
+    if not jnp.issubdtype(jnp.result_type(action), jnp.integer):
+        raise TypeError(f"actions must be integers, got {jnp.result_type(action)}{list(jnp.shape(action))}; use .astype(int)")
