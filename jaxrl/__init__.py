@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _MODULES = (
-    "agents", "distributions", "envs", "exploration", "losses", "networks", "optimizers", "replay", "returns", "types",
+    "agents", "distributions", "envs", "exploration", "losses", "networks", "optimizers", "prioritized", "replay", "returns",
+    "types",
 )  # fmt: skip
 _NAMES = {
     "make": "envs",
@@ -24,7 +25,7 @@ _NAMES = {
 __all__ = [*_MODULES, *_NAMES]
 
 if TYPE_CHECKING:
-    from jaxrl import agents, distributions, envs, exploration, losses, networks, optimizers, replay, returns, types
+    from jaxrl import agents, distributions, envs, exploration, losses, networks, optimizers, prioritized, replay, returns, types
     from jaxrl.envs import make
     from jaxrl.learner import advance, make_learner, train
     from jaxrl.presets import preset
