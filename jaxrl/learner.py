@@ -110,6 +110,7 @@ def train(
     >>> metrics["episode_return"].shape
     (10,)
     """
+    check_iterations(num_iterations, learner.agent.warmup)
     hparams = _prepare(key, learner, hparams)
     state = learner.init(key, hparams)
     return advance(state, jnp.int32(learner.agent.warmup), learner, num_iterations, hparams, log_every=log_every)
@@ -140,7 +141,7 @@ def advance(
     Raises:
       As `train`.
     """
-    num_iterations = check_size("num_iterations", num_iterations)
+    num_iterations = check_iterations(num_iterations)
     log_every = default_log_every(num_iterations) if log_every is None else check_size("log_every", log_every)
     if num_iterations % log_every:
         raise ValueError(
@@ -181,6 +182,17 @@ def _scan_iterations(draw, step, state: LearnerState, start: jax.Array, num: int
     sums = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics)
     firsts = start + block * jnp.arange(num // block, dtype=jnp.int32)
     return jax.lax.scan(run_block, (state, sums), firsts)[0]
+
+
+def check_iterations(num_iterations: int, warmup: int = 0) -> int:
+    """Return `num_iterations` as an int; raise ValueError where the clock, an int32, could not number them."""
+    num_iterations = check_size("num_iterations", num_iterations)
+    if num_iterations + warmup >= 2**31:
+        raise ValueError(
+            f"num_iterations {num_iterations} is too many: the clock numbers iterations up to 2^31 - 1, warm-up included; "
+            "take more environment steps in each (num_envs, rollout_length)"
+        )
+    return num_iterations
 
 
 def default_log_every(num_iterations: int) -> int:

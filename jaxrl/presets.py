@@ -12,7 +12,7 @@ from jaxrl import agents, envs, networks
 from jaxrl.agents.dqn import HParams as DQNHParams
 from jaxrl.agents.reinforce import HParams as ReinforceHParams
 from jaxrl.checks import check_size
-from jaxrl.learner import make_learner
+from jaxrl.learner import check_iterations, make_learner
 from jaxrl.types import Agent, Environment, HParams, Learner
 
 
@@ -229,6 +229,7 @@ def build(settings: Settings, env: Environment, **hparams: Any) -> Preset:
             f"steps={settings.steps} is too few: an iteration is {steps} environment steps and the warm-up takes "
             f"{warmup * steps}, so give at least {(warmup + 1) * steps}"
         )
+    check_iterations(num_iterations, warmup)
     num_iterations -= num_iterations % max(1, num_iterations // 100)  # so that about a hundred rows of metrics divide it
     scheduled = settings.scheduled(num_iterations, warmup)._replace(**hparams)
     return Preset(learner, scheduled, num_iterations, (num_iterations + warmup) * steps)

@@ -114,3 +114,15 @@ def test_hyperparameters_may_be_swept_together_with_seeds():
     moved = jax.tree.map(lambda x, y: np.allclose(x[1], y, atol=1e-7), params, start)
     assert all(jax.tree.leaves(frozen))
     assert not all(jax.tree.leaves(moved))
+
+
+def test_more_iterations_than_the_clock_numbers_are_refused():
+    learner = dqn_learner(countdown())
+    for call in (
+        lambda: jaxrl.train(jax.random.key(0), learner, 2**31 - learner.agent.warmup),
+        lambda: jaxrl.advance(learner.init(jax.random.key(0), learner.agent.hparams), 5, learner, 10**30),
+    ):
+        with pytest.raises(ValueError, match=r"num_iterations \d+ is too many: .* 2\^31 - 1"):
+            call()
+    with pytest.raises(ValueError, match="is too many"):
+        jaxrl.preset("dqn", "CartPole-v1", env_steps=10**30)
