@@ -156,7 +156,7 @@ def update(buffer: Prioritized, indices: jax.Array, td_error: jax.Array, *, alph
     limits = jnp.finfo(jnp.float32)
     priority = jnp.abs(jnp.asarray(td_error, jnp.float32).reshape(-1)) + jnp.asarray(eps, jnp.float32)
     priority = priority ** jnp.asarray(alpha, jnp.float32)
-    priority = jnp.where(priority <= float(limits.max) / (2 * buffer.rows.capacity), priority, 0.0)
+    priority = jnp.where(priority <= float(limits.max) / (2 * buffer.rows.capacity), priority, buffer.largest)  # nor is NaN
     priority = jnp.where(priority >= limits.tiny, priority, 0.0)
     # Cleared and then raised: unlike writes, which may come in any order, a maximum has no order.
     cleared = buffer.sums[0].at[at].set(0.0, mode="promise_in_bounds")
