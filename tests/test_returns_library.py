@@ -233,13 +233,17 @@ def test_what_no_return_reads_has_no_gradient_and_spoils_none(name, form):
 # --- What they are to each other ---------------------------------------------------------------------------------
 
 
-def rollout(seed=0, terminations=True, shape=(9, 4)):
-    """Arguments whose values are of one function: v_t is v_tm1 one step on, but where the episode was cut."""
+def rollout(seed=0, shape=(9, 4)):
+    """Arguments whose values are of one function: v_t is v_tm1 one step on, but where the episode was cut.
+
+    The first column is of one episode.
+    """
     rng = np.random.default_rng(seed)
     r_t, v_tm1, own = rng.normal(size=(3, *shape)).astype(np.float32)
-    truncated = rng.random(shape) < 0.2
+    columns = np.arange(shape[1]) > 0
+    truncated = (rng.random(shape) < 0.2) & columns
     v_t = np.where(truncated | (np.arange(shape[0]) == shape[0] - 1)[:, None], own, np.roll(v_tm1, -1, axis=0))
-    ended = (rng.random(shape) < 0.2) & terminations
+    ended = (rng.random(shape) < 0.2) & columns
     return {
         "r_t": r_t,
         "discount_t": np.where(ended, np.float32(0), np.float32(0.9)),
@@ -408,6 +412,7 @@ def values_of_one_function(shape=(9,)):
     """rlax knows no truncation within a rollout, and takes v_tm1 one step on for v_t."""
     args = rollout(10, shape=(*shape, 1))
     args = {k: v[:, 0] for k, v in args.items() if k != "truncated"}
+    args["discount_t"][3] = 0.0
     return {**args, "v_t": np.append(args["v_tm1"][1:], args["v_t"][-1:])}
 
 

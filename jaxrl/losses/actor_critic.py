@@ -94,7 +94,7 @@ def sac_actor(log_prob_t: jax.Array, q_t: jax.Array, temperature) -> jax.Array:
 
 
 def sac_temperature(log_prob_t: jax.Array, log_temperature: jax.Array, target_entropy) -> jax.Array:
-    """−α (log π(a_t|s_t) + H̄), which moves the policy's entropy towards H̄ (Haarnoja et al. 2018b, eq. 18).
+    """−α (log π(a_t|s_t) + H̄), which moves the policy's entropy towards H̄ (Haarnoja et al. 2018b, eq. 18, in log α).
 
     Args:
       log_prob_t: log π(a_t|s_t), `[...]`. No gradient.

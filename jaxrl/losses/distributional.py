@@ -126,8 +126,8 @@ def _categorical(name, q_logits_tm1, a_tm1, r_t, discount_t, q_logits_t, q_logit
 def quantile_regression(quantiles: jax.Array, tau: jax.Array, targets: jax.Array, *, kappa: float = 1.0) -> jax.Array:
     """Quantile Huber loss: Σ_i mean_j |τ_i − 1{u_ij < 0}| L_κ(u_ij)/κ with u_ij = targets_j − quantiles_i.
 
-    (Dabney et al. 2018b, eq. 3, and 2018a, eq. 10; L_κ is Huber's.) Its minimum is the τ-quantile of the targets for
-    κ = 0, where the loss is |τ − 1{u < 0}| |u|, and near it for a small κ.
+    (Dabney et al. 2018b, eq. 3; for κ = 1 also 2018a, eq. 10, which does not divide. L_κ is Huber's.) Its minimum is
+    the τ-quantile of the targets for κ = 0, where the loss is |τ − 1{u < 0}| |u|, and near it for a small κ.
 
     Args:
       quantiles: estimates, `[..., N]`. Differentiated.

@@ -213,8 +213,8 @@ def persistent_q_learning(
 ) -> jax.Array:
     """Q-learning with a larger action gap: r_t + γ_t [(1 − α) max_a q_t[a] + α q_t[a_tm1]] − q_tm1[a_tm1].
 
-    α > 0 values repeating the action just taken (persistent advantage learning with both values taken at the
-    successor; Bellemare et al. 2016, section 4).
+    α > 0 values repeating the action just taken: after the persistent operator of Bellemare et al. (2016), with
+    both values taken at the successor, as rlax has it.
 
     Args:
       q_tm1: action values of the state acted in, `[..., A]`. Differentiated.
@@ -255,7 +255,7 @@ def munchausen_q_learning(
     log_policy_min=-1.0,
     stop_target_gradient: bool = True,
 ) -> jax.Array:
-    """Munchausen Q-learning (Vieillard et al. 2020, eq. 1 and 2), with π = softmax(q/τ) of the target network:
+    """Munchausen Q-learning (Vieillard et al. 2020, M-DQN), with π = softmax(q/τ) of the target network:
 
     r_t + α clip(τ ln π(a_tm1|s_tm1), l₀, 0) + γ_t Σ_a π(a|s_t) (q_t[a] − τ ln π(a|s_t)) − q_tm1[a_tm1].
 

@@ -135,7 +135,7 @@ def softmax(logits):
 def munchausen_q_learning(
     q_tm1, a_tm1, r_t, discount_t, q_t, q_tm1_target, temperature=0.03, munchausen_scale=0.9, log_policy_min=-1.0
 ):
-    """Vieillard et al. (2020), eq. 1 and the clipping of section 3."""
+    """Vieillard et al. (2020), Munchausen DQN with its clipped log-policy."""
 
     def scaled_log_policy(q, a):  # τ ln π(a): the stable form of appendix B
         return (q[a] - max(q)) - temperature * np.log(sum(np.exp((x - max(q)) / temperature) for x in q))

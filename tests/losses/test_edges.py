@@ -81,7 +81,7 @@ def test_every_public_name_is_in_the_table(module):
     classes = {getattr(module, name) for name in module.__all__} - {getattr(module, name) for name in functions}
     assert functions <= set(PROBLEMS)
     assert classes <= results  # what a function returns
-    own = {name for name, x in vars(module).items() if inspect.isfunction(x) and x.__module__.startswith("jaxrl.")}
+    own = {name: x for name, x in vars(module).items() if inspect.isfunction(x) and x.__module__.startswith("jaxrl.")}
     public = {name for name in own if not name.startswith("_")}
     assert public <= set(module.__all__)
     assert {name for name, problem in PROBLEMS.items() if problem.time == (module is returns)} <= set(module.__all__)
@@ -427,9 +427,8 @@ def edges():
 
 
 EDGES = [*edges()]
-each_edge = pytest.mark.parametrize(
-    "number", [pytest.param(n, id=f"{edge.name}: {label}") for n, (label, edge) in enumerate(EDGES)]
-)
+EACH = [pytest.param(n, id=f"{edge.name}: {label}") for n, (label, edge) in enumerate(EDGES)]
+each_edge = pytest.mark.parametrize("number", EACH)
 
 
 def problem_at(edge):
@@ -441,16 +440,22 @@ def shared(name):
     return {k for k, (kind, _) in PROBLEMS[name].arguments.items() if kind.startswith("shared")}
 
 
-def batch_key(edge):
-    args, kwargs = problem_at(edge)
-    atoms = [(k, args[k].tobytes()) for k in shared(edge.name)]
-    return repr((edge.name, kwargs, edge.sizes, edge.leading, atoms))
+@functools.cache
+def kinds():
+    """Which edges are calls of one kind: the key of each, and the edges of each key."""
+    keys, numbers = [], {}
+    for n, (_, edge) in enumerate(EDGES):
+        args, kwargs = problem_at(edge)
+        atoms = [(k, args[k].tobytes()) for k in shared(edge.name)]
+        keys.append(repr((edge.name, kwargs, edge.sizes, edge.leading, atoms)))
+        numbers.setdefault(keys[-1], []).append(n)
+    return keys, numbers
 
 
 @functools.cache
-def computed(key):
-    """All the edges that are calls of one kind, as one batch (so that it is compiled once): values and gradients."""
-    numbers = [n for n, (_, edge) in enumerate(EDGES) if batch_key(edge) == key]
+def computed_together(key):
+    """Values and gradients of all the edges of one kind, as one batch (so that it is compiled once)."""
+    numbers = kinds()[1][key]
     edge = EDGES[numbers[0]][1]
     each = [problem_at(EDGES[n][1])[0] for n in numbers]
     axis = len(edge.leading)
@@ -463,15 +468,17 @@ def computed(key):
 
     @jax.jit
     def run(floats):
-        results = {"values": function(**floats, **args)}
-        if edge.name != "greedy":
-            results["gradients"] = jax.grad(summed)(floats)
+        results = {"values": function(**floats, **args), "gradients": jax.grad(summed)(floats)}
         if "stop_target_gradient" in SIGNATURES[edge.name]:
             results["gradients of the target"] = jax.grad(partial(summed, stop_target_gradient=False))(floats)
         return results
 
     results = jax.tree.map(np.asarray, run(floats))
     return {n: jax.tree.map(lambda x, i=i: np.take(x, i, axis), results) for i, n in enumerate(numbers)}
+
+
+def computed(number):
+    return computed_together(kinds()[0][number])[number]
 
 
 @each_edge
@@ -481,18 +488,25 @@ def test_values_at_the_edges(number):
     with np.errstate(all="ignore"):
         expected = jax.tree.map(np.float32, getattr(oracles, edge.name)(**args, **kwargs))
     assert not any(np.isnan(x).any() for x in jax.tree.leaves(expected)), "the oracle has no value here"
-    values = computed(batch_key(edge))[number]["values"]
+    values = computed(number)["values"]
     for ours, wanted in zip(jax.tree.leaves(values), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours, wanted, rtol=2e-5, atol=2e-5)
 
 
-@each_edge
-@pytest.mark.parametrize("which", ["gradients", "gradients of the target"])
-def test_gradients_at_the_edges(number, which):
-    _, edge = EDGES[number]
-    gradients = computed(batch_key(edge))[number].get(which, {})
+def no_nan(edge, gradients):
     wrong = {k: v for k, v in gradients.items() if k not in edge.undefined and np.isnan(v).any()}
     assert not wrong, wrong
-    if which == "gradients":
-        for argument, expected in edge.gradients.items():
-            np.testing.assert_allclose(gradients[argument], expected, rtol=1e-5, atol=1e-36 if np.any(expected) else 1e-6)
+
+
+@each_edge
+def test_gradients_at_the_edges(number):
+    _, edge = EDGES[number]
+    gradients = computed(number)["gradients"]
+    no_nan(edge, gradients)
+    for argument, expected in edge.gradients.items():
+        np.testing.assert_allclose(gradients[argument], expected, rtol=1e-5, atol=1e-36 if np.any(expected) else 1e-6)
+
+
+@pytest.mark.parametrize("number", [param for param in EACH if "stop_target" in SIGNATURES[EDGES[param.values[0]][1].name]])
+def test_gradients_of_targets_at_the_edges(number):
+    no_nan(EDGES[number][1], computed(number)["gradients of the target"])
