@@ -9,13 +9,14 @@ import jax
 import numpy as np
 
 AT_LEAST_ZERO = (0.0, math.inf)
+FINITE = (0.0, float(np.finfo(np.float32).max))
 FRACTION = (0.0, 1.0)
 
 
-def check_size(name: str, value: Any, *, minimum: int = 1) -> int:
+def check_size(name: str, value: Any, *, minimum: int = 1, maximum: int | None = 2**31 - 1) -> int:
     """Return `value` as an int. Sizes are structure: they must be Python ints of at least `minimum`.
 
-    Raises TypeError for tracers, arrays of floats and the like, ValueError where it is too small.
+    Raises TypeError for tracers, arrays of floats and the like, ValueError where it is too small or too large.
     """
     if isinstance(value, jax.core.Tracer):
         raise TypeError(
@@ -30,7 +31,15 @@ def check_size(name: str, value: Any, *, minimum: int = 1) -> int:
         raise TypeError(f"{name} must be an int, got {value!r}")
     if size < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {size}")
+    if maximum is not None and size > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, got {size}")
     return size
+
+
+def check_key(key: Any) -> None:
+    """Raise TypeError unless `key` is a typed PRNG key."""
+    if not (isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise TypeError(f"key must be a typed PRNG key, as jax.random.key(0) gives; got {key!r}")
 
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
@@ -43,7 +52,7 @@ def check_record(hparams: Any, kind: type) -> None:
     """Raise TypeError unless `hparams` is a record of type `kind`."""
     if type(hparams) is not kind:
         raise TypeError(
-            f"hparams must be a {kind.__module__}.{kind.__name__}, got {type(hparams).__name__}; "
+            f"hparams must be a {kind.__module__}.{kind.__name__}, got {type(hparams).__module__}.{type(hparams).__name__}; "
             f"start from agent.hparams and change fields with ._replace(...)"
         )
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import itertools
 import os
 import re
 import sys
@@ -34,13 +35,19 @@ def main(argv: list[str] | None = None) -> int:
         print(f"jaxrl: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("jaxrl: interrupted; what was finished is in the run folder", file=sys.stderr)
+        print("jaxrl: interrupted", file=sys.stderr)
         return 130
 
 
 def console() -> None:
     """The entry point of the command `jaxrl`."""
-    sys.exit(main())
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has seen enough; do not try to write the rest at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -69,6 +76,8 @@ def _parse(kind: Any, argv: list[str], command: str, description: str) -> Any:
             raise
         text = " ".join(re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─┌┐└┘├┤━]+", " ", errors.getvalue()).split())
         text = re.sub(r"^(Parsing error|Unrecognized options|Required options) ?", "", text)
+        if wrong := re.search(r"Error parsing (--?\S+): .*?(?:from \[| base 10: |float: )('[^']*')", text):
+            raise UsageError(f"{wrong[1]} cannot be {wrong[2]} (see `jaxrl {command} --help`)") from None
         raise UsageError(re.sub(r"For full helptext, run (.*)$", r"(see `\1`)", text) or "wrong options") from None
 
 
@@ -170,16 +179,24 @@ def _train(argv: list[str]) -> int:
         ),
         argv[1:],
         f"train {algorithm}",
-        f"Train {algorithm}: every seed with every combination of the swept values, in one program.",
+        f"Train {algorithm}: every seed with every combination of the swept values, in one program. The defaults of agent and "
+        "hparams are the tuned ones for --env and --steps, where there are any; `jaxrl agents` lists the others.",
     )
+    for word, after in itertools.pairwise([*argv, "--"]):
+        if word.startswith("--sweep.") and "=" not in word and after.startswith("--"):
+            raise UsageError(f"{word} needs the values to sweep over, such as {word} 1e-4 1e-3")
     _set_up_jax()
     from jaxrl.experiment import Config, run
 
     with _user_errors():
         config = _config(algorithm, options, Config)
         out = options.out or Path("runs") / f"{algorithm}-{options.env}-{time.strftime('%Y%m%d-%H%M%S')}"
-    with _progress(config) as report, _user_errors():
-        result = run(config, out, report=report)
+    try:
+        with _progress(config) as report, _user_errors():
+            result = run(config, out, report=report)
+    except KeyboardInterrupt:
+        print(f"jaxrl: interrupted; {out} holds the metrics so far, and no policies", file=sys.stderr)
+        return 130
     _summary(result, out)
     return 0
 
@@ -320,8 +337,10 @@ def _plot(argv: list[str]) -> int:
     with _user_errors():
         if not options.runs:
             raise ValueError("name at least one run folder")
-        curves.plot([curve for run in options.runs for curve in curves.read_curves(run)], options.out)
-    print(options.out)
+        if options.out.is_dir():
+            raise ValueError(f"{options.out} is a folder; name a file in it with --out")
+        picture = curves.plot([curve for run in options.runs for curve in curves.read_curves(run)], options.out)
+    print(picture)
     return 0
 
 
@@ -338,7 +357,8 @@ def _envs(argv: list[str]) -> int:
     from jaxrl import envs, presets
 
     table = Table()
-    for column in ("environment", "observations", "actions", "presets"):
+    table.add_column("environment", no_wrap=True)
+    for column in ("observations", "actions", "presets"):
         table.add_column(column)
     for name in envs.names():
         env = envs.make(name)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl.checks import check_record, check_size
+from jaxrl.checks import check_key, check_record, check_size
 from jaxrl.rollout import Players, RolloutNoise, unroll, zero_stats
 from jaxrl.types import Agent, Environment, HParams, Learner, LearnerState, Metrics, Stats
 
@@ -76,6 +76,7 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
         return state._replace(stats=_begin_row(state.stats))
 
     learner = Learner(env, agent, num_envs, rollout_length, init, noise, step)
+    _check_actions(learner)
     jax.eval_shape(lambda key: train(key, learner, 1), jax.random.key(0))  # the agent's own errors, here and now
     return learner
 
@@ -150,6 +151,8 @@ def advance(
             f"{num_iterations + -num_iterations % log_every}"
         )
     hparams = _prepare(state.key, learner, hparams)
+    if not isinstance(clock, jax.Array):
+        clock = check_size("clock", clock, minimum=0)
     clock = jnp.asarray(clock, jnp.int32)
 
     def row(state, start):
@@ -186,7 +189,7 @@ def _scan_iterations(draw, step, state: LearnerState, start: jax.Array, num: int
 
 def check_iterations(num_iterations: int, warmup: int = 0) -> int:
     """Return `num_iterations` as an int; raise ValueError where the clock, an int32, could not number them."""
-    num_iterations = check_size("num_iterations", num_iterations)
+    num_iterations = check_size("num_iterations", num_iterations, maximum=None)
     if num_iterations + warmup >= 2**31:
         raise ValueError(
             f"num_iterations {num_iterations} is too many: the clock numbers iterations up to 2^31 - 1, warm-up included; "
@@ -234,11 +237,28 @@ def _begin_row(stats: Stats) -> Stats:
 
 def _prepare(key: jax.Array, learner: Learner, hparams: HParams | None) -> HParams:
     """Check the key, and give the hyperparameters as float32 arrays: a Python number's weak type would recompile."""
-    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise TypeError(f"key must be a typed PRNG key, as jax.random.key(0) gives; got {key!r}")
+    check_key(key)
     hparams = learner.agent.hparams if hparams is None else hparams
     check_record(hparams, type(learner.agent.hparams))
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hparams)
+
+
+def _check_actions(learner: Learner) -> None:
+    """Raise ValueError where the agent's actions are not of the environment's space, as far as shapes and dtypes tell."""
+    agent, space = learner.agent, learner.env.action_space
+
+    def act(key):
+        _, obs = _reset(learner.env, key, (learner.num_envs,))
+        agent_state = agent.init(key, obs, agent.hparams)
+        return agent.act(agent_state, obs, agent.memory(learner.num_envs), None, agent.hparams, jnp.int32(0))[0]
+
+    action = jax.eval_shape(act, jax.random.key(0))
+    same_kind = jnp.issubdtype(action.dtype, jnp.integer) == jnp.issubdtype(space.dtype, jnp.integer)
+    if action.shape != (learner.num_envs, *space.shape) or not same_kind:
+        raise ValueError(
+            f"the agent's actions are {action.dtype}{list(action.shape[1:])}, and {learner.env.name} takes {space}: "
+            "make the agent with env.action_space"
+        )
 
 
 def _check_whole_episodes(env: Environment, agent: Agent, rollout_length: int) -> None:

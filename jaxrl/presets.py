@@ -6,7 +6,7 @@ for. `scripts/presets.py` reproduces the results that README gives for each.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from jaxrl import agents, envs, networks
 from jaxrl.agents.dqn import HParams as DQNHParams
@@ -14,6 +14,8 @@ from jaxrl.agents.reinforce import HParams as ReinforceHParams
 from jaxrl.checks import check_size
 from jaxrl.learner import check_iterations, make_learner
 from jaxrl.types import Agent, Environment, HParams, Learner
+
+Activation = Literal["relu", "tanh", "silu", "gelu", "elu"]  # the keys of networks.ACTIVATIONS
 
 
 class Preset(NamedTuple):
@@ -34,7 +36,7 @@ class DQNSettings:
     num_envs: int = 8
     rollout_length: int = 1
     hidden: tuple[int, ...] = (64, 64)
-    activation: str = "relu"
+    activation: Activation = "relu"
     channels: tuple[int, ...] = ()
     batch_size: int = 128
     capacity: int = 100_000  # rounded down to whole iterations
@@ -42,7 +44,7 @@ class DQNSettings:
     updates: int = 4
     target_period: int = 1
     double: bool = False
-    loss: str = "squared"
+    loss: Literal["squared", "huber"] = "squared"
     epsilon_fraction: float = 0.3  # of the run, until hparams.epsilon_end
     decay_learning_rate: bool = True  # linearly to 0 over the run
     hparams: DQNHParams = DQNHParams(learning_rate=1e-3, tau=0.02, epsilon_end=0.02)
@@ -52,6 +54,10 @@ class DQNSettings:
             env.observation_space, env.action_space, hidden=self.hidden, activation=self.activation, channels=self.channels
         )
         rows = check_size("num_envs", self.num_envs) * check_size("rollout_length", self.rollout_length)
+        check_size("capacity", self.capacity)
+        check_size("warmup_steps", self.warmup_steps, minimum=0)
+        if not 0 <= self.epsilon_fraction <= 1:
+            raise ValueError(f"epsilon_fraction is a share of the run, between 0 and 1; got {self.epsilon_fraction}")
         return agents.dqn(
             network,
             env.action_space,
@@ -78,10 +84,10 @@ class ReinforceSettings:
     num_envs: int = 16
     rollout_length: int = 32
     hidden: tuple[int, ...] = (64, 64)
-    activation: str = "tanh"
+    activation: Activation = "tanh"
     channels: tuple[int, ...] = ()
-    mode: str = "continuing"
-    baseline: str = "value"
+    mode: Literal["episodic", "continuing"] = "continuing"
+    baseline: Literal["none", "mean", "value"] = "value"
     squash: bool = False
     normalize_advantage: bool = True
     state_dependent_std: bool = False
@@ -187,7 +193,7 @@ def tuned(algorithm: str, env_name: str, env_steps: int | None = None) -> Settin
         return None
     if env_steps is None:
         return rows[0]
-    check_size("steps", env_steps)
+    check_size("steps", env_steps, maximum=None)
     nearest = min(rows, key=lambda row: abs(math.log(env_steps / row.steps)))
     return replace(nearest, steps=env_steps)
 
@@ -223,7 +229,7 @@ def build(settings: Settings, env: Environment, **hparams: Any) -> Preset:
     """
     learner = make_learner(env, settings.agent(env), num_envs=settings.num_envs, rollout_length=settings.rollout_length)
     warmup, steps = learner.agent.warmup, learner.num_envs * learner.rollout_length
-    num_iterations = check_size("steps", settings.steps) // steps - warmup
+    num_iterations = check_size("steps", settings.steps, maximum=None) // steps - warmup
     if num_iterations < 1:
         raise ValueError(
             f"steps={settings.steps} is too few: an iteration is {steps} environment steps and the warm-up takes "

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl.checks import check_size
+from jaxrl.checks import check_key, check_size
 from jaxrl.packing import Layout, layout_of, pack, unpack
 from jaxrl.types import Agent, Environment, HParams, Learner, LearnerState, Stats, Transition
 
@@ -143,8 +143,9 @@ def evaluate(
       float32 `[num_episodes]`, undiscounted.
 
     Raises:
-      TypeError, ValueError: where `num_episodes` or `max_steps` is not a positive int.
+      TypeError, ValueError: where the key is no key, or `num_episodes` or `max_steps` is not a positive int.
     """
+    check_key(key)
     num_episodes = check_size("num_episodes", num_episodes)
     max_steps = check_size("max_steps", max_steps)
     env, agent = learner.env, learner.agent

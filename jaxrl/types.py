@@ -60,10 +60,9 @@ class Box:
         return bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
 
     def __str__(self) -> str:
-        def span(bound):
-            return f"{bound.flat[0]:g}" if bound.size and np.all(bound == bound.flat[0]) else "…"
-
-        return f"Box({span(self.low)} … {span(self.high)}, {list(self.shape)}, {self.dtype})"
+        bounds = self.low.astype(float).min(initial=np.inf), self.high.astype(float).max(initial=-np.inf)
+        low, high = (f"{np.sign(x) * np.inf if abs(x) > 1e38 else x:g}" for x in bounds)
+        return f"Box({low} … {high}, {list(self.shape)}, {self.dtype})"
 
 
 Space = Discrete | Box

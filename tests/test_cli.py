@@ -1,6 +1,8 @@
 """The command line as a user meets it: output, files, one line and exit code 2 for a wrong input."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -84,10 +86,24 @@ def test_help_and_version(capsys):
         ("train dqn --env CartPole", "unknown environment 'CartPole'; did you mean CartPole-v1"),
         ("train dqn --env PointMass", "needs a Discrete action space"),
         ("train dqn --foo 3", "--foo"),
-        ("train dqn --seeds x", "--seeds"),
+        ("train dqn --seeds x", "--seeds cannot be 'x'"),
+        ("train dqn --steps 1e5", "--steps cannot be '1e5'"),
+        ("train dqn --hparams.discount x", "--hparams.discount cannot be 'x'"),
         ("train dqn --seeds 0", "seeds must be at least 1, got 0"),
         ("train dqn --steps 10", "steps=10 is too few"),
-        ("train dqn --hparams.learning-rate nan", "hparams.learning_rate must lie in [0, inf], got nan"),
+        ("train dqn --hparams.learning-rate nan", "hparams.learning_rate must lie in [0, 3.40282e+38], got nan"),
+        ("train dqn --hparams.learning-rate inf", "hparams.learning_rate must lie in [0, 3.40282e+38], got inf"),
+        ("train dqn --steps 1" + 30 * "0", "is too many: the clock numbers iterations"),
+        ("train dqn --seed 4294967296", "seed must be at most 4294967295"),
+        ("train dqn --seed 4294967290 --seeds 16", "seeds are numbers below 2^32"),
+        ("train dqn --agent.capacity 99999999999999", "capacity must be at most 2147483647"),
+        ("train dqn --agent.num-envs 1000000000000", "num_envs must be at most 2147483647"),
+        ("train dqn --agent.warmup-steps -1000", "warmup_steps must be at least 0, got -1000"),
+        ("train dqn --agent.epsilon-fraction 2", "epsilon_fraction is a share of the run, between 0 and 1; got 2.0"),
+        ("train dqn --sweep.tau", "--sweep.tau needs the values to sweep over"),
+        ("train dqn --sweep.tau --seeds 2", "--sweep.tau needs the values to sweep over"),
+        ("train dqn --sweep.tau 0.5 0.5", "the swept values of tau must be some, and different; got [0.5, 0.5]"),
+        ("train dqn --agent.loss absolute", "--agent.loss"),
         ("train dqn --hparams.discount -1", "hparams.discount must lie in [0, 1], got -1.0"),
         ("train dqn --sweep.tau 0.5 2", "hparams.tau must lie in [0, 1], got 2.0"),
         ("train dqn --agent.batch-size 64 --agent.capacity 32", "batch_size 64 is larger than the replay's capacity 32"),
@@ -127,3 +143,58 @@ def test_compiled_programs_are_kept_where_the_user_wants_them(tmp_path, where):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=inherited | variables)
     expected = {"off": "None", "here": str(tmp_path / "here"), "user": str(tmp_path / ".cache" / "jaxrl")}[where]
     assert done.stdout.strip() == expected, done.stderr
+
+
+@pytest.mark.parametrize("command", ["eval", "plot"])
+def test_seeds_and_places_are_checked_before_anything_is_played(finished, tmp_path, command, capsys):
+    wrong = {
+        "eval": [(["--seed", "-1"], "seed must be at least 0"), (["--seed", str(2**40)], "seed must be at most 4294967295")],
+        "plot": [(["-o", str(tmp_path)], "is a folder"), (["-o", "/proc/nowhere/a.png"], "cannot write the picture")],
+    }
+    for options, message in wrong[command]:
+        assert main([command, str(finished), *options]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+
+
+def test_a_picture_without_a_suffix_is_a_png(finished, tmp_path, capsys):
+    assert main(["plot", str(finished), "-o", str(tmp_path / "both")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "both.png")
+    assert (tmp_path / "both.png").exists()
+
+
+def test_damaged_run_folders_are_named(finished, tmp_path, capsys):
+    def damaged(name, change):
+        run = tmp_path / name
+        shutil.copytree(finished, run)
+        change(run)
+        return run
+
+    def other_network(run):
+        config = json.loads((run / "config.json").read_text())
+        config["settings"]["hidden"] = [16]
+        (run / "config.json").write_text(json.dumps(config))
+
+    for command, run, message in [
+        ("eval", damaged("policies", lambda run: shutil.rmtree(run / "policies" / "state", ignore_errors=True)), "policies"),
+        ("eval", damaged("network", other_network), "do not belong together"),
+        ("plot", damaged("binary", lambda run: (run / "metrics.csv").write_bytes(b"\x83\xff")), "metrics.csv is damaged"),
+        (
+            "plot",
+            damaged("cell", lambda run: (run / "metrics.csv").write_text("seed,env_steps\n0,x1\n")),
+            "metrics.csv is damaged",
+        ),
+        ("plot", damaged("config", lambda run: (run / "config.json").unlink()), "is no run folder: it has no config.json"),
+    ]:
+        assert main([command, str(run)]) == 2, run
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+
+
+def test_a_closed_pipe_is_no_traceback():
+    script = "set -o pipefail; " + f"{sys.executable} -m jaxrl agents | head -c 1"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert len(done.stdout) == 1

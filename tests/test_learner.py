@@ -126,3 +126,14 @@ def test_more_iterations_than_the_clock_numbers_are_refused():
             call()
     with pytest.raises(ValueError, match="is too many"):
         jaxrl.preset("dqn", "CartPole-v1", env_steps=10**30)
+
+
+def test_an_agent_of_another_action_space_is_refused():
+    env = jaxrl.make("CartPole-v1")
+    network = jaxrl.networks.q_network(env.observation_space, env.action_space)
+    agent = jaxrl.agents.dqn(network, env.action_space)
+    point_mass = jaxrl.make("PointMass")
+    with pytest.raises(ValueError, match=r"the agent's actions are int32\[\], and PointMass takes Box.* env.action_space"):
+        jaxrl.make_learner(point_mass, agent, num_envs=4, rollout_length=1)
+    with pytest.raises(TypeError, match="key must be a typed PRNG key"):
+        jaxrl.evaluate(jnp.zeros(2, jnp.uint32), dqn_learner(countdown()), None, num_episodes=1)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import losses, replay
-from jaxrl.checks import AT_LEAST_ZERO, FRACTION, check_choice, check_hparams, check_size
+from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_choice, check_hparams, check_size
 from jaxrl.exploration import epsilon_greedy, epsilon_greedy_noise, linear_schedule
 from jaxrl.optimizers import Optimizer, adam, num_updates, take_step
 from jaxrl.types import Agent, Discrete, Network, Noise, Space, Transition
@@ -26,9 +26,11 @@ class HParams(NamedTuple):
     epsilon_iterations: float = 5_000.0  # iterations, warm-up included, until epsilon_end
 
 
-_RANGES = dict.fromkeys(HParams._fields, FRACTION) | dict.fromkeys(
-    ("learning_rate", "learning_rate_iterations", "epsilon_iterations"), AT_LEAST_ZERO
-)
+_RANGES = dict.fromkeys(HParams._fields, FRACTION) | {
+    "learning_rate": FINITE,
+    "learning_rate_iterations": AT_LEAST_ZERO,
+    "epsilon_iterations": AT_LEAST_ZERO,
+}
 
 
 class State(NamedTuple):

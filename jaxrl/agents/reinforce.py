@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from jaxrl import losses, returns
-from jaxrl.checks import AT_LEAST_ZERO, FRACTION, check_choice, check_hparams
+from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_choice, check_hparams
 from jaxrl.distributions import categorical, diagonal_gaussian, tanh_gaussian
 from jaxrl.exploration import linear_schedule
 from jaxrl.optimizers import Optimizer, adam, clip_by_global_norm, take_step
@@ -27,7 +27,11 @@ class HParams(NamedTuple):
     max_grad_norm: float = math.inf  # of all gradients together; inf: no clipping
 
 
-_RANGES = dict.fromkeys(HParams._fields, AT_LEAST_ZERO) | {"discount": FRACTION}
+_RANGES = dict.fromkeys(HParams._fields, FINITE) | {
+    "learning_rate_iterations": AT_LEAST_ZERO,
+    "max_grad_norm": AT_LEAST_ZERO,
+    "discount": FRACTION,
+}
 
 
 class State(NamedTuple):

@@ -32,13 +32,20 @@ class Config:
 
     def __post_init__(self):
         check_size("seeds", self.seeds)
-        check_size("seed", self.seed, minimum=0)
+        check_size("seed", self.seed, minimum=0, maximum=2**32 - 1)
+        if self.seed + self.seeds > 2**32:
+            raise ValueError(
+                f"seeds are numbers below 2^32, for they repeat after that; got {self.seed} and {self.seeds} of them"
+            )
         if self.batch_size is not None:
             check_size("batch_size", self.batch_size)
         for name in {*self.hparams, *self.sweep} - set(self.settings.hparams._fields):
             raise ValueError(
                 f"{self.settings.algorithm} has no hyperparameter {name!r}; it has {', '.join(self.settings.hparams._fields)}"
             )
+        for name, values in self.sweep.items():
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"the swept values of {name} must be some, and different; got {list(values)}")
         for name in set(self.hparams) & set(self.sweep):
             raise ValueError(f"{name} is both swept and set: give one of the two")
 

@@ -19,6 +19,8 @@ class Curve(NamedTuple):
 def read_curves(run: Path) -> list[Curve]:
     """One curve for each setting of a run folder."""
     columns = read_metrics(run)
+    if not (run / CONFIG).is_file():
+        raise ValueError(f"{run} is no run folder: it has no {CONFIG}")
     config = Config.load(run / CONFIG)
     curves = []
     for combination in config.combinations:
@@ -41,11 +43,12 @@ def fill_forward(returns: np.ndarray) -> np.ndarray:
     return np.take_along_axis(returns, np.maximum.accumulate(known, axis=0), axis=0)
 
 
-def plot(curves: list[Curve], path: Path) -> None:
-    """Write a PNG with a line and a band for each curve.
+def plot(curves: list[Curve], path: Path) -> Path:
+    """Write a picture with a line and a band for each curve, a PNG unless `path` ends otherwise; return where.
 
     Raises:
       ImportError: without matplotlib, naming the extra.
+      ValueError: where it cannot be written there.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -69,4 +72,9 @@ def plot(curves: list[Curve], path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    figure.savefig(path)
+    path = path if path.suffix else path.with_suffix(".png")
+    try:
+        figure.savefig(path)
+    except OSError as error:
+        raise ValueError(f"cannot write the picture {path} ({error.strerror})") from error
+    return path

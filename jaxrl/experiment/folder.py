@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 CONFIG, METRICS, CURVE, POLICIES = "config.json", "metrics.csv", "curve.png", "policies"
@@ -51,11 +52,15 @@ def read_metrics(run: Path) -> dict[str, np.ndarray]:
     path = run / METRICS
     if not path.is_file():
         raise ValueError(f"{run} is no run folder: it has no {METRICS}")
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        columns = {name: np.array([float(row[name]) for row in rows]) for name in (rows[0] if rows else ())}
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error})") from error
     if not rows:
         raise ValueError(f"{path} holds no rows yet")
-    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+    return columns
 
 
 def save_policies(run: Path, params: Any) -> None:
@@ -76,4 +81,13 @@ def load_policies(run: Path, abstract: Any) -> Any:
     path = (run / POLICIES).absolute()
     if not path.is_dir():
         raise ValueError(f"{run} holds no policies: the run did not finish")
-    return ocp.load(path, abstract)
+    try:
+        params = ocp.load(path, abstract)
+    except Exception as error:  # orbax raises what its parts do: JSON's, tensorstore's, its own
+        raise ValueError(f"{path} is damaged, or of another configuration ({str(error).splitlines()[0]})") from error
+    shapes = [[np.shape(x) for x in jax.tree.leaves(tree)] for tree in (params, abstract)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"{path} and {run / CONFIG} do not belong together: the policies have shapes {shapes[0]}, not {shapes[1]}"
+        )
+    return params

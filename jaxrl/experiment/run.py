@@ -118,6 +118,7 @@ def evaluate_policies(config: Config, params: Any, *, num_episodes: int, seed: i
     preset = config.preset()
     keys, hparams = config.runs(preset)
     if seed is not None:
+        check_size("seed", seed, minimum=0, maximum=2**32 - 1)
         keys = jax.random.split(jax.random.key(seed), config.num_runs)
 
     def play(key, params, hparams):
