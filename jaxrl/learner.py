@@ -250,7 +250,8 @@ def _check_actions(learner: Learner) -> None:
     def act(key):
         _, obs = _reset(learner.env, key, (learner.num_envs,))
         agent_state = agent.init(key, obs, agent.hparams)
-        return agent.act(agent_state, obs, agent.memory(learner.num_envs), None, agent.hparams, jnp.int32(0))[0]
+        noise_t = jax.tree.map(lambda x: x[0], agent.noise(key, 1, learner.num_envs).act)
+        return agent.act(agent_state, obs, agent.memory(learner.num_envs), noise_t, agent.hparams, jnp.int32(0))[0]
 
     action = jax.eval_shape(act, jax.random.key(0))
     same_kind = jnp.issubdtype(action.dtype, jnp.integer) == jnp.issubdtype(space.dtype, jnp.integer)

@@ -29,7 +29,8 @@ from jaxrl.packing import unpack
 
 # Children of a node: few enough to walk over them one by one, and all levels are a few kernels. For an H200
 # (16 seeds, batch 128) `sample` and `update` add 12 kernels to a step that learns at a capacity of 10,000,
-# and 14 at 100,000; cumulative sums over nodes of 100 add 15 and 17, and are eight times as slow on a CPU.
+# and 14 at 100,000; with 32 children it is 11 and 12, and twice the time to compile. Cumulative sums over
+# nodes of 100 add 15 and 18, and are nine times as slow on a CPU.
 _WIDTH = 16
 
 
@@ -152,7 +153,7 @@ def update(buffer: Prioritized, indices: jax.Array, td_error: jax.Array, *, alph
         raise ValueError(f"prioritized.update: indices and td_error must have one shape and not be empty, got {got}")
     if not jnp.issubdtype(indices.dtype, jnp.integer):
         raise TypeError(f"prioritized.update: indices must be integers, got {indices.dtype}; pass batch.indices, then td_error")
-    at = jnp.asarray(indices, jnp.int32).reshape(-1)
+    at = jnp.ravel(indices)
     limits = jnp.finfo(jnp.float32)
     priority = jnp.abs(jnp.asarray(td_error, jnp.float32).reshape(-1)) + jnp.asarray(eps, jnp.float32)
     priority = priority ** jnp.asarray(alpha, jnp.float32)
@@ -204,7 +205,7 @@ def _pick(children: jax.Array, inside: jax.Array) -> tuple[jax.Array, jax.Array,
         return jax.lax.scan(step, (before, zero, zero, zero), children.T, unroll=unroll)[0][:3]
 
     # The two turns of a loop are a boundary. Without one, XLA's CPU compiler computes the whole descent anew for
-    # each use of its result, and cannot tell that it is read before `update` writes, so it copies the tree.
+    # each use of its result, and a step takes twice or three times as long.
     on_cpu = functools.partial(walk, unroll=max(1, children.shape[1] // 2))
     return jax.lax.platform_dependent(children, inside, cpu=on_cpu, default=functools.partial(walk, unroll=True))
 

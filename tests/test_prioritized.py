@@ -133,6 +133,14 @@ def test_exact_where_nothing_is_rounded(sizes, rounds, start, seed):
         assert_sums(buffer)
 
 
+def test_the_last_clocks_do_not_overflow():
+    """With 15 blocks of 20, 2**31 − 1 is the eighth."""
+    assert (2**31 - 1) % 15 == 7
+    buffer = add(prioritized.init(EXAMPLE, 300), blocks(20, 0), jnp.int32(2**31 - 1))
+    np.testing.assert_array_equal(np.flatnonzero(leaves_of(buffer)), np.arange(140, 160))
+    np.testing.assert_array_equal(np.flatnonzero(buffer.rows.rows[:, 2]), np.arange(140, 160))
+
+
 @few_examples
 @given(
     sizes=st.sampled_from(SIZES),
@@ -328,6 +336,18 @@ def test_neither_empty_rows_nor_zero_priorities_are_drawn(sizes, spread, zeros, 
         if np.any(priority):
             assert np.all(leaves_of(buffer)[batch.indices] > 0)
             assert np.all(np.isfinite(batch.weights))
+
+
+def test_no_zero_priority_is_drawn_by_points_that_fall_on_the_beginnings_of_nodes():
+    """Every node begins with a zero, and rounding puts a point before the node that it was found in."""
+    priority = np.random.default_rng(0).integers(1, 1000, 4200).astype(np.float32)
+    priority[::16] = 0
+    buffer = filled_with(priority)
+    beginnings = np.cumsum(np.append(0, priority[:-1]), dtype=np.float64)[::16] / priority.sum(dtype=np.float64)
+    noise = (beginnings * 100 % 1)[:, None] + np.arange(-32, 33) * 2.0**-26
+    noise = np.clip(noise, 0, LAST_BELOW_ONE).astype(np.float32).ravel()
+    draw = jax.jit(jax.vmap(lambda u: prioritized.sample(buffer, jnp.full(100, u), jnp.int32(4200), beta=0.0).indices))
+    assert np.all(priority[draw(noise)] > 0)
 
 
 def test_one_priority_among_zeros_is_all_that_is_drawn():
