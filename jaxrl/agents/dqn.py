@@ -1,6 +1,7 @@
 """Deep Q-learning (Mnih et al. 2015), with the target of double DQN (van Hasselt et al. 2016) as a switch."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from jaxrl import losses, replay
 from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_choice, check_hparams, check_size
 from jaxrl.exploration import epsilon_greedy, epsilon_greedy_noise, linear_schedule
 from jaxrl.optimizers import Optimizer, adam, num_updates, take_step
-from jaxrl.types import Agent, Discrete, Network, Noise, Space, Transition
+from jaxrl.types import Agent, Discrete, Metrics, Network, Noise, Space, Transition
 
 
 class HParams(NamedTuple):
@@ -117,10 +118,21 @@ def dqn(
         items = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), trajectory)
         return state._replace(replay=replay.add(state.replay, items, clock))
 
-    def batch_loss(params, target_params, batch, discount):
+    def loss_of_batch(params, target_params, batch, discount):
         td_error, q = _td_error(network, params, target_params, batch, discount, double)
-        loss = penalty(td_error)
-        return jnp.mean(loss), {"loss": loss, "q": q}
+        loss_of_each = penalty(td_error)
+        return jnp.mean(loss_of_each), {"loss": loss_of_each, "q": q}
+
+    update = _make_update(
+        loss_of_batch, optimizer, capacity=capacity, warmup=warmup, updates=updates, target_period=target_period
+    )
+    return Agent(hparams, init, noise, lambda num_envs: (), act, store, update, warmup)
+
+
+def _make_update(
+    loss_of_batch: Callable[..., Any], optimizer: Optimizer, *, capacity: int, warmup: int, updates: int, target_period: int
+) -> Callable[..., tuple[State, Metrics]]:
+    """`Agent.update`: gradient steps on batches from the replay, and syncs of the target network."""
 
     def update(state, trajectory, noise, hparams, clock):
         rows = trajectory.reward.shape[0] * trajectory.reward.shape[1]
@@ -132,7 +144,7 @@ def dqn(
         def step(carry, u_and_batch):
             params, target_params, opt_state = carry
             u, batch = u_and_batch
-            grads, metrics = jax.grad(batch_loss, has_aux=True)(params, target_params, batch, hparams.discount)
+            grads, metrics = jax.grad(loss_of_batch, has_aux=True)(params, target_params, batch, hparams.discount)
             params, opt_state = take_step(optimizer(learning_rate), first_update + u, grads, opt_state, params)
             synced = optax.incremental_update(params, target_params, hparams.tau)
             sync = (until_sync + u + 1) % target_period == 0
@@ -143,7 +155,7 @@ def dqn(
         carry, metrics = jax.lax.scan(step, carry, (jnp.arange(updates, dtype=jnp.int32), batches))
         return State(*carry, state.replay), metrics
 
-    return Agent(hparams, init, noise, lambda num_envs: (), act, store, update, warmup)
+    return update
 
 
 def _td_error(network: Network, params, target_params, batch: Transition, discount, double: bool) -> tuple[jax.Array, jax.Array]:

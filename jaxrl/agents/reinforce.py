@@ -1,6 +1,7 @@
 """REINFORCE (Williams 1992): the Monte-Carlo policy gradient, for discrete and continuous actions."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -129,6 +130,26 @@ def reinforce(
         x = policy.mode(policy_params) if noise_t is None else policy.sample(policy_params, noise_t)
         return policy.action(x), memory, x
 
+    rollout_loss = _make_loss(outputs, policy, episodic=episodic, baseline=baseline, normalize_advantage=normalize_advantage)
+
+    def update(state, trajectory, noise, hparams, clock):
+        grads, metrics = jax.grad(rollout_loss, has_aux=True)(state.params, trajectory, hparams)
+        grads, norm = clip_by_global_norm(grads, hparams.max_grad_norm)
+        learning_rate = linear_schedule(hparams.learning_rate, 0.0, hparams.learning_rate_iterations, clock)
+        params, opt_state = take_step(optimizer(learning_rate), clock, grads, state.opt_state, state.params)
+        return State(params, opt_state), metrics | {"gradient_norm": norm}
+
+    return Agent(
+        hparams, init, noise, lambda num_envs: (), act, lambda state, trajectory, clock: state, update, whole_episodes=episodic
+    )
+
+
+def _make_loss(
+    outputs: Callable[..., Any], policy: Policy, *, episodic: bool, baseline: str, normalize_advantage: bool
+) -> Callable[..., Any]:
+    """`(params, trajectory, hparams) -> (loss, metrics)`, where `outputs(params, obs)` is (policy parameters, value or None)."""
+    learn_value = baseline == "value"
+
     def rollout_loss(params, trajectory, hparams):
         policy_params, value = outputs(params, trajectory.obs)
         next_value = jnp.zeros_like(trajectory.reward) if episodic else outputs(params, trajectory.next_obs)[1]
@@ -139,7 +160,7 @@ def reinforce(
         if baseline == "mean":
             advantage = target - _mean_of_others(target, weight)
         if learn_value:
-            advantage = target - jax.lax.stop_gradient(value)
+            advantage = target - value
         if normalize_advantage:
             advantage = _normalize(advantage, weight)
         log_prob = policy.log_prob(policy_params, trajectory.extras)
@@ -157,16 +178,7 @@ def reinforce(
             metrics["unfinished"] = 1.0 - jnp.mean(weight[0])
         return loss, {"loss": loss} | metrics
 
-    def update(state, trajectory, noise, hparams, clock):
-        grads, metrics = jax.grad(rollout_loss, has_aux=True)(state.params, trajectory, hparams)
-        grads, norm = clip_by_global_norm(grads, hparams.max_grad_norm)
-        learning_rate = linear_schedule(hparams.learning_rate, 0.0, hparams.learning_rate_iterations, clock)
-        params, opt_state = take_step(optimizer(learning_rate), clock, grads, state.opt_state, state.params)
-        return State(params, opt_state), metrics | {"gradient_norm": norm}
-
-    return Agent(
-        hparams, init, noise, lambda num_envs: (), act, lambda state, trajectory, clock: state, update, whole_episodes=episodic
-    )
+    return rollout_loss
 
 
 def _make_policy(action_space: Space, squash: bool) -> Policy:
