@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.losses import selection
+from jaxrl.losses._shapes import check_equal, check_like
+from jaxrl.losses._unread import read, weigh
 
 __all__ = [
     "VTrace",
@@ -41,17 +43,17 @@ def _linear_recursion(coefficients: Callable[..., tuple[jax.Array, jax.Array]], 
         def step(x, at_t):
             # Computed here, and not ahead for all t, the coefficients never pass through memory.
             a, b = coefficients(*(whole if here is None else here for whole, here in zip(args, at_t, strict=True)))
-            x = b + _weigh(a, x)
+            x = b + weigh(a, x)
             return x, x
 
         return jax.lax.scan(step, last, arrays, reverse=True)[1]
 
     def logarithmic(args, last):
         def combine(late, early):
-            return _weigh(early[0], late[0]), early[1] + _weigh(early[0], late[1])
+            return weigh(early[0], late[0]), early[1] + weigh(early[0], late[1])
 
         scale, offset = jax.lax.associative_scan(combine, coefficients(*args), reverse=True)
-        return offset + _weigh(scale, jnp.broadcast_to(last, offset.shape))
+        return offset + weigh(scale, jnp.broadcast_to(last, offset.shape))
 
     # A sequential scan launches kernels for each of the T steps, which is the whole cost on an
     # accelerator; a CPU launches nothing and only sees twice the arithmetic of the other form.
@@ -85,10 +87,10 @@ def lambda_returns(
 
     def coefficients(r_t, discount_t, v_t, lambda_, truncated):
         lambda_t = _unless(truncated, lambda_)
-        return discount_t * lambda_t, r_t + _weigh(discount_t * (1 - lambda_t), v_t)
+        return discount_t * lambda_t, r_t + weigh(discount_t * (1 - lambda_t), v_t)
 
     lambda_ = _scalar_or_like("lambda_returns", "lambda_", lambda_, r_t)
-    return _linear_recursion(coefficients, (r_t, discount_t, v_t, lambda_, truncated), _bootstrap(discount_t[-1], v_t[-1]))
+    return _linear_recursion(coefficients, (r_t, discount_t, v_t, lambda_, truncated), read(discount_t[-1], v_t[-1]))
 
 
 def discounted_returns(r_t: jax.Array, discount_t: jax.Array, v_t: jax.Array, *, truncated: jax.Array | None = None) -> jax.Array:
@@ -143,7 +145,7 @@ def n_step_returns(
         raise ValueError(f"n_step_returns: n must be at least 1, got {n}")
     # One step is the map x -> b + a x; n of them are composed by doubling, in log n passes over the arrays.
     on = _uncut(jnp.ones_like(r_t), truncated)
-    power = discount_t * on, r_t + _weigh(discount_t * (1 - on), v_t)
+    power = discount_t * on, r_t + weigh(discount_t * (1 - on), v_t)
     remaining = min(n, r_t.shape[0]) - 1  # the last step reads the value instead of the next return
     scale, offset = jnp.ones_like(r_t), jnp.zeros_like(r_t)
     done, span = 0, 1
@@ -153,13 +155,13 @@ def n_step_returns(
             scale, offset = _compose((scale, offset), later)
             done += span
         power, span, remaining = _compose(power, (_later(x, span) for x in power)), 2 * span, remaining // 2
-    one_step = r_t + _weigh(discount_t, v_t)
-    return offset + _weigh(scale, _later(one_step, done))
+    one_step = r_t + weigh(discount_t, v_t)
+    return offset + weigh(scale, _later(one_step, done))
 
 
 def _compose(first, then) -> tuple[jax.Array, jax.Array]:
     (scale, offset), (later_scale, later_offset) = first, then
-    return _weigh(scale, later_scale), offset + _weigh(scale, later_offset)
+    return weigh(scale, later_scale), offset + weigh(scale, later_offset)
 
 
 def _later(x: jax.Array, steps: int) -> jax.Array:
@@ -200,7 +202,7 @@ def generalized_advantage_estimation(
     name = "generalized_advantage_estimation"
     _check_shapes(name, r_t=r_t, discount_t=discount_t, v_tm1=v_tm1, v_t=v_t, truncated=truncated)
 
-    delta_t = r_t + _weigh(discount_t, v_t) - v_tm1  # ahead, in one pass: a loop over four arrays is the slower one
+    delta_t = r_t + weigh(discount_t, v_t) - v_tm1  # ahead, in one pass: a loop over four arrays is the slower one
 
     def coefficients(delta_t, discount_t, lambda_, truncated):
         return discount_t * _unless(truncated, lambda_), delta_t
@@ -264,12 +266,12 @@ def vtrace(
         return discount_t * _unless(truncated, lambda_) * c_t, weighted_delta_t
 
     lambda_ = _scalar_or_like("vtrace", "lambda_", lambda_, r_t)
-    weighted_delta_t = _weigh(clipped_rho, r_t + _weigh(discount_t, v_t) - v_tm1)
+    weighted_delta_t = weigh(clipped_rho, r_t + weigh(discount_t, v_t) - v_tm1)
     args = (weighted_delta_t, discount_t, clipped_c, lambda_, truncated)
     target = v_tm1 + _linear_recursion(coefficients, args, jnp.zeros_like(r_t[-1]))
     lambda_t = _uncut(jnp.broadcast_to(lambda_, r_t.shape), truncated)
-    successor = _weigh(1 - lambda_t, v_t) + _weigh(lambda_t, _later(target, 1))
-    return VTrace(target, _weigh(clipped_pg_rho, r_t + _weigh(discount_t, successor) - v_tm1))
+    successor = weigh(1 - lambda_t, v_t) + weigh(lambda_t, _later(target, 1))
+    return VTrace(target, weigh(clipped_pg_rho, r_t + weigh(discount_t, successor) - v_tm1))
 
 
 def retrace(
@@ -308,11 +310,11 @@ def retrace(
     """
     _check_shapes("retrace", r_t=r_t, discount_t=discount_t, q_tm1=q_tm1, v_t=v_t, rho_tm1=rho_tm1, truncated=truncated)
     lambda_ = _scalar_or_like("retrace", "lambda_", lambda_, r_t)
-    c_t = _later(_weigh(lambda_, jnp.minimum(rho_tm1, jnp.ones((), rho_tm1.dtype))), 1)
+    c_t = _later(weigh(lambda_, jnp.minimum(rho_tm1, jnp.ones((), rho_tm1.dtype))), 1)
 
     def coefficients(r_t, discount_t, v_t, c_t, q_t, truncated):
-        scale = _weigh(discount_t, _unless(truncated, c_t))
-        return scale, r_t + _weigh(discount_t, v_t) - _weigh(scale, q_t)
+        scale = weigh(discount_t, _unless(truncated, c_t))
+        return scale, r_t + weigh(discount_t, v_t) - weigh(scale, q_t)
 
     args = (r_t, discount_t, v_t, c_t, _later(q_tm1, 1), truncated)
     return _linear_recursion(coefficients, args, jnp.zeros_like(r_t[-1]))
@@ -352,8 +354,7 @@ def q_lambda(
     ([3.5, 5.0], [3.0, 5.0])
     """
     _check_shapes("q_lambda", r_t=r_t, discount_t=discount_t, a_t=a_t, truncated=truncated)
-    if jnp.shape(q_t)[:-1] != jnp.shape(r_t):
-        raise ValueError(f"q_lambda: q_t must be [T, ..., A] with the shape of r_t in front, {r_t.shape}; got {jnp.shape(q_t)}")
+    check_like("q_lambda", "in front the shape of r_t", jnp.shape(r_t), free=1, q_t=q_t)
     v_t, lambda_ = selection.largest(q_t), _scalar_or_like("q_lambda", "lambda_", lambda_, r_t)
     if a_t is not None:
         lambda_ = _unless(selection.select(q_t, a_t) != v_t, lambda_)
@@ -362,11 +363,10 @@ def q_lambda(
 
 def _check_shapes(function: str, **arrays) -> None:
     """Raise ValueError unless all arrays that are not None have one shape `[T, ...]` with T ≥ 1."""
-    shapes = {name: jnp.shape(x) for name, x in arrays.items() if x is not None}
-    if len(set(shapes.values())) > 1:
-        raise ValueError(f"{function}: all shapes must be equal, got " + ", ".join(f"{k} {s}" for k, s in shapes.items()))
-    if not next(iter(shapes.values())) or 0 in next(iter(shapes.values()))[:1]:
-        raise ValueError(f"{function}: arrays must be [T, ...] with T at least 1, got {next(iter(shapes.values()))}")
+    check_equal(function, **arrays)
+    shape = jnp.shape(arrays["r_t"])
+    if not shape or not shape[0]:
+        raise ValueError(f"{function}: arrays must be [T, ...] with T at least 1, got {shape}")
 
 
 def _scalar_or_like(function: str, name: str, value, like: jax.Array) -> jax.Array:
@@ -386,13 +386,3 @@ def _uncut(x: jax.Array, truncated: jax.Array | None) -> jax.Array:
     """`x` `[T, ...]`, and 0 where the rollout is cut: where it was truncated, and at its end."""
     last = jnp.arange(x.shape[0]) == x.shape[0] - 1
     return _unless(truncated, _unless(jnp.broadcast_to(last.reshape((-1,) + (1,) * (x.ndim - 1)), x.shape), x))
-
-
-def _bootstrap(discount: jax.Array, value: jax.Array) -> jax.Array:
-    """`value`, and 0 where the discount is 0: a value that is not read may be infinite, or NaN."""
-    return jnp.where(discount != 0, value, jnp.zeros((), value.dtype))
-
-
-def _weigh(weight: jax.Array, value: jax.Array) -> jax.Array:
-    """weight × value, and 0 where the weight is 0."""
-    return weight * _bootstrap(weight, value)

@@ -279,3 +279,24 @@ def test_agrees_with_rlax():
     discount_t[3] = 0.0
     close(returns.lambda_returns(r_t, discount_t, v_t, 0.7), rlax.lambda_returns(r_t, discount_t, v_t, 0.7))
     close(returns.discounted_returns(r_t, discount_t, v_t), rlax.discounted_returns(r_t, discount_t, v_t))
+
+
+@each_form
+@pytest.mark.parametrize("edge", [0.0, 1.0])
+def test_the_gradients_in_lambda_and_discount_are_right_at_their_ends(form, edge):
+    """Where a weight is 0 its value is not in the result, and still in the derivative; against differences from inside."""
+    r_t, _, v_t = (x.astype(np.float64) for x in rollout((4,)))
+
+    def total(lambda_, discount):
+        return np.sum(lambda_returns_by_definition(r_t, np.full(4, discount), v_t, lambda_) * np.arange(1, 5))
+
+    def ours(lambda_, discount):
+        return jnp.sum(form(np.float32(r_t), discount * jnp.ones(4), np.float32(v_t), lambda_) * jnp.arange(1.0, 5.0))
+
+    step = 1e-6 if edge == 0 else -1e-6
+    for lambda_, discount in [(edge, 0.9), (0.5, edge), (edge, edge)]:
+        expected = [
+            (total(lambda_ + step, discount) - total(lambda_, discount)) / step,
+            (total(lambda_, discount + step) - total(lambda_, discount)) / step,
+        ]
+        np.testing.assert_allclose(jax.grad(ours, (0, 1))(lambda_, discount), expected, rtol=1e-3, atol=1e-3)

@@ -4,17 +4,20 @@ import jax.numpy as jnp
 
 
 def check_equal(function: str, **arrays) -> None:
-    """Raise ValueError unless all `arrays` have one shape."""
-    if len({jnp.shape(x) for x in arrays.values()}) > 1:
-        given = ", ".join(f"{name} {jnp.shape(x)}" for name, x in arrays.items())
-        raise ValueError(f"{function}: these must have one shape, got {given}")
+    """Raise ValueError unless all `arrays` that are not None have one shape."""
+    shapes = {name: jnp.shape(x) for name, x in arrays.items() if x is not None}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"{function}: all shapes must be equal, got " + ", ".join(f"{k} {s}" for k, s in shapes.items()))
 
 
-def check_leading(function: str, of: str, shape: tuple[int, ...], **arrays) -> None:
-    """Raise ValueError unless every array has `shape`, the leading axes of the argument named `of`."""
+def check_like(function: str, what: str, shape: tuple[int, ...], *, free: int = 0, **arrays) -> None:
+    """Raise ValueError unless every array has `shape`, which is `what`, such as "the leading axes of q_tm1".
+
+    The last `free` axes of the arrays may be anything.
+    """
     for name, x in arrays.items():
-        if jnp.shape(x) != shape:
-            raise ValueError(f"{function}: {name} must have the leading axes of {of}, {shape}; got {jnp.shape(x)}")
+        if jnp.ndim(x) != len(shape) + free or jnp.shape(x)[: len(shape)] != shape:
+            raise ValueError(f"{function}: {name} must have {what}, {shape}; got {jnp.shape(x)}")
 
 
 def check_integers(action) -> None:

@@ -7,7 +7,8 @@ eq. 10). With temperature 0, `sac_critic` and `sac_actor` are those of TD3 and D
 import jax
 import jax.numpy as jnp
 
-from jaxrl.losses._shapes import check_equal, check_leading
+from jaxrl.losses._shapes import check_equal, check_like
+from jaxrl.losses._unread import weigh
 
 
 def deterministic_policy_gradient(a_t: jax.Array, dqda_t: jax.Array, *, max_norm: float | None = None) -> jax.Array:
@@ -65,10 +66,11 @@ def sac_critic(
     [1.5, 0.5]
     """
     check_equal("sac_critic", q_tm1=q_tm1, q_t=q_t)
-    check_leading("sac_critic", "q_tm1", jnp.shape(q_tm1)[:-1], r_t=r_t, discount_t=discount_t, log_prob_t=log_prob_t)
+    check_like(
+        "sac_critic", "the leading axes of q_tm1", jnp.shape(q_tm1)[:-1], r_t=r_t, discount_t=discount_t, log_prob_t=log_prob_t
+    )
     v_t = jnp.min(q_t, axis=-1) - jnp.asarray(temperature, q_t.dtype) * log_prob_t
-    target = r_t + discount_t * jnp.where(discount_t != 0, v_t, jnp.zeros((), v_t.dtype))
-    return jax.lax.stop_gradient(target)[..., None] - q_tm1
+    return jax.lax.stop_gradient(r_t + weigh(discount_t, v_t))[..., None] - q_tm1
 
 
 def sac_actor(log_prob_t: jax.Array, q_t: jax.Array, temperature) -> jax.Array:
@@ -89,7 +91,7 @@ def sac_actor(log_prob_t: jax.Array, q_t: jax.Array, temperature) -> jax.Array:
     >>> float(sac_actor(jnp.array(-1.0), jnp.array([3.0, 4.0]), 0.5))
     -3.5
     """
-    check_leading("sac_actor", "q_t", jnp.shape(q_t)[:-1], log_prob_t=log_prob_t)
+    check_like("sac_actor", "the leading axes of q_t", jnp.shape(q_t)[:-1], log_prob_t=log_prob_t)
     return jax.lax.stop_gradient(jnp.asarray(temperature, q_t.dtype)) * log_prob_t - jnp.min(q_t, axis=-1)
 
 

@@ -6,7 +6,8 @@ All of them are losses `[...]`, to be averaged and minimised. No gradient flows 
 import jax
 import jax.numpy as jnp
 
-from jaxrl.losses._shapes import check_leading
+from jaxrl.losses._shapes import check_like
+from jaxrl.losses._unread import read
 from jaxrl.losses.selection import greedy, select_row
 
 
@@ -31,7 +32,7 @@ def categorical_l2_project(atoms_p: jax.Array, probs: jax.Array, atoms_q: jax.Ar
     >>> categorical_l2_project(jnp.array([0.25, 7.0]), jnp.array([0.5, 0.5]), jnp.array([0.0, 1.0, 2.0])).tolist()
     [0.375, 0.125, 0.5]
     """
-    check_leading("categorical_l2_project", "atoms_p", jnp.shape(atoms_p), probs=probs)
+    check_like("categorical_l2_project", "the shape of atoms_p", jnp.shape(atoms_p), probs=probs)
     if jnp.ndim(atoms_q) != 1:
         raise ValueError(f"categorical_l2_project: atoms_q must be [K], got {jnp.shape(atoms_q)}")
     gaps = jnp.diff(atoms_q)
@@ -105,18 +106,14 @@ def categorical_double_q_learning(
 
 def _categorical(name, q_logits_tm1, a_tm1, r_t, discount_t, q_logits_t, q_logits_t_selector, atoms) -> jax.Array:
     _check_actions(name, "q_logits_tm1", q_logits_tm1, a_tm1, r_t, discount_t)
-    for label, x in (("q_logits_t", q_logits_t), ("q_logits_t_selector", q_logits_t_selector)):
-        if jnp.shape(x) != jnp.shape(q_logits_tm1):
-            raise ValueError(
-                f"{name}: {label} must have the shape of q_logits_tm1, {jnp.shape(q_logits_tm1)}; got {jnp.shape(x)}"
-            )
-    if jnp.shape(atoms) != jnp.shape(q_logits_tm1)[-1:]:
-        raise ValueError(f"{name}: atoms must be {jnp.shape(q_logits_tm1)[-1:]} for q_logits_tm1, got {jnp.shape(atoms)}")
+    shape, successors = jnp.shape(q_logits_tm1), {"q_logits_t": q_logits_t, "q_logits_t_selector": q_logits_t_selector}
+    check_like(name, "the shape of q_logits_tm1", shape, **successors)
+    check_like(name, "the last axis of q_logits_tm1", shape[-1:], atoms=atoms)
     atoms = jnp.asarray(atoms, q_logits_tm1.dtype)
     every = jnp.broadcast_to(atoms, jnp.shape(q_logits_tm1))
     best = greedy(jnp.sum(jax.nn.softmax(q_logits_t_selector) * every, axis=-1))
     atoms_t = r_t[..., None] + discount_t[..., None] * every[..., 0, :]
-    probs_t = jax.nn.softmax(_if_it_goes_on(discount_t, select_row(q_logits_t, best)))
+    probs_t = jax.nn.softmax(read(discount_t, select_row(q_logits_t, best)))
     target = categorical_l2_project(atoms_t, probs_t, atoms)
     target = jax.lax.stop_gradient(target)
     log_probs = jax.nn.log_softmax(select_row(q_logits_tm1, a_tm1))
@@ -149,7 +146,7 @@ def quantile_regression(quantiles: jax.Array, tau: jax.Array, targets: jax.Array
         raise ValueError(
             f"quantile_regression: tau must have the shape of quantiles, {jnp.shape(quantiles)}; got {jnp.shape(tau)}"
         )
-    check_leading("quantile_regression", "quantiles", jnp.shape(quantiles)[:-1], targets=targets[..., 0])
+    check_like("quantile_regression", "the leading axes of quantiles", jnp.shape(quantiles)[:-1], free=1, targets=targets)
     u = jax.lax.stop_gradient(targets)[..., None, :] - quantiles[..., :, None]  # [..., N, M]
     size = jnp.abs(u)
     if kappa > 0:
@@ -237,32 +234,25 @@ def implicit_quantile(
     """
     name = "implicit_quantile"
     _check_actions(name, "q_quantiles_tm1", q_quantiles_tm1, a_tm1, r_t, discount_t)
-    check_leading(name, "q_quantiles_tm1", (*jnp.shape(a_tm1), jnp.shape(q_quantiles_tm1)[-1]), tau_tm1=tau_tm1)
+    check_like(
+        name, "the leading and last axes of q_quantiles_tm1", (*jnp.shape(a_tm1), jnp.shape(q_quantiles_tm1)[-1]), tau_tm1=tau_tm1
+    )
     return _quantile(name, q_quantiles_tm1, tau_tm1, a_tm1, r_t, discount_t, q_quantiles_t, q_quantiles_t_selector, kappa)
 
 
 def _quantile(name, q_quantiles_tm1, tau, a_tm1, r_t, discount_t, q_quantiles_t, selector, kappa) -> jax.Array:
     _check_actions(name, "q_quantiles_tm1", q_quantiles_tm1, a_tm1, r_t, discount_t)
-    for label, x in (("q_quantiles_t", q_quantiles_t), ("q_quantiles_t_selector", selector)):
-        if jnp.shape(x)[:-1] != jnp.shape(q_quantiles_tm1)[:-1]:
-            raise ValueError(
-                f"{name}: {label} must have the leading axes and actions of q_quantiles_tm1, "
-                f"{jnp.shape(q_quantiles_tm1)[:-1]}; got {jnp.shape(x)}"
-            )
+    each = {"q_quantiles_t": q_quantiles_t, "q_quantiles_t_selector": selector}
+    check_like(name, "the leading axes and actions of q_quantiles_tm1", jnp.shape(q_quantiles_tm1)[:-1], free=1, **each)
     best = greedy(jnp.mean(selector, axis=-1))
-    targets = r_t[..., None] + discount_t[..., None] * _if_it_goes_on(discount_t, select_row(q_quantiles_t, best))
+    targets = r_t[..., None] + discount_t[..., None] * read(discount_t, select_row(q_quantiles_t, best))
     return quantile_regression(select_row(q_quantiles_tm1, a_tm1), tau, targets, kappa=kappa)
-
-
-def _if_it_goes_on(discount_t: jax.Array, row: jax.Array) -> jax.Array:
-    """`row` `[..., N]`, and 0 where the episode terminated: what the successor gives there may be infinite, or NaN."""
-    return jnp.where((discount_t != 0)[..., None], row, jnp.zeros((), row.dtype))
 
 
 def _check_actions(function: str, of: str, q, a_tm1, r_t, discount_t) -> None:
     if jnp.ndim(q) < 2:
         raise ValueError(f"{function}: {of} must be [..., A, N], got {jnp.shape(q)}")
-    check_leading(function, of, jnp.shape(q)[:-2], a_tm1=a_tm1, r_t=r_t, discount_t=discount_t)
+    check_like(function, f"the leading axes of {of}", jnp.shape(q)[:-2], a_tm1=a_tm1, r_t=r_t, discount_t=discount_t)
 
 
 def dueling(value: jax.Array, advantage: jax.Array) -> jax.Array:
@@ -282,5 +272,5 @@ def dueling(value: jax.Array, advantage: jax.Array) -> jax.Array:
     >>> dueling(jnp.array(5.0), jnp.array([1.0, 3.0])).tolist()
     [4.0, 6.0]
     """
-    check_leading("dueling", "advantage", jnp.shape(advantage)[:-1], value=value)
+    check_like("dueling", "the leading axes of advantage", jnp.shape(advantage)[:-1], value=value)
     return value[..., None] + advantage - jnp.mean(advantage, axis=-1, keepdims=True)

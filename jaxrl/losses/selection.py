@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxrl.losses._shapes import check_integers, check_leading
+from jaxrl.losses._shapes import check_integers, check_like
 
 # Up to this many actions, comparing them one by one is cheaper on an accelerator than an argmax, a
 # gather and the scatter of its gradient: the comparisons fuse with what surrounds them, those do not.
@@ -28,7 +28,7 @@ def select(values: jax.Array, index: jax.Array) -> jax.Array:
     >>> select(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([0, 1])).tolist()
     [1.0, 4.0]
     """
-    check_leading("select", "values", jnp.shape(values)[:-1], index=index)
+    check_like("select", "the leading axes of values", jnp.shape(values)[:-1], index=index)
     check_integers(index)
     if values.shape[-1] > _FEW_ACTIONS:
         return jnp.take_along_axis(values, index[..., None], axis=-1)[..., 0]

@@ -15,21 +15,20 @@ is False. For targets over n steps, take them from `jaxrl.returns` and subtract 
 import jax
 import jax.numpy as jnp
 
-from jaxrl.losses._shapes import check_equal, check_leading
+from jaxrl.losses._shapes import check_equal, check_like
+from jaxrl.losses._unread import read, weigh
 from jaxrl.losses.selection import greedy, largest, select
 
 
 def _error(prediction: jax.Array, r_t, discount_t, v_t: jax.Array, stop_target_gradient: bool) -> jax.Array:
-    # What a terminated step would have been worth is not read: it may be anything, infinite too.
-    target = r_t + discount_t * jnp.where(discount_t != 0, v_t, jnp.zeros((), v_t.dtype))
+    target = r_t + weigh(discount_t, v_t)
     return (jax.lax.stop_gradient(target) if stop_target_gradient else target) - prediction
 
 
 def _check(function: str, q_tm1, a_tm1, r_t, discount_t, **q_t) -> None:
-    check_leading(function, "q_tm1", jnp.shape(q_tm1)[:-1], a_tm1=a_tm1, r_t=r_t, discount_t=discount_t)
-    for name, q in q_t.items():
-        if jnp.shape(q) != jnp.shape(q_tm1):
-            raise ValueError(f"{function}: {name} must have the shape of q_tm1, {jnp.shape(q_tm1)}; got {jnp.shape(q)}")
+    shape = jnp.shape(q_tm1)
+    check_like(function, "the leading axes of q_tm1", shape[:-1], a_tm1=a_tm1, r_t=r_t, discount_t=discount_t)
+    check_like(function, "the shape of q_tm1", shape, **q_t)
 
 
 def td_learning(
@@ -90,7 +89,7 @@ def sarsa(
     1.0
     """
     _check("sarsa", q_tm1, a_tm1, r_t, discount_t, q_t=q_t)
-    check_leading("sarsa", "q_tm1", jnp.shape(q_tm1)[:-1], a_t=a_t)
+    check_like("sarsa", "the leading axes of q_tm1", jnp.shape(q_tm1)[:-1], a_t=a_t)
     return _error(select(q_tm1, a_tm1), r_t, discount_t, select(q_t, a_t), stop_target_gradient)
 
 
@@ -127,7 +126,7 @@ def expected_sarsa(
     1.0
     """
     _check("expected_sarsa", q_tm1, a_tm1, r_t, discount_t, q_t=q_t, probs_t=probs_t)
-    v_t = jnp.sum(probs_t * jnp.where(probs_t != 0, q_t, jnp.zeros((), q_t.dtype)), axis=-1)
+    v_t = jnp.sum(weigh(probs_t, q_t), axis=-1)
     return _error(select(q_tm1, a_tm1), r_t, discount_t, v_t, stop_target_gradient)
 
 
@@ -286,7 +285,7 @@ def munchausen_q_learning(
     best, excess = _soft_value(q_tm1_target, temperature)
     log_policy = (select(q_tm1_target, a_tm1) - best) - excess  # τ ln π(a_tm1|s_tm1)
     bonus = jnp.asarray(munchausen_scale, q_t.dtype) * jnp.clip(log_policy, log_policy_min, 0)
-    best_t, excess_t = _soft_value(jnp.where((discount_t != 0)[..., None], q_t, jnp.zeros((), q_t.dtype)), temperature)
+    best_t, excess_t = _soft_value(read(discount_t, q_t), temperature)
     return _error(select(q_tm1, a_tm1), r_t + bonus, discount_t, best_t + excess_t, stop_target_gradient)
 
 

@@ -81,7 +81,7 @@ def test_every_public_name_is_in_the_table(module):
     classes = {getattr(module, name) for name in module.__all__} - {getattr(module, name) for name in functions}
     assert functions <= set(PROBLEMS)
     assert classes <= results  # what a function returns
-    own = {name: x for name, x in vars(module).items() if inspect.isfunction(x) and x.__module__.startswith("jaxrl.")}
+    own = {name: x for name, x in vars(module).items() if inspect.isfunction(x) and x.__module__.startswith(module.__name__)}
     public = {name for name in own if not name.startswith("_")}
     assert public <= set(module.__all__)
     assert {name for name, problem in PROBLEMS.items() if problem.time == (module is returns)} <= set(module.__all__)
