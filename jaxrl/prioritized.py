@@ -25,7 +25,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import replay
+from jaxrl.inplace import make_write
 from jaxrl.packing import unpack
+
+_write = make_write(axis=-1)  # a level of sums: float32[..., nodes]
 
 # Children of a node: few enough to walk over them one by one, and all levels are a few kernels. For an H200
 # (16 seeds, batch 128) `sample` and `update` add 12 kernels to a step that learns at a capacity of 10,000,
@@ -219,17 +222,3 @@ def _children(level: jax.Array, node: jax.Array) -> jax.Array:
 def _sum(children: jax.Array) -> jax.Array:
     """The sum of `children` `[nodes, width]` in the order in which `_pick` walks, so with the same rounding: `[nodes]`."""
     return functools.reduce(jnp.add, [children[:, i] for i in range(children.shape[1])])
-
-
-@jax.custom_batching.custom_vmap
-def _write(level: jax.Array, new: jax.Array, position: jax.Array) -> jax.Array:
-    """Overwrite `level[..., position:position + n]` with `new[..., n]`; see `replay._write`, which does it for rows."""
-    return jax.lax.dynamic_update_slice_in_dim(level, new, position, axis=-1)
-
-
-@_write.def_vmap
-def _write_batched(axis_size, batched, level, new, position):
-    level, new = (x if b else jnp.broadcast_to(x, (axis_size, *x.shape)) for x, b in zip((level, new), batched, strict=False))
-    if batched[2]:
-        return jax.vmap(lambda x, n, p: jax.lax.dynamic_update_slice_in_dim(x, n, p, axis=-1))(level, new, position), True
-    return _write(level, new, position), True

@@ -23,7 +23,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.checks import check_size
+from jaxrl.inplace import make_write
 from jaxrl.packing import Layout, layout_of, pack, unpack
+
+_write = make_write(axis=-2)  # rows: uint32[..., capacity, W]
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["rows"], meta_fields=["layout"])
@@ -101,25 +104,6 @@ def sample(replay: Replay, noise: jax.Array, num_filled: jax.Array) -> Any:
     """
     index = (noise % num_filled.astype(jnp.uint32)).astype(jnp.int32)
     return unpack(replay.rows.at[index].get(mode="promise_in_bounds"), replay.layout)
-
-
-@jax.custom_batching.custom_vmap
-def _write(rows: jax.Array, new: jax.Array, position: jax.Array) -> jax.Array:
-    """Overwrite `rows[..., position:position + n, :]` with `new[..., n, :]`."""
-    return jax.lax.dynamic_update_slice_in_dim(rows, new, position, axis=-2)
-
-
-@_write.def_vmap
-def _write_batched(axis_size, batched, rows, new, position):
-    # JAX's own rule makes a scatter of every batched dynamic_update_slice: a kernel with a bounds check
-    # for each row, and no longer in place. With one position for the whole batch, a plain slice will do.
-    rows, new = (
-        x if is_batched else jnp.broadcast_to(x, (axis_size, *x.shape))
-        for x, is_batched in zip((rows, new), batched, strict=False)
-    )
-    if batched[2]:
-        return jax.vmap(lambda r, n, p: jax.lax.dynamic_update_slice_in_dim(r, n, p, axis=-2))(rows, new, position), True
-    return _write(rows, new, position), True
 
 
 def _describe(layout: Layout) -> str:

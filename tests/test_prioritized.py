@@ -562,4 +562,4 @@ def test_noise_is_drawn_ahead_in_any_shape():
 def test_it_needs_nothing_but_the_replay():
     code = "import sys, jaxrl.prioritized; print(*sorted(m for m in sys.modules if m.startswith('jaxrl.')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.split() == ["jaxrl.checks", "jaxrl.packing", "jaxrl.prioritized", "jaxrl.replay"]
+    assert done.stdout.split() == ["jaxrl.checks", "jaxrl.inplace", "jaxrl.packing", "jaxrl.prioritized", "jaxrl.replay"]
