@@ -76,7 +76,6 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
         return state._replace(stats=_begin_row(state.stats))
 
     learner = Learner(env, agent, num_envs, rollout_length, init, noise, step)
-    _check_actions(learner)
     jax.eval_shape(lambda key: train(key, learner, 1), jax.random.key(0))  # the agent's own errors, here and now
     return learner
 
@@ -241,25 +240,6 @@ def _prepare(key: jax.Array, learner: Learner, hparams: HParams | None) -> HPara
     hparams = learner.agent.hparams if hparams is None else hparams
     check_record(hparams, type(learner.agent.hparams))
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hparams)
-
-
-def _check_actions(learner: Learner) -> None:
-    """Raise ValueError where the agent's actions are not of the environment's space, as far as shapes and dtypes tell."""
-    agent, space = learner.agent, learner.env.action_space
-
-    def act(key):
-        _, obs = _reset(learner.env, key, (learner.num_envs,))
-        agent_state = agent.init(key, obs, agent.hparams)
-        noise_t = jax.tree.map(lambda x: x[0], agent.noise(key, 1, learner.num_envs).act)
-        return agent.act(agent_state, obs, agent.memory(learner.num_envs), noise_t, agent.hparams, jnp.int32(0))[0]
-
-    action = jax.eval_shape(act, jax.random.key(0))
-    same_kind = jnp.issubdtype(action.dtype, jnp.integer) == jnp.issubdtype(space.dtype, jnp.integer)
-    if action.shape != (learner.num_envs, *space.shape) or not same_kind:
-        raise ValueError(
-            f"the agent's actions are {action.dtype}{list(action.shape[1:])}, and {learner.env.name} takes {space}: "
-            "make the agent with env.action_space"
-        )
 
 
 def _check_whole_episodes(env: Environment, agent: Agent, rollout_length: int) -> None:

@@ -47,7 +47,18 @@ def where_done(done: jax.Array, if_done: Any, otherwise: Any) -> Any:
 
 
 def batched_step(env: Environment, keys: jax.Array, env_state: Any, action: jax.Array):
-    """`env.step` over a batch of environments; where both flags are set, `terminated` wins."""
+    """`env.step` over a batch of environments; where both flags are set, `terminated` wins.
+
+    Raises:
+      ValueError: where the actions are not of the environment's space, as far as shapes and dtypes tell.
+    """
+    space = env.action_space
+    same_kind = jnp.issubdtype(action.dtype, jnp.integer) == jnp.issubdtype(space.dtype, jnp.integer)
+    if action.shape[1:] != space.shape or not same_kind:
+        raise ValueError(
+            f"the agent's actions are {action.dtype}{list(action.shape[1:])}, and {env.name} takes {space}: "
+            "make the agent with env.action_space"
+        )
     env_state, step = jax.vmap(env.step, (0, 0, 0, None))(keys, env_state, action, env.params)
     return env_state, step._replace(truncated=step.truncated & ~step.terminated)
 
