@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import itertools
 import os
 import re
 import sys
@@ -131,17 +130,19 @@ def _option(kind: Any, default: Any, text: str) -> Any:
     return Annotated[kind, tyro.conf.arg(help=text, help_behavior_hint=f"(default: {default})")]
 
 
-def _settings(algorithm: str, env: str, steps: int | None) -> Any:
-    """The tuned settings, where there are any, or the algorithm's own."""
+def _settings(algorithm: str, env: str, steps: str) -> Any:
+    """The settings tuned for the environment and a run of `steps`, as the user wrote them; else the algorithm's own."""
     from jaxrl import presets
 
-    settings = presets.tuned(algorithm, env, steps) or presets.DEFAULTS[algorithm]
-    return settings if steps is None else dataclasses.replace(settings, steps=steps)
+    try:
+        env_steps = max(1, int(steps))
+    except ValueError:  # none given, or no number: the parser will say so
+        env_steps = None
+    return presets.tuned(algorithm, env, env_steps) or presets.DEFAULTS[algorithm]
 
 
-def _train_options(algorithm: str, env: str, steps: int | None) -> type:
-    """`TrainOptions` with the algorithm's settings and hyperparameters, whose defaults depend on the environment."""
-    settings = _settings(algorithm, env, steps)
+def _train_options(settings: Any) -> type:
+    """`TrainOptions` with the algorithm's own, whose defaults are `settings`."""
     scheduled = {"learning_rate_iterations", "epsilon_iterations"}
     agent_fields = [
         (f.name, f.type, field(default=getattr(settings, f.name)))
@@ -152,7 +153,7 @@ def _train_options(algorithm: str, env: str, steps: int | None) -> type:
     for name, value in settings.hparams._asdict().items():
         default = "from the schedule" if name in scheduled else f"{value:g}"
         hparams_fields.append((name, _option(float | None, default, ""), field(default=None)))
-        sweep_fields.append((name, _option(tuple[float, ...], "not swept", ""), field(default=())))
+        sweep_fields.append((name, _option(tuple[float, ...] | None, "not swept", ""), field(default=None)))
     groups = {
         "agent": dataclasses.make_dataclass("agent", agent_fields),
         "hparams": dataclasses.make_dataclass("hparams", hparams_fields),
@@ -172,24 +173,19 @@ def _train(argv: list[str]) -> int:
     algorithm = argv[0]
     if algorithm not in presets.DEFAULTS:
         raise UsageError(f"unknown algorithm {algorithm!r}; there are {algorithms}")
-    steps = _peek(argv, "--steps", "")
+    settings = _settings(algorithm, _peek(argv, "--env", TrainOptions.env), _peek(argv, "--steps", ""))
     options = _parse(
-        _train_options(
-            algorithm, _peek(argv, "--env", TrainOptions.env), int(steps) if steps.isdecimal() and int(steps) else None
-        ),
+        _train_options(settings),
         argv[1:],
         f"train {algorithm}",
         f"Train {algorithm}: every seed with every combination of the swept values, in one program. The defaults of agent and "
         "hparams are the tuned ones for --env and --steps, where there are any; `jaxrl agents` lists the others.",
     )
-    for word, after in itertools.pairwise([*argv, "--"]):
-        if word.startswith("--sweep.") and "=" not in word and after.startswith("--"):
-            raise UsageError(f"{word} needs the values to sweep over, such as {word} 1e-4 1e-3")
     _set_up_jax()
     from jaxrl.experiment import Config, run
 
     with _user_errors():
-        config = _config(algorithm, options, Config)
+        config = _config(settings, options, Config)
         out = options.out or Path("runs") / f"{algorithm}-{options.env}-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
         with _progress(config) as report, _user_errors():
@@ -202,8 +198,8 @@ def _train(argv: list[str]) -> int:
 
 
 def _peek(argv: list[str], name: str, default: str) -> str:
-    """The value of one option, before the others are parsed."""
-    for i, word in enumerate(argv):
+    """The value of one option, before the others are parsed; the last where it is given twice, as the parser has it."""
+    for i, word in reversed(list(enumerate(argv))):
         if word == name and i + 1 < len(argv):
             return argv[i + 1]
         if word.startswith(f"{name}="):
@@ -211,15 +207,16 @@ def _peek(argv: list[str], name: str, default: str) -> str:
     return default
 
 
-def _config(algorithm: str, options: Any, config_type: type) -> Any:
-    settings = dataclasses.replace(_settings(algorithm, options.env, options.steps), **vars(options.agent))
+def _config(settings: Any, options: Any, config_type: type) -> Any:
+    steps = settings.steps if options.steps is None else options.steps
+    settings = dataclasses.replace(settings, steps=steps, **vars(options.agent))
     return config_type(
         env=options.env,
         settings=settings,
         seeds=options.seeds,
         seed=options.seed,
         hparams={k: v for k, v in vars(options.hparams).items() if v is not None},
-        sweep={k: list(v) for k, v in vars(options.sweep).items() if v},
+        sweep={k: list(v) for k, v in vars(options.sweep).items() if v is not None},
         batch_size=options.batch_size,
     )
 

@@ -1,12 +1,13 @@
 """The table of settings, and what is built from it."""
 
 import dataclasses
+import typing
 
 import jax
 import pytest
 
 import jaxrl
-from jaxrl import envs, presets
+from jaxrl import envs, networks, presets
 
 ROWS = [(algorithm, env, row.steps) for (algorithm, env), rows in presets.PRESETS.items() for row in rows]
 
@@ -49,3 +50,7 @@ def test_an_unknown_row_names_those_there_are():
 def test_too_few_steps_name_the_fewest():
     with pytest.raises(ValueError, match=r"steps=10 is too few: .* so give at least 1008"):
         jaxrl.preset("dqn", "CartPole-v1", env_steps=10)
+
+
+def test_the_activations_offered_are_those_there_are():
+    assert typing.get_args(presets.Activation) == tuple(networks.ACTIVATIONS)
