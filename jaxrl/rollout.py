@@ -76,15 +76,6 @@ def _count(stats: Stats, reward: jax.Array, done: jax.Array, ignored: jax.Array)
     )
 
 
-def _settle(tree: Any) -> Any:
-    """The identity; on an accelerator all of `tree` is computed before anything that reads it.
-
-    Scalars of the environments then come out of one kernel. XLA would compute the step again in each kernel that
-    reads it, among them that of the observations, and copy the old state for it: eight kernels more.
-    """
-    return jax.lax.platform_dependent(tree, cpu=lambda x: x, default=jax.lax.optimization_barrier)
-
-
 def unroll(
     env: Environment, agent: Agent, agent_state: Any, players: Players, noise: RolloutNoise, hparams: HParams, clock: jax.Array
 ) -> tuple[Players, Transition]:
@@ -111,19 +102,15 @@ def unroll(
         keys, reset, act_noise = noise_t
         action, next_memory, extras = agent.act(agent_state, obs, memory, act_noise, hparams, clock)
         env_state, after = batched_step(env, keys, env_state, action)
+        transition = Transition(obs, action, after.reward, after.terminated, after.truncated, after.obs, memory, extras)
         done = after.terminated | after.truncated
         stats = _count(stats, after.reward, done, ignored=over)
         if agent.whole_episodes:
             over, reset = over | done, noise.reset
-        fresh_env_state, fresh_obs = reset
-        next_env_state = where_done(done, fresh_env_state, env_state)
-        next_obs, after = after.obs, after._replace(obs=())
-        env_state, next_env_state, after, done, stats = _settle((env_state, next_env_state, after, done, stats))
-        transition = Transition(obs, action, after.reward, after.terminated, after.truncated, next_obs, memory, extras)
-        obs = where_done(done, fresh_obs, next_obs)
+        env_state, obs = where_done(done, reset, (env_state, after.obs))
         memory = where_done(done, agent.memory(num_envs), next_memory)
         layout = layout_of(transition, batch_ndim=1)
-        return (Players(next_env_state, obs, memory, stats), over), pack(transition, batch_ndim=1)
+        return (Players(env_state, obs, memory, stats), over), pack(transition, batch_ndim=1)
 
     resets = None if agent.whole_episodes else noise.reset
     (players, _), rows = jax.lax.scan(step, (players, nobody), (noise.env, resets, noise.act))
