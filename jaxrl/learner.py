@@ -5,6 +5,7 @@ of iteration i come from `fold_in(run_key, i)`, so a run has the same bits howev
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +16,10 @@ from jaxrl.rollout import Players, RolloutNoise, unroll, zero_stats
 from jaxrl.types import Agent, Environment, HParams, Learner, LearnerState, Metrics, Stats
 
 # Noise is drawn for about this many environment steps at once: that saves the kernels which draw it
-# (30 against 41 for an iteration of DQN on a GPU) and bounds the memory that it takes.
+# (30 against 41 for an iteration of DQN on a GPU). It takes at most this many bytes of a seed; where the fresh episodes
+# of a single iteration would take more, they are made when their step comes, from the same keys.
 _BLOCK_STEPS = 64
+_NOISE_BYTES = 4 * 2**20
 
 
 class IterationNoise(NamedTuple):
@@ -26,7 +29,7 @@ class IterationNoise(NamedTuple):
     update: Any  # the agent's `Noise.update`
 
 
-def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_length: int) -> Learner:
+def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_length: int, reset_pool: int | None = None) -> Learner:
     """Put an agent into `num_envs` copies of an environment; an iteration is `rollout_length` steps of each.
 
     Args:
@@ -34,6 +37,11 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
       agent: from `jaxrl.agents`, or your own.
       num_envs: B, how many environments each seed steps at once.
       rollout_length: T, steps of each environment between two updates.
+      reset_pool: K, for environments whose reset is much dearer than their step: only K fresh episodes are
+        drawn for an iteration, not one for each of its B × T steps, and every episode that begins in it starts
+        from one of these, taken at random. Each start has the environment's own distribution, and two that
+        begin in one iteration are the same with probability 1 / K; in different iterations they are
+        independent. By default there is no pool, and all are independent.
 
     Raises:
       TypeError, ValueError: where a size is not a positive int, where the agent plays whole episodes
@@ -42,16 +50,17 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
     """
     num_envs = check_size("num_envs", num_envs)
     rollout_length = check_size("rollout_length", rollout_length)
+    reset_pool = None if reset_pool is None else check_size("reset_pool", reset_pool)
     _check_whole_episodes(env, agent, rollout_length)
+    shape = (num_envs,) if agent.whole_episodes else (rollout_length, num_envs)
+    draw_resets = _reset_noise(env, shape, reset_pool)
 
     def noise(key: jax.Array) -> IterationNoise:
         step_key, reset_key, agent_key = jax.random.split(key, 3)
         agent_noise = agent.noise(agent_key, rollout_length, num_envs)
-        shape = (num_envs,) if agent.whole_episodes else (rollout_length, num_envs)
-        resets = _reset(env, reset_key, shape)
-        return IterationNoise(
-            RolloutNoise(jax.random.split(step_key, (rollout_length, num_envs)), resets, agent_noise.act), agent_noise.update
-        )
+        step_keys = jax.random.split(step_key, (rollout_length, num_envs))
+        reset, pool = draw_resets(reset_key)
+        return IterationNoise(RolloutNoise(step_keys, reset, agent_noise.act, pool), agent_noise.update)
 
     def play(state: LearnerState, noise: IterationNoise, hparams: HParams, clock: jax.Array):
         players = Players(state.env, state.obs, state.memory, state.stats)
@@ -66,7 +75,7 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
 
     def init(key: jax.Array, hparams: HParams) -> LearnerState:
         run_key, reset_key, agent_key = jax.random.split(key, 3)
-        env_state, obs = _reset(env, reset_key, (num_envs,))
+        env_state, obs = _reset(env, jax.random.split(reset_key, num_envs))
         agent_state = agent.init(agent_key, obs, hparams)
         state = LearnerState(run_key, agent_state, env_state, obs, agent.memory(num_envs), zero_stats(num_envs))
         if agent.warmup:
@@ -167,7 +176,8 @@ def advance(
 def _scan_iterations(draw, step, state: LearnerState, start: jax.Array, num: int, rollout_length: int, hparams: HParams):
     """Run iterations start … start + num - 1, drawing their noise in blocks; the metrics are summed."""
     key = state.key
-    block = _largest_divisor(num, at_most=max(1, _BLOCK_STEPS // rollout_length))
+    fitting = min(_BLOCK_STEPS // rollout_length, _NOISE_BYTES // max(1, _num_bytes(jax.eval_shape(draw, key))))
+    block = _largest_divisor(num, at_most=max(1, fitting))
 
     def iterate(carry, clock_and_noise):
         state, sums = carry
@@ -208,12 +218,32 @@ def _largest_divisor(n: int, at_most: int) -> int:
     return next(d for d in range(min(n, at_most), 0, -1) if n % d == 0)
 
 
-def _reset(env: Environment, key: jax.Array, shape: tuple[int, ...]) -> Any:
-    """Fresh (env_state, obs) for every position of `shape`."""
+def _reset(env: Environment, keys: jax.Array) -> Any:
+    """Fresh (env_state, obs), one for each key, in the shape of the keys."""
     reset = env.reset
-    for _ in shape:
+    for _ in keys.shape:
         reset = jax.vmap(reset, (0, None))
-    return reset(jax.random.split(key, shape), env.params)
+    return reset(keys, env.params)
+
+
+def _reset_noise(env: Environment, shape: tuple[int, ...], pool_size: int | None) -> Callable[[jax.Array], tuple[Any, Any]]:
+    """A function from a key to `RolloutNoise.reset` and `.pool`, for fresh episodes at every position of `shape`."""
+    episode = jax.eval_shape(env.reset, jax.random.key(0), env.params)
+    ahead = math.prod(shape) * _num_bytes(episode) <= _NOISE_BYTES
+
+    def draw(key: jax.Array) -> tuple[Any, Any]:
+        if pool_size is None:
+            keys = jax.random.split(key, shape)
+            return (_reset(env, keys) if ahead else keys), ()
+        pool_key, place_key = jax.random.split(key)
+        places = jax.random.randint(place_key, shape, 0, pool_size)
+        return places, _reset(env, jax.random.split(pool_key, pool_size))
+
+    return draw
+
+
+def _num_bytes(tree: Any) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def _episode_means(stats: Stats) -> Metrics:

@@ -17,8 +17,11 @@ class RolloutNoise(NamedTuple):
     """Everything random in a rollout."""
 
     env: jax.Array  # keys [T, B], one for each step of each environment
-    reset: Any  # (env_state, obs) of fresh episodes, leaves [T, B, ...]; [B, ...] for whole episodes
+    reset: Any
+    # reset, a fresh episode for each step of each environment [T, B], or [B] for whole episodes: as (env_state, obs),
+    # as keys to make it from when its step comes, or as int32 places in the pool
     act: Any  # the agent's, leaves [T, B, ...]
+    pool: Any = ()  # (env_state, obs) of the fresh episodes that all share, leaves [K, ...]
 
 
 class Players(NamedTuple):
@@ -63,6 +66,20 @@ def batched_step(env: Environment, keys: jax.Array, env_state: Any, action: jax.
     return env_state, step._replace(truncated=step.truncated & ~step.terminated)
 
 
+def restart(env: Environment, env_state: Any, fresh: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
+    """(env_state, obs) of new episodes `[B, ...]`: the fresh ones, with what outlives the episodes that ended."""
+    return fresh if env.renew is None else jax.vmap(env.renew)(env_state, *fresh)
+
+
+def _fresh(env: Environment, noise: RolloutNoise, reset: Any) -> tuple[Any, jax.Array]:
+    """(env_state, obs) of fresh episodes, leaves `[B, ...]`, from one step's `noise.reset`."""
+    if isinstance(reset, tuple):
+        return reset
+    if noise.pool:
+        return jax.tree.map(lambda x: x[reset], noise.pool)
+    return jax.vmap(env.reset, (0, None))(reset, env.params)
+
+
 def _count(stats: Stats, reward: jax.Array, done: jax.Array, ignored: jax.Array) -> Stats:
     """Add a step to the episodes under way, and to the finished ones where it ended them and is not `ignored`."""
     total, length = stats.episode_return + reward, stats.episode_length + 1
@@ -81,7 +98,7 @@ def unroll(
 ) -> tuple[Players, Transition]:
     """Let the agent act for T steps in B environments, resetting each where its episode ends.
 
-    For an agent of `whole_episodes`, every environment first starts afresh, from `noise.reset`, and only
+    For an agent of `whole_episodes`, every environment first starts afresh and only
     its first episode enters the statistics; what follows that is played but nobody looks at it.
 
     Returns:
@@ -90,8 +107,9 @@ def unroll(
     """
     num_envs = players.obs.shape[0]
     nobody = jnp.zeros(num_envs, bool)
-    if agent.whole_episodes:
-        env_state, obs = noise.reset
+    first = _fresh(env, noise, noise.reset) if agent.whole_episodes else None
+    if first is not None:
+        env_state, obs = restart(env, players.env, first)
         fresh = players.stats._replace(episode_return=jnp.zeros(num_envs), episode_length=jnp.zeros(num_envs, jnp.int32))
         players = Players(env_state, obs, agent.memory(num_envs), fresh)
     layout: Layout | None = None  # of a packed transition: static, known once the step is traced
@@ -105,9 +123,9 @@ def unroll(
         transition = Transition(obs, action, after.reward, after.terminated, after.truncated, after.obs, memory, extras)
         done = after.terminated | after.truncated
         stats = _count(stats, after.reward, done, ignored=over)
-        if agent.whole_episodes:
-            over, reset = over | done, noise.reset
-        env_state, obs = where_done(done, reset, (env_state, after.obs))
+        over = over | done if agent.whole_episodes else over
+        fresh = _fresh(env, noise, reset) if first is None else first
+        env_state, obs = where_done(done, restart(env, env_state, fresh), (env_state, after.obs))
         memory = where_done(done, agent.memory(num_envs), next_memory)
         layout = layout_of(transition, batch_ndim=1)
         return (Players(env_state, obs, memory, stats), over), pack(transition, batch_ndim=1)
@@ -149,7 +167,9 @@ def evaluate(
     env, agent = learner.env, learner.agent
     hparams = agent.hparams if hparams is None else hparams
     reset_key, step_key = jax.random.split(key)
-    env_state, obs = jax.vmap(env.reset, (0, None))(jax.random.split(reset_key, num_episodes), env.params)
+    fresh = jax.vmap(env.reset, (0, None))(jax.random.split(reset_key, num_episodes), env.params)
+    players = jnp.arange(num_episodes) % learner.num_envs
+    env_state, obs = restart(env, jax.tree.map(lambda x: x[players], state.env), fresh)
     clock = jnp.int32(0)
 
     def unfinished(carry):

@@ -86,6 +86,8 @@ class Environment(NamedTuple):
     observation_space: Space
     action_space: Space
     name: str
+    renew: Callable[..., tuple[EnvState, jax.Array]] | None = None
+    # renew: (old env_state, fresh env_state, fresh obs) -> (env_state, obs), where something outlives an episode
 
 
 class Transition(NamedTuple):
