@@ -1,27 +1,28 @@
-"""Count what a training program launches on an H200, compiled ahead of time, without one.
+"""Count what a training program launches on an NVIDIA H200 and on a TPU v5e, compiled ahead of time, without either.
 
-The figures are exact and do not vary: kernels of one iteration, host syncs, collectives, memory. It needs
-XLA's CUDA compiler in an environment of its own, no driver and no GPU:
+XLA compiles for a described device. The figures are exact and do not vary: kernels of an iteration, host syncs,
+collectives, memory. `scripts/test-aot.sh` installs the two compilers and holds the counts;
 
-    python -m venv /tmp/aot
-    /tmp/aot/bin/pip install -e . "jax-cuda12-plugin==$(python -c 'import jax; print(jax.__version__)')" nvidia-cuda-nvcc-cu12
-    /tmp/aot/bin/python benchmarks/launches.py
+    scripts/test-aot.sh --print
 
-A kernel is an instruction of a computation that runs on the device: not a parameter, a tuple, a bitcast
-or a constant. A branch, and a loop of unknown length, make the host wait.
+prints them all. No driver and no device is needed. On a GPU a kernel is a launch of 2 to 4 µs, which for small
+networks is the time; on a TPU a program runs on its own, and what is counted are its instructions.
 """
 
-import os
+import functools
+import importlib.util
 import re
-
-os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+import sys
+from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import jaxrl
 
+# The device's own figures, from its data sheet, as XLA takes them.
 H200 = """
 gpu_device_info {
   threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
@@ -35,18 +36,38 @@ gpu_device_info {
 platform_name: "CUDA" device_description_str: "NVIDIA H200"
 dnn_version_info { major: 9 minor: 7 } runtime_version { major: 12 minor: 8 patch: 0 }
 """
+COMPILERS = {"h200": "jax_plugins.xla_cuda12", "v5e:2x2": "libtpu"}
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "copy-done", "async-done"}
+COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute", "collective-broadcast")
 
 
-def compile_for_h200(fn, *args):
-    """Compile `fn` for one H200; `args` are arrays or their shapes."""
-    from jax.experimental import topologies
+def available(device: str) -> bool:
+    """Is the compiler for this device installed?"""
+    try:
+        return importlib.util.find_spec(COMPILERS[device]) is not None
+    except ModuleNotFoundError:  # of the package around it
+        return False
 
-    device = topologies.get_topology_desc("gpu", "cuda", target_config=H200, topology="1x1x1").devices[0]
-    mesh = jax.sharding.Mesh(np.array([device]), ("seeds",))
-    here = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+@functools.cache  # a device described twice is two devices
+def described_devices(device: str) -> list:
+    if device == "h200":
+        return topologies.get_topology_desc("gpu", "cuda", target_config=H200, topology="1x1x1").devices
+    return topologies.get_topology_desc(device, platform="tpu").devices
+
+
+def compile_for(device: str, fn: Callable, *args):
+    """Compile `fn` for the described devices, the leading axis of every argument spread over them; `args` may be shapes."""
+    mesh = Mesh(np.array(described_devices(device)), ("seeds",), axis_types=(AxisType.Auto,))
+    spread = NamedSharding(mesh, PartitionSpec("seeds"))
     shapes = jax.eval_shape(lambda *a: a, *args)
-    return jax.jit(fn, in_shardings=here, out_shardings=here).lower(*shapes).compile()
+    return jax.jit(fn, in_shardings=spread, out_shardings=spread).lower(*shapes).compile()
+
+
+def compile_seeds(device: str, train: Callable, seeds: int):
+    """Compile a run of many seeds as `jaxrl.vectorize` lays it out on the described devices."""
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), seeds))
+    return compile_for(device, jaxrl.vectorize(train, devices=described_devices(device)), keys)
 
 
 def computations(text: str) -> dict[str, list[tuple[str, str]]]:
@@ -67,7 +88,10 @@ def computations(text: str) -> dict[str, list[tuple[str, str]]]:
 
 
 def loops(text: str) -> list[dict]:
-    """Every loop with its depth, trips, the kernels of one turn (inner loops counted out), and host syncs."""
+    """Every loop with its depth, trips, the kernels of one turn (inner loops counted out), and host syncs.
+
+    A branch, and a loop of unknown length, make the host of a GPU wait.
+    """
     bodies, out = computations(text), []
 
     def count(name: str, depth: int) -> tuple[int, int]:
@@ -95,19 +119,35 @@ def loops(text: str) -> list[dict]:
     return sorted(out, key=lambda loop: (loop["depth"], -loop["kernels"]))
 
 
-def programs() -> dict:
-    """The training programs that are counted, each over a batch of keys."""
+def collectives(text: str) -> list[str]:
+    """The operations by which devices would wait for each other."""
+    return sorted(
+        {operation for body in computations(text).values() for operation, _ in body if operation.startswith(COLLECTIVES)}
+    )
+
+
+def dqn() -> Callable:
+    """A run of 10 environments, batch 128, MLP 120-84: ten rows of 640 iterations, in blocks of 64."""
     env = jaxrl.make("CartPole-v1")
-    q_network = jaxrl.networks.q_network(env.observation_space, env.action_space, hidden=(120, 84))
-    dqn = jaxrl.agents.dqn(q_network, env.action_space, batch_size=128, capacity=10_000, warmup=64)
-    dqn_learner = jaxrl.make_learner(env, dqn, num_envs=10, rollout_length=1)
-    policy = jaxrl.networks.policy(env.observation_space, env.action_space, value=True)
-    reinforce = jaxrl.agents.reinforce(policy, env.action_space, mode="continuing", baseline="value")
-    reinforce_learner = jaxrl.make_learner(env, reinforce, num_envs=16, rollout_length=32)
-    return {
-        "DQN, 10 envs, batch 128, MLP 120-84": lambda key: jaxrl.train(key, dqn_learner, 6_400, log_every=640),
-        "REINFORCE, 16 envs × 32, value baseline": lambda key: jaxrl.train(key, reinforce_learner, 100, log_every=10),
-    }
+    network = jaxrl.networks.q_network(env.observation_space, env.action_space, hidden=(120, 84))
+    agent = jaxrl.agents.dqn(network, env.action_space, batch_size=128, capacity=10_000, warmup=64)
+    learner = jaxrl.make_learner(env, agent, num_envs=10, rollout_length=1)
+    return lambda key: jaxrl.train(key, learner, 6_400, log_every=640)
+
+
+def reinforce() -> Callable:
+    """A run of 16 environments × 32 steps with a value baseline: ten rows of ten iterations, in blocks of two."""
+    env = jaxrl.make("CartPole-v1")
+    network = jaxrl.networks.policy(env.observation_space, env.action_space, value=True)
+    agent = jaxrl.agents.reinforce(network, env.action_space, mode="continuing", baseline="value")
+    learner = jaxrl.make_learner(env, agent, num_envs=16, rollout_length=32)
+    return lambda key: jaxrl.train(key, learner, 100, log_every=10)
+
+
+PROGRAMS = {
+    "DQN, 10 envs, batch 128, MLP 120-84": dqn,
+    "REINFORCE, 16 envs × 32, value baseline": reinforce,
+}
 
 
 def lambda_returns(r_t, discount_t, v_tm1, v_t):
@@ -118,18 +158,40 @@ def advantages(r_t, discount_t, v_tm1, v_t):
     return jaxrl.returns.generalized_advantage_estimation(r_t, discount_t, v_tm1, v_t, 0.95)
 
 
-def main() -> None:
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 16))
-    for name, train in programs().items():
-        compiled = compile_for_h200(jax.vmap(train), keys)
-        print(f"{name}, 16 seeds: {compiled.memory_analysis().temp_size_in_bytes / 2**20:.1f} MiB of temporaries")
-        for loop in loops(compiled.as_text()):
-            print(f"  depth {loop['depth']}: {loop['trips']} turns of {loop['kernels']} kernels, {loop['syncs']} host syncs")
+def kernels_of(fn: Callable, *args) -> int:
+    """Kernels of a function without loops, on an H200."""
+    entry = computations(compile_for("h200", fn, *args).as_text())["ENTRY"]
+    return sum(operation not in FREE for operation, _ in entry)
+
+
+def print_runs(device: str, seeds: int) -> None:
+    for name, program in PROGRAMS.items():
+        compiled = compile_seeds(device, program(), seeds)
+        text, memory = compiled.as_text(), compiled.memory_analysis()
+        held = memory.temp_size_in_bytes + memory.output_size_in_bytes
+        found = ", ".join(collectives(text)) or "none"
+        print(f"{name}, {seeds} seeds on {device}: {held / 2**20:.1f} MiB on each device, collectives: {found}")
+        for loop in loops(text):
+            turns = f"{loop['trips']} turns" if loop["trips"] else "a turn"
+            syncs = f", {loop['syncs']} host syncs" if device == "h200" else ""
+            print(f"  depth {loop['depth']}: {turns} of {loop['kernels']} kernels{syncs}")
+
+
+def print_functions() -> None:
     for name, function in {"lambda_returns": lambda_returns, "generalized_advantage_estimation": advantages}.items():
         for num_steps in (32, 128, 512, 4096):
             x = jax.ShapeDtypeStruct((num_steps, 2048), np.float32)
-            entry = computations(compile_for_h200(function, x, x, x, x).as_text())["ENTRY"]
-            print(f"{name}, T = {num_steps}: {sum(operation not in FREE for operation, _ in entry)} kernels")
+            print(f"{name}, T = {num_steps}: {kernels_of(function, x, x, x, x)} kernels")
+
+
+def main() -> None:
+    found = [device for device in COMPILERS if available(device)]
+    if not found:
+        sys.exit("no compiler for another device is installed: run scripts/test-aot.sh --print")
+    for device in found:
+        print_runs(device, 16 if device == "h200" else 64)
+    if "h200" in found:
+        print_functions()
 
 
 if __name__ == "__main__":

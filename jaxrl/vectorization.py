@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from jaxrl.checks import check_size
 
@@ -77,12 +77,6 @@ def vectorize(
         return run(*args)
 
     return checked
-
-
-def seed_sharding(devices: Sequence[jax.Device] | None = None) -> NamedSharding:
-    """The sharding that `vectorize` uses, to place arrays before the call."""
-    used = jax.devices() if devices is None else devices
-    return NamedSharding(Mesh(np.array(used), ("seeds",), axis_types=(AxisType.Auto,)), PartitionSpec("seeds"))
 
 
 def _without_axis(fn: Callable[..., Any]) -> Callable[..., Any]:

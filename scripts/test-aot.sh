@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Compile training runs for a GPU and a TPU that are not there, and hold what they launch. Arguments go to pytest;
+# `scripts/test-aot.sh --print` prints all counts instead. The compilers (0.7 GB) go to .aot, beside the environment.
+set -euo pipefail
+. "$(dirname "$0")/environment.sh"
+prepare "[test]"
+
+required() { # the requirement of the installed jax whose name begins with $1
+  "$VENV/bin/python" -c '
+import importlib.metadata, sys
+print(next(r.split(";")[0].replace("[with-cuda]", "") for r in importlib.metadata.requires("jax") if r.startswith(sys.argv[1])))' "$1"
+}
+
+# Folders of their own on the path, not the environment itself: with a plugin installed, JAX warns of the missing device.
+install() { # folder, requirements
+  local folder="$1"
+  shift
+  [ ! -e "$folder/installed" ] || [ "$(cat "$folder/installed")" != "$*" ] || return 0
+  rm -rf "$folder"
+  echo "jaxrl: installing $* into $folder"
+  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --target "$folder" "$@" \
+    || fail "could not install the compilers; is there a connection to a package index?"
+  echo "$*" > "$folder/installed"
+}
+
+version=$("$VENV/bin/python" -c 'import jax; print(jax.__version__)')
+install .aot/cuda "jax-cuda12-plugin==$version" "jax-cuda12-pjrt==$version" nvidia-cuda-nvcc-cu12
+install .aot/tpu "$(required libtpu)"
+
+# There is no device to look for, and no driver whose version would have to fit.
+export JAX_PLATFORMS=cpu JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 TPU_SKIP_MDS_QUERY=1 TF_CPP_MIN_LOG_LEVEL=3
+export JAX_ENABLE_COMPILATION_CACHE=false # it can store what was compiled for another device, and not read it back
+for compiler in cuda tpu; do
+  export PYTHONPATH="$PWD/.aot/$compiler:$PWD"
+  if [ "${1:-}" = --print ]; then
+    "$VENV/bin/python" benchmarks/launches.py
+  else
+    "$VENV/bin/python" -m pytest tests/test_aot.py -p no:cacheprovider "$@"
+  fi
+done

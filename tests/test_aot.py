@@ -1,0 +1,68 @@
+"""What whole training runs launch on devices that are not here; `scripts/test-aot.sh` installs the compilers for it."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import launches
+
+h200 = pytest.mark.skipif(not launches.available("h200"), reason="XLA's CUDA compiler is not installed: scripts/test-aot.sh")
+tpu = pytest.mark.skipif(not launches.available("v5e:2x2"), reason="libtpu is not installed: scripts/test-aot.sh")
+
+
+@pytest.fixture(scope="module")
+def for_h200():
+    """The compiled text of each run of 16 seeds, and its loops."""
+    texts = {name: launches.compile_seeds("h200", program(), 16).as_text() for name, program in launches.PROGRAMS.items()}
+    return {name.split(",")[0]: (text, launches.loops(text)) for name, text in texts.items()}
+
+
+def deepest(loops, trips):
+    """Kernels of one turn of the loop with this many trips that lies deepest."""
+    return max((loop for loop in loops if loop["trips"] == trips), key=lambda loop: loop["depth"])["kernels"]
+
+
+@h200
+def test_an_iteration_of_dqn_is_thirty_kernels(for_h200):
+    assert deepest(for_h200["DQN"][1], trips=64) <= 30
+
+
+@h200
+def test_a_rollout_step_of_reinforce_is_eight_kernels_and_an_iteration_three_hundred(for_h200):
+    loops = for_h200["REINFORCE"][1]
+    assert deepest(loops, trips=32) <= 8
+    assert deepest(loops, trips=2) <= 300
+
+
+@h200
+def test_nothing_waits_for_the_host(for_h200):
+    for text, loops in for_h200.values():
+        assert sum(loop["syncs"] for loop in loops) == 0
+        assert " conditional(" not in text
+        assert "callback" not in text
+
+
+@h200
+def test_returns_of_a_short_rollout_are_two_kernels():
+    x = jax.ShapeDtypeStruct((32, 2048), np.float32)
+    assert launches.kernels_of(launches.lambda_returns, x, x, x, x) <= 2
+    assert launches.kernels_of(launches.advantages, x, x, x, x) <= 2
+
+
+@tpu
+@pytest.mark.parametrize("name", launches.PROGRAMS)
+def test_a_run_of_64_seeds_compiles_for_four_tpus_that_never_speak_to_each_other(name):
+    text = launches.compile_seeds("v5e:2x2", launches.PROGRAMS[name](), 64).as_text()
+    assert "num_partitions=4" in text
+    assert launches.collectives(text) == []
+    assert not re.search(r"\b(callback|send|recv|infeed|outfeed|conditional)\(", text)
+
+
+@tpu
+def test_a_collective_would_be_seen():
+    """The check above can fail: a mean over the seeds needs one."""
+    seeds = jax.ShapeDtypeStruct((64, 8), np.float32)
+    text = launches.compile_for("v5e:2x2", lambda x: x - x.mean(axis=0, keepdims=True), seeds).as_text()
+    assert launches.collectives(text) == ["all-reduce"]
