@@ -16,6 +16,7 @@ from flax import linen as nn
 from jaxrl.checks import check_choice, check_size
 from jaxrl.types import Box, Discrete, Space
 
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh, "silu": nn.silu, "gelu": nn.gelu, "elu": nn.elu}
 
 
@@ -44,11 +45,12 @@ def orthogonal(scale: float):
 
 
 class Encoder(nn.Module):
-    """Observations `[..., *obs_shape]` to float32 features `[..., F]`: one-hot for Discrete, a convolution
+    """Observations `[..., *obs_shape]` to features `[..., F]`: one-hot for Discrete, a convolution
     per entry of `channels` for images `[H, W, C]`, flattened."""
 
     space: Space
     channels: Sequence[int] = ()
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> jax.Array:
@@ -57,12 +59,15 @@ class Encoder(nn.Module):
         batch = obs.shape[: obs.ndim - len(self.space.shape)]
         x = obs.astype(jnp.float32)
         for channels in self.channels:
-            x = nn.relu(nn.Conv(channels, (3, 3), padding="VALID")(x))
+            x = nn.relu(nn.Conv(channels, (3, 3), padding="VALID", dtype=DTYPES[self.dtype])(x))
         return x.reshape(*batch, -1)
 
 
 class MLP(nn.Module):
-    """An encoder, hidden layers, and a linear layer of `num_outputs` whose weights have the scale `output_scale`."""
+    """An encoder, hidden layers, and a linear layer of `num_outputs` whose weights have the scale `output_scale`.
+
+    Parameters are float32. The last layer always computes in it too: a bfloat16 near 100 is right to within 0.25.
+    """
 
     space: Space
     num_outputs: int
@@ -71,16 +76,17 @@ class MLP(nn.Module):
     channels: Sequence[int] = ()
     orthogonal: bool = False
     output_scale: float = 1.0
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> jax.Array:
         def init(scale):
             return orthogonal(scale) if self.orthogonal else nn.initializers.lecun_normal()
 
-        x = Encoder(self.space, self.channels)(obs)
+        x = Encoder(self.space, self.channels, self.dtype)(obs)
         for width in self.hidden:
-            x = ACTIVATIONS[self.activation](nn.Dense(width, kernel_init=init(np.sqrt(2.0)))(x))
-        return nn.Dense(self.num_outputs, kernel_init=init(self.output_scale))(x)
+            x = ACTIVATIONS[self.activation](nn.Dense(width, dtype=DTYPES[self.dtype], kernel_init=init(np.sqrt(2.0)))(x))
+        return nn.Dense(self.num_outputs, dtype=jnp.float32, kernel_init=init(self.output_scale))(x)
 
 
 class Policy(nn.Module):
@@ -112,6 +118,7 @@ def q_network(
     hidden: Sequence[int] = (120, 84),
     activation: str = "relu",
     channels: Sequence[int] = (),
+    dtype: str = "float32",
 ) -> nn.Module:
     """Action values: `apply(params, obs[..., *obs_shape]) -> q[..., n]`.
 
@@ -121,16 +128,19 @@ def q_network(
       hidden: widths of the hidden layers.
       activation: one of `ACTIVATIONS`.
       channels: 3×3 convolutions before them, for observations `[H, W, C]`.
+      dtype: "float32" or "bfloat16", in which convolutions and hidden layers compute; parameters, their
+        gradients and outputs are float32. Half the memory traffic on a GPU or TPU; slower on a CPU.
 
     Raises:
-      ValueError: for an action space that is not Discrete, an unknown activation, channels without an image or more than fit it.
+      ValueError: for an action space that is not Discrete, an unknown activation or dtype, channels without an image or
+        more than fit it.
     """
     if not isinstance(action_space, Discrete):
         raise ValueError(
             f"a Q-network (dqn) needs a Discrete action space, got {action_space}; for continuous actions use reinforce"
         )
-    _check(observation_space, hidden, activation, channels)
-    return MLP(observation_space, action_space.n, tuple(hidden), activation, tuple(channels))
+    _check(observation_space, hidden, activation, channels, dtype)
+    return MLP(observation_space, action_space.n, tuple(hidden), activation, tuple(channels), dtype=dtype)
 
 
 def policy(
@@ -143,20 +153,21 @@ def policy(
     channels: Sequence[int] = (),
     state_dependent_std: bool = False,
     log_std: float = -0.5,
+    dtype: str = "float32",
 ) -> nn.Module:
     """A stochastic policy: `logits[..., n]` for Discrete(n), `(mean, log_std)`, each `[..., m]`, for a Box.
 
     Args:
-      observation_space, hidden, activation, channels: as for `q_network`.
+      observation_space, hidden, activation, channels, dtype: as for `q_network`.
       action_space: Discrete, or a Box of m numbers.
       value: also give the state's value: `(policy, value[...])`, by a second network of the same form.
       state_dependent_std: the network gives log_std too; otherwise it is a parameter of its own.
       log_std: its initial value. Policies start near their middle: orthogonal weights, 0.01 at the output.
 
     Raises:
-      ValueError: for another action space, an unknown activation, channels without an image or more than fit it.
+      ValueError: for another action space, an unknown activation or dtype, channels without an image or more than fit it.
     """
-    _check(observation_space, hidden, activation, channels)
+    _check(observation_space, hidden, activation, channels, dtype)
     if not isinstance(action_space, Box | Discrete):
         raise ValueError(f"a policy needs a Discrete action space or a Box, got {action_space}")
     if isinstance(action_space, Box):
@@ -166,16 +177,17 @@ def policy(
         size, num_outputs = None, action_space.n
 
     def mlp(outputs, scale):
-        return MLP(observation_space, outputs, tuple(hidden), activation, tuple(channels), True, scale)
+        return MLP(observation_space, outputs, tuple(hidden), activation, tuple(channels), True, scale, dtype)
 
     critic = mlp(1, 1.0) if value else None
     return Policy(mlp(num_outputs, 0.01), critic, size, state_dependent_std, log_std)
 
 
-def _check(observation_space: Space, hidden: Sequence[int], activation: str, channels: Sequence[int]) -> None:
+def _check(observation_space: Space, hidden: Sequence[int], activation: str, channels: Sequence[int], dtype: str) -> None:
     for width in (*hidden, *channels):
         check_size("hidden and channels", width)
     check_choice("activation", activation, ACTIVATIONS)
+    check_choice("dtype", dtype, DTYPES)
     if channels and len(observation_space.shape) != 3:
         raise ValueError(f"channels={tuple(channels)} needs observations [H, W, C], got {observation_space}")
     if channels and min(observation_space.shape[:2]) <= 2 * len(channels):

@@ -16,6 +16,7 @@ from jaxrl.learner import check_iterations, make_learner
 from jaxrl.types import Agent, Environment, HParams, Learner
 
 Activation = Literal["relu", "tanh", "silu", "gelu", "elu"]  # the keys of networks.ACTIVATIONS
+Dtype = Literal["float32", "bfloat16"]  # the keys of networks.DTYPES
 
 
 class Preset(NamedTuple):
@@ -38,6 +39,7 @@ class DQNSettings:
     hidden: tuple[int, ...] = (64, 64)
     activation: Activation = "relu"
     channels: tuple[int, ...] = ()
+    dtype: Dtype = "float32"
     batch_size: int = 128
     capacity: int = 100_000  # rounded down to whole iterations
     warmup_steps: int = 1_000
@@ -51,7 +53,12 @@ class DQNSettings:
 
     def agent(self, env: Environment) -> Agent:
         network = networks.q_network(
-            env.observation_space, env.action_space, hidden=self.hidden, activation=self.activation, channels=self.channels
+            env.observation_space,
+            env.action_space,
+            hidden=self.hidden,
+            activation=self.activation,
+            channels=self.channels,
+            dtype=self.dtype,
         )
         rows = check_size("num_envs", self.num_envs) * check_size("rollout_length", self.rollout_length)
         check_size("capacity", self.capacity)
@@ -86,6 +93,7 @@ class ReinforceSettings:
     hidden: tuple[int, ...] = (64, 64)
     activation: Activation = "tanh"
     channels: tuple[int, ...] = ()
+    dtype: Dtype = "float32"
     mode: Literal["episodic", "continuing"] = "continuing"
     baseline: Literal["none", "mean", "value"] = "value"
     squash: bool = False
@@ -102,6 +110,7 @@ class ReinforceSettings:
             hidden=self.hidden,
             activation=self.activation,
             channels=self.channels,
+            dtype=self.dtype,
             state_dependent_std=self.state_dependent_std,
         )
         return agents.reinforce(

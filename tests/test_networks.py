@@ -168,6 +168,28 @@ def test_channels_are_convolutions(name):
     np.testing.assert_allclose(q, dense(params["params"], "Dense_1", x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["discrete", "vector", "bytes"])
+def test_bfloat16_is_for_hidden_layers_and_convolutions_alone(name):
+    """Products of bfloat16 up to the last layer; float32 in parameters, gradients, last layer and output."""
+    network = q_network(SPACES[name], Discrete(3), hidden=(8, 8), channels=(4,) if name in IMAGES else (), dtype="bfloat16")
+    obs = observations(name, (4,))
+    params, q = init_and_apply(network, obs)
+    grads = jax.eval_shape(jax.grad(lambda params: jnp.sum(network.apply(params, obs))), params)
+    assert {x.dtype for x in jax.tree.leaves((params, grads, q))} == {np.dtype(np.float32)}
+    equations = jax.make_jaxpr(network.apply)(params, obs).jaxpr.eqns
+    products = [e.outvars[0].aval.dtype for e in equations if e.primitive.name in ("dot_general", "conv_general_dilated")]
+    assert products == [jnp.bfloat16] * (3 if name in IMAGES else 2) + [np.float32]
+
+
+def test_bfloat16_is_right_to_its_eight_bits():
+    obs = observations("vector", (50,))
+    params, exact = init_and_apply(policy(SPACES["vector"], Discrete(3), value=True, hidden=(16, 16)), obs)
+    _, value = policy(SPACES["vector"], Discrete(3), value=True, hidden=(16, 16), dtype="bfloat16").apply(params, obs)
+    error = np.abs(value - exact[1])
+    # Each rounding is 2⁻⁹ of a number at most; here are six of them: inputs, weights and outputs of two layers.
+    assert 0 < error.max() < 6 * 2**-9 * 4 * np.abs(exact[1]).max()
+
+
 @pytest.mark.parametrize("value", [False, True])
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("name", ["discrete", "vector", "bytes"])
@@ -258,6 +280,7 @@ BOX, IMAGE = SPACES["vector"], SPACES["bytes"]
         (lambda: q_network(BOX, BOX), ValueError, "Discrete"),
         (lambda: q_network(BOX, Discrete(3), activation="sigmoid"), ValueError, "activation must be one of .*'relu'.*'sigmoid'"),
         (lambda: policy(BOX, Discrete(3), activation="sigmoid"), ValueError, "activation"),
+        (lambda: q_network(BOX, Discrete(3), dtype="float16"), ValueError, "dtype must be one of .*'bfloat16'.*'float16'"),
         (lambda: q_network(BOX, Discrete(3), channels=(4,)), ValueError, r"channels=\(4,\) needs observations \[H, W, C\]"),
         (lambda: policy(Discrete(5), Discrete(3), channels=(4,)), ValueError, "channels"),
         (lambda: q_network(Box(0, 1, (4, 9, 1)), Discrete(3), channels=(4, 4)), ValueError, "leaves nothing .* fewer than 2"),

@@ -54,3 +54,4 @@ def test_too_few_steps_name_the_fewest():
 
 def test_the_activations_offered_are_those_there_are():
     assert typing.get_args(presets.Activation) == tuple(networks.ACTIVATIONS)
+    assert typing.get_args(presets.Dtype) == tuple(networks.DTYPES)
