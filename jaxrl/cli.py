@@ -123,7 +123,7 @@ class TrainOptions:
     out: Path | None = None
     """run folder; by default runs/ALGORITHM-ENV-TIME"""
     batch_size: int | None = None
-    """how many runs are in memory at once; by default all"""
+    """at most so many runs are in memory at once; by default as many as fit"""
 
 
 def _option(kind: Any, default: Any, text: str) -> Any:

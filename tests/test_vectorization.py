@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxrl
+from jaxrl import memory, vectorization
 from tests.problems import countdown, dqn_learner, plain
 
 
@@ -63,6 +64,47 @@ def test_chosen_devices_are_used():
 def test_without_a_common_axis_it_is_an_error(args):
     with pytest.raises(ValueError, match="one common, non-empty leading axis"):
         jaxrl.vectorize(lambda *x: x)(*args)
+
+
+def test_auto_takes_as_many_at_once_as_fit(monkeypatch):
+    """A megabyte for each element that is under way: of sixteen, on devices that each have five free, four."""
+    widths = []
+
+    def fn(key):
+        x = jax.random.normal(key, (512, 512))
+        return jnp.sum(jnp.sort(x, axis=0) @ x)
+
+    def remember(compiled):
+        widths.append(compiled.memory_analysis().temp_size_in_bytes / 2**20)
+        return memory_of(compiled)
+
+    memory_of = memory.memory_of
+    monkeypatch.setattr(vectorization, "_CPU_BATCH_SIZE", 16)  # as on a GPU
+    monkeypatch.setattr(memory, "memory_of", remember)
+    keys = jax.random.split(jax.random.key(0), 16)
+    everything = jaxrl.vectorize(fn, batch_size="auto", devices=jax.devices()[:1])(keys)
+    assert len(widths) == 1
+    monkeypatch.setattr(memory, "free_memory", lambda devices: int(widths[0] * 2**20 / 4))
+    auto = jaxrl.vectorize(fn, batch_size="auto", devices=jax.devices()[:1])
+    np.testing.assert_allclose(auto(keys), everything, rtol=1e-5)
+    assert len(widths) > 2
+    assert widths[-1] <= 0.9 * widths[0] / 4
+    num = len(widths)
+    auto(keys)
+    assert len(widths) == num  # measured once
+
+
+def test_auto_says_where_not_even_one_fits(monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda devices: 3000)
+    with pytest.raises(
+        ValueError, match=r"not even one at a time fits: it takes [\d.]+ KiB on each device, and 2.6 KiB are free"
+    ):
+        jaxrl.vectorize(lambda x: jnp.zeros(1000) + x, batch_size="auto")(jnp.arange(4.0))
+
+
+def test_auto_is_for_the_outermost_call():
+    with pytest.raises(ValueError, match="call it outside of jit and vmap, or give a number"):
+        jax.jit(jaxrl.vectorize(lambda x: x, batch_size="auto"))(jnp.arange(4.0))
 
 
 def test_bad_arguments():

@@ -28,7 +28,7 @@ class Config:
     seed: int = 0  # the first seed; the others follow it
     hparams: dict[str, float] = field(default_factory=dict)  # over those of the settings and their schedules
     sweep: dict[str, list[float]] = field(default_factory=dict)
-    batch_size: int | None = None  # how many runs are in memory at once; by default all
+    batch_size: int | None = None  # at most so many runs are in memory at once; by default as many as fit
 
     def __post_init__(self):
         check_size("seeds", self.seeds)

@@ -1,5 +1,6 @@
 """The host's side of an experiment: compile once, then chunk after chunk, with files and progress in between."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,14 +9,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import psutil
 
 from jaxrl.checks import check_size
 from jaxrl.experiment import curves, folder
 from jaxrl.experiment.config import Config
 from jaxrl.learner import advance, default_log_every
+from jaxrl.memory import fit
 from jaxrl.presets import Preset
 from jaxrl.rollout import evaluate
+from jaxrl.types import LearnerState, Metrics
 from jaxrl.vectorization import vectorize
 
 _EVALUATION_EPISODES = 32  # of the summary, for each policy
@@ -49,20 +51,19 @@ def run(config: Config, out: Path, *, report: Callable[[Progress], None] = lambd
       report: called once before compilation, and after every chunk.
 
     Raises:
-      ValueError, TypeError: for a wrong configuration, a folder that cannot be used, or more runs than
-        memory; all before the first step.
+      ValueError, TypeError: for a wrong configuration, a folder that cannot be used, or where memory is too
+        small for a single run; all before the first step, and before anything is written.
     """
     preset = config.preset()
-    check_memory(config, preset)
     out = folder.create(out)
-    config.save(out / folder.CONFIG)
     report(Progress(0, config.num_runs * preset.env_steps, 0.0, float("nan")))
     started = time.perf_counter()
+    programs = _compile(config, preset)
+    config.save(out / folder.CONFIG)
     pieces = []
     with folder.MetricsFile(out / folder.METRICS) as metrics:
-        for first in range(0, config.num_runs, config.batch_size or config.num_runs):
-            chosen = slice(first, first + (config.batch_size or config.num_runs))
-            pieces.append(_run_piece(config, preset, chosen, metrics, started, report))
+        for first in range(0, config.num_runs, programs.size):
+            pieces.append(_run_piece(config, preset, programs, first, metrics, started, report))
     params = jax.tree.map(lambda *parts: np.concatenate(parts), *(piece[0] for piece in pieces))
     training = np.concatenate([piece[1] for piece in pieces])
     seconds = time.perf_counter() - started
@@ -72,24 +73,55 @@ def run(config: Config, out: Path, *, report: Callable[[Progress], None] = lambd
     return Result(config, params, training, returns, preset.env_steps, seconds)
 
 
-def _run_piece(config, preset, chosen, metrics, started, report) -> tuple[Any, np.ndarray]:
-    """Train the chosen runs to their end; give their policies, and the returns of their last row."""
-    learner, num_iterations = preset.learner, preset.num_iterations
-    steps = learner.num_envs * learner.rollout_length
-    warmup = learner.agent.warmup
-    chunk = default_log_every(num_iterations)
-    keys, hparams = jax.tree.map(lambda x: x[chosen], config.runs(preset))
-    labels = config.labels()[chosen]
+class _Programs(NamedTuple):
+    """What runs on the devices, compiled for as many runs as are in memory at once."""
+
+    size: int
+    chunk: int  # iterations between two looks at it
+    init: Callable[..., LearnerState]  # (keys, hparams) -> states
+    advance: Callable[..., tuple[LearnerState, Metrics]]  # (states, clock, hparams) -> (states, rows); takes the states
+
+
+def _compile(config: Config, preset: Preset) -> _Programs:
+    """Compile for all runs at once, or for as many as fit or were asked for, in pieces of one size."""
+    learner = preset.learner
+    chunk = default_log_every(preset.num_iterations)
+    init = jax.jit(vectorize(learner.init))
 
     def chunk_of_all(states, clock, hparams):
         return vectorize(lambda state, h: advance(state, clock, learner, chunk, h, log_every=chunk))(states, hparams)
 
     advance_all = jax.jit(chunk_of_all, donate_argnums=0)
-    states = vectorize(learner.init)(keys, jax.tree.map(jnp.asarray, hparams))
+    keys, hparams = config.runs(preset)
+
+    def compile_for(size):
+        some = jax.eval_shape(lambda tree: jax.tree.map(lambda x: x[:size], tree), (keys, hparams))
+        return advance_all.lower(jax.eval_shape(init, *some), jax.ShapeDtypeStruct((), jnp.int32), some[1]).compile()
+
+    size, program = fit(compile_for, min(config.num_runs, config.batch_size or config.num_runs), jax.devices())
+    equal = math.ceil(config.num_runs / math.ceil(config.num_runs / size))  # pieces of one size waste least
+    if equal != size:
+        size, program = equal, compile_for(equal)
+
+    def place(states, clock, hparams):
+        return program(*jax.device_put((states, clock, hparams), program.input_shardings[0]))
+
+    return _Programs(size, chunk, init, place)
+
+
+def _run_piece(config, preset, programs, first, metrics, started, report) -> tuple[Any, np.ndarray]:
+    """Train the runs from `first` on to their end; give their policies, and the returns of their last row."""
+    learner, chunk = preset.learner, programs.chunk
+    steps, warmup = learner.num_envs * learner.rollout_length, learner.agent.warmup
+    labels = config.labels()[first : first + programs.size]
+    chosen = np.minimum(np.arange(first, first + programs.size), config.num_runs - 1)  # the last piece is filled up
+    keys, hparams = jax.tree.map(lambda x: x[chosen], config.runs(preset))
+    hparams = jax.tree.map(jnp.asarray, hparams)
+    states = programs.init(keys, hparams)
     latest = np.full(len(labels), np.nan)
-    for done in range(chunk, num_iterations + 1, chunk):
-        states, rows = advance_all(states, jnp.int32(warmup + done - chunk), hparams)
-        rows = {name: np.asarray(values)[:, 0] for name, values in rows.items()}
+    for done in range(chunk, preset.num_iterations + 1, chunk):
+        states, rows = programs.advance(states, jnp.int32(warmup + done - chunk), hparams)
+        rows = {name: np.asarray(values)[: len(labels), 0] for name, values in rows.items()}
         latest = np.where(np.isnan(rows["episode_return"]), latest, rows["episode_return"])
         seconds = time.perf_counter() - started
         env_steps = (warmup + done) * steps
@@ -99,10 +131,10 @@ def _run_piece(config, preset, chosen, metrics, started, report) -> tuple[Any, n
             | {name: values[i] for name, values in rows.items()}
             for i, label in enumerate(labels)
         )
-        before = chosen.start * preset.env_steps
+        before = first * preset.env_steps
         mean = float(np.mean(latest[~np.isnan(latest)])) if not np.isnan(latest).all() else float("nan")
         report(Progress(before + env_steps * len(labels), config.num_runs * preset.env_steps, seconds, mean))
-    return jax.tree.map(np.asarray, states.agent.params), latest
+    return jax.tree.map(lambda x: np.asarray(x)[: len(labels)], states.agent.params), latest
 
 
 def evaluate_policies(config: Config, params: Any, *, num_episodes: int, seed: int | None = None) -> np.ndarray:
@@ -136,34 +168,3 @@ def abstract_policies(config: Config) -> Any:
     keys, hparams = config.runs(preset)
     shapes = jax.eval_shape(lambda k, h: jax.vmap(preset.learner.init)(k, h).agent.params, keys, hparams)
     return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), shapes)
-
-
-def check_memory(config: Config, preset: Preset) -> None:
-    """Raise ValueError where the runs that are held at once do not fit into the device's memory."""
-    state = jax.eval_shape(preset.learner.init, jax.random.key(0), preset.hparams)
-    per_run = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(lambda s: s._replace(key=()), state)))
-    at_once = min(config.num_runs, config.batch_size or config.num_runs)
-    # Going through the runs in groups, and the step from one chunk to the next, hold a state twice.
-    needed, free = 2 * per_run * at_once, free_memory()
-    if needed > free:
-        fitting = max(1, free // (2 * per_run))
-        raise ValueError(
-            f"{at_once} runs at once need {_bytes(needed)} ({_bytes(2 * per_run)} each) and {_bytes(free)} are free; "
-            f"use --batch-size {fitting} to hold fewer at once"
-        )
-
-
-def free_memory() -> int:
-    """Bytes free on the devices of the default backend together; on a CPU, of the machine."""
-    devices = jax.devices()
-    if devices[0].platform == "cpu":
-        return psutil.virtual_memory().available
-    stats = [device.memory_stats() or {} for device in devices]
-    return sum(s.get("bytes_limit", 0) - s.get("bytes_in_use", 0) for s in stats)
-
-
-def _bytes(count: int) -> str:
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count / 1024:.1f} KiB"

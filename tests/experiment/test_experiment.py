@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from jaxrl import memory
 from jaxrl.agents.dqn import HParams
 from jaxrl.experiment import Config, evaluate_policies, folder, load_policies, run
 from jaxrl.experiment.curves import fill_forward, plot, read_curves
-from jaxrl.experiment.run import abstract_policies, check_memory
+from jaxrl.experiment.run import abstract_policies
 from jaxrl.experiment.statistics import iqm, iqm_interval
 from jaxrl.presets import DQNSettings, ReinforceSettings
 
@@ -115,11 +116,28 @@ def test_a_wrong_value_in_a_sweep_is_found_before_anything_runs(tmp_path):
     assert not (tmp_path / "never").exists()
 
 
-def test_more_runs_than_memory_name_bytes_and_a_batch_size():
-    config = Config(env="CartPole-v1", settings=dataclasses.replace(SETTINGS, capacity=10_000_000), seeds=100_000)
-    with pytest.raises(ValueError, match=r"100000 runs at once need .* GiB \(.* MiB each\).* use --batch-size \d+"):
-        check_memory(config, config.preset())
-    check_memory(dataclasses.replace(config, batch_size=1), config.preset())
+def test_more_runs_than_fit_are_trained_in_pieces(finished, tmp_path, monkeypatch):
+    """Four runs where the program of four needs more than is free: pieces of two, and the same policies."""
+    config, _, result, _ = finished
+    sizes = []
+
+    def take(compiled):
+        sizes.append(jax.tree.leaves(compiled.out_info)[-1].shape[0])
+        return 10 * sizes[-1]
+
+    monkeypatch.setattr(memory, "memory_of", take)
+    monkeypatch.setattr(memory, "free_memory", lambda devices: 30)
+    pieces = run(dataclasses.replace(config, batch_size=None), tmp_path / "pieces")
+    assert sizes == [4, 2]
+    for x, y in zip(jax.tree.leaves(result.params), jax.tree.leaves(pieces.params), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_that_does_not_fit_at_all_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda devices: 1000)
+    with pytest.raises(ValueError, match=r"not even one at a time fits: it takes .* KiB on each device"):
+        run(Config(env="CartPole-v1", settings=SETTINGS, seeds=1), tmp_path / "a")
+    assert not any((tmp_path / "a").iterdir())
 
 
 def test_a_full_or_unwritable_folder_is_refused(tmp_path):
