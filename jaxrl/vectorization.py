@@ -56,7 +56,6 @@ def vectorize(
     if not used:
         raise ValueError("devices must name at least one device, got none")
 
-    @partial(jax.jit, static_argnums=0)
     def run(batch_size, *args):
         total = _axis_size(args)
         mesh = Mesh(np.array(used[: min(len(used), total)]), ("seeds",), axis_types=(AxisType.Auto,))
@@ -79,15 +78,17 @@ def vectorize(
             return out
         return jax.tree.map(lambda x: x[:total], out)
 
+    outermost = jax.jit(run, static_argnums=0, compiler_options=compiler_options(used))
+    inside = jax.jit(run, static_argnums=0)  # of another jit, which alone may have options
     fitting: dict[Any, jax.stages.Compiled] = {}  # by the shapes of the arguments
 
     def run_fitting(most, *args):
         leaves, treedef = jax.tree.flatten(args)
-        if any(isinstance(x, jax.core.Tracer) for x in leaves):
+        if _traced(leaves):
             raise ValueError('batch_size="auto" compiles and measures: call it outside of jit and vmap, or give a number')
         shapes = treedef, tuple((np.shape(x), x.dtype) for x in leaves)
         if shapes not in fitting:
-            fitting[shapes] = fit(lambda size: run.lower(size, *args).compile(), most, used)[1]
+            fitting[shapes] = fit(lambda size: outermost.lower(size, *args).compile(), most, used)[1]
         return fitting[shapes](*jax.device_put(args, fitting[shapes].input_shardings[0]))
 
     def checked(*args):
@@ -95,9 +96,18 @@ def vectorize(
         most = min(per_device, _CPU_BATCH_SIZE) if used[0].platform == "cpu" else per_device
         if batch_size == "auto":
             return run_fitting(most, *args)
-        return run(most if batch_size is None else batch_size, *args)
+        return (inside if _traced(args) else outermost)(most if batch_size is None else batch_size, *args)
 
     return checked
+
+
+def compiler_options(devices: Sequence[jax.Device]) -> dict[str, Any] | None:
+    """For training programs. On a CPU, LLVM's higher levels take a third of the time to compile, for no speed."""
+    return {"xla_backend_optimization_level": 1} if devices[0].platform == "cpu" else None
+
+
+def _traced(args: Any) -> bool:
+    return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args))
 
 
 def _without_axis(fn: Callable[..., Any]) -> Callable[..., Any]:

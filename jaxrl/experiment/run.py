@@ -18,7 +18,7 @@ from jaxrl.memory import fit
 from jaxrl.presets import Preset
 from jaxrl.rollout import evaluate
 from jaxrl.types import LearnerState, Metrics
-from jaxrl.vectorization import vectorize
+from jaxrl.vectorization import compiler_options, vectorize
 
 _EVALUATION_EPISODES = 32  # of the summary, for each policy
 _EVALUATION_STREAM = 2**31 - 1  # an iteration number that no run reaches: evaluation never reuses a training key
@@ -86,12 +86,12 @@ def _compile(config: Config, preset: Preset) -> _Programs:
     """Compile for all runs at once, or for as many as fit or were asked for, in pieces of one size."""
     learner = preset.learner
     chunk = default_log_every(preset.num_iterations)
-    init = jax.jit(vectorize(learner.init))
+    init = vectorize(learner.init)
 
     def chunk_of_all(states, clock, hparams):
         return vectorize(lambda state, h: advance(state, clock, learner, chunk, h, log_every=chunk))(states, hparams)
 
-    advance_all = jax.jit(chunk_of_all, donate_argnums=0)
+    advance_all = jax.jit(chunk_of_all, donate_argnums=0, compiler_options=compiler_options(jax.devices()))
     keys, hparams = config.runs(preset)
 
     def compile_for(size):
