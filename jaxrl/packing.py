@@ -1,10 +1,12 @@
 """Many small arrays as one row of 32-bit words, bit for bit, so that storing them is one write.
 
-Leaves of four and eight bytes become words; narrower ones (bool, uint8, bfloat16) stay as narrow as
-they are, joined, and the row is rounded up to a whole word.
+Leaves of four and eight bytes become words. Narrower ones (uint8, bfloat16) stay as narrow as they are, and
+bools are single bits; both are joined and rounded up to whole words.
 """
 
+import functools
 import math
+import operator
 from typing import Any, NamedTuple
 
 import jax
@@ -21,14 +23,25 @@ class Layout(NamedTuple):
 
     @property
     def num_words(self) -> int:
-        sizes = [math.prod(s) * d.itemsize for s, d in zip(self.shapes, self.dtypes, strict=True)]
-        return sum(math.ceil(part / 4) for part in _split(self.dtypes, sizes) if part)
+        return sum(self.parts)
+
+    @property
+    def parts(self) -> tuple[int, int, int]:
+        """How many words of a row hold words, bytes, and bits; in this order."""
+        units = {"words": 0, "bytes": 0, "bits": 0}
+        for shape, dtype in zip(self.shapes, self.dtypes, strict=True):
+            kind = _kind(dtype)
+            units[kind] += math.prod(shape) * _units(dtype)
+        return units["words"], -(-units["bytes"] // 4), -(-units["bits"] // 32)
 
 
-def _split(dtypes, values) -> tuple[int, int]:
-    """Sum `values` over the leaves that are words, and over those that are narrower."""
-    wide = sum(v for d, v in zip(dtypes, values, strict=True) if d.itemsize >= 4)
-    return wide, sum(values) - wide
+def _kind(dtype: np.dtype) -> str:
+    return "bits" if dtype == np.bool_ else "words" if dtype.itemsize >= 4 else "bytes"
+
+
+def _units(dtype: np.dtype) -> int:
+    """How many words, bytes or bits an element takes."""
+    return dtype.itemsize // 4 if _kind(dtype) == "words" else dtype.itemsize
 
 
 def layout_of(tree: Any, batch_ndim: int = 0) -> Layout:
@@ -39,41 +52,54 @@ def layout_of(tree: Any, batch_ndim: int = 0) -> Layout:
 
 def pack(tree: Any, batch_ndim: int) -> jax.Array:
     """Join the leaves `[*batch, ...]` of `tree` into rows `uint32[*batch, W]`."""
-    words: list[jax.Array] = []
-    narrow: list[jax.Array] = []
+    found: dict[str, list[jax.Array]] = {"words": [], "bytes": [], "bits": []}
     for x in jax.tree.leaves(tree):
-        batch = x.shape[:batch_ndim]
-        if x.dtype == jnp.bool_:
-            x = x.astype(jnp.uint8)
-        wide = x.dtype.itemsize >= 4
-        bits = jax.lax.bitcast_convert_type(x, jnp.uint32 if wide else jnp.uint8)
-        (words if wide else narrow).append(bits.reshape(*batch, -1))
-    if narrow:
-        joined = jnp.concatenate(narrow, axis=-1)
-        padding = -joined.shape[-1] % 4
-        joined = jnp.pad(joined, [(0, 0)] * batch_ndim + [(0, padding)])
-        joined = joined.reshape(*joined.shape[:-1], -1, 4).astype(jnp.uint32)
-        # Shifts, here and in `unpack`: a bitcast that changes the shape does not fuse with its neighbours on a GPU.
-        words.append(joined[..., 0] | joined[..., 1] << 8 | joined[..., 2] << 16 | joined[..., 3] << 24)
+        kind = _kind(x.dtype)
+        if kind != "bits":
+            x = jax.lax.bitcast_convert_type(x, jnp.uint32 if kind == "words" else jnp.uint8)
+        found[kind].append(x.reshape(*x.shape[:batch_ndim], -1))
+    words = found["words"]
+    words += [_join(part, 8) for part in _concatenated(found["bytes"])]
+    words += [_join(part, 1) for part in _concatenated(found["bits"])]
     return jnp.concatenate(words, axis=-1)
+
+
+def _concatenated(parts: list[jax.Array]) -> list[jax.Array]:
+    return [jnp.concatenate(parts, axis=-1)] if parts else []
+
+
+def _join(units: jax.Array, width: int) -> jax.Array:
+    """Units of `width` bits `[*batch, n]` as words: unit i of W words is in word i % W, so that slices are contiguous.
+
+    Shifts, here and in `_split`: a bitcast that changes the shape does not fuse with its neighbours on a GPU, nor does a sum.
+    """
+    num = units.shape[-1]
+    num_words = max(1, -(-num * width // 32))
+    units = jnp.pad(units, [(0, 0)] * (units.ndim - 1) + [(0, -num % num_words)]).astype(jnp.uint32)
+    slices = [units[..., i : i + num_words] << (width * i // num_words) for i in range(0, num, num_words)]
+    return functools.reduce(operator.or_, slices) if slices else units
+
+
+def _split(words: jax.Array, width: int) -> jax.Array:
+    """The inverse of `_join`, with the units that filled up the last words: `[*batch, W]` to `[*batch, 32 / width * W]`."""
+    shifts = jnp.arange(0, 32, width, dtype=jnp.uint32).reshape((1,) * (words.ndim - 1) + (-1, 1))
+    return ((words[..., None, :] >> shifts) & jnp.uint32(2**width - 1)).reshape(*words.shape[:-1], -1)
 
 
 def unpack(rows: jax.Array, layout: Layout) -> Any:
     """The inverse of `pack`: leaves `[*batch, ...]` from rows `uint32[*batch, W]`."""
     batch = rows.shape[:-1]
-    sizes = [math.prod(s) * d.itemsize for s, d in zip(layout.shapes, layout.dtypes, strict=True)]
-    num_wide = _split(layout.dtypes, sizes)[0] // 4
-    words = rows[..., :num_wide]
-    shifts = jnp.arange(0, 32, 8, dtype=jnp.uint32).reshape((1,) * rows.ndim + (4,))
-    narrow = ((rows[..., num_wide:, None] >> shifts) & jnp.uint32(0xFF)).astype(jnp.uint8).reshape(*batch, -1)
-    leaves, at_word, at_byte = [], 0, 0
-    for shape, dtype, size in zip(layout.shapes, layout.dtypes, sizes, strict=True):
-        if dtype.itemsize >= 4:
-            bits, at_word = words[..., at_word : at_word + size // 4], at_word + size // 4
-            unit = 4
-        else:
-            bits, at_byte = narrow[..., at_byte : at_byte + size], at_byte + size
-            unit = 1
-        bits = bits.reshape(*batch, *shape, *([dtype.itemsize // unit] if dtype.itemsize > unit else []))
-        leaves.append(bits.astype(jnp.bool_) if dtype == np.bool_ else jax.lax.bitcast_convert_type(bits, dtype))
+    num_words, num_bytes, _ = layout.parts
+    parts = {
+        "words": rows[..., :num_words],
+        "bytes": _split(rows[..., num_words : num_words + num_bytes], 8).astype(jnp.uint8),
+        "bits": _split(rows[..., num_words + num_bytes :], 1).astype(jnp.bool_),
+    }
+    leaves, at = [], dict.fromkeys(parts, 0)
+    for shape, dtype in zip(layout.shapes, layout.dtypes, strict=True):
+        kind, units = _kind(dtype), _units(dtype)
+        size = math.prod(shape) * units
+        x = parts[kind][..., at[kind] : at[kind] + size].reshape(*batch, *shape, *([units] if units > 1 else []))
+        leaves.append(x if kind == "bits" else jax.lax.bitcast_convert_type(x, dtype))
+        at[kind] += size
     return jax.tree.unflatten(layout.treedef, leaves)

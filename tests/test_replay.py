@@ -343,13 +343,27 @@ def bytes_of(leaf, batch_ndim):
     return np.reshape(rows, (*batch, len(rows[0])))
 
 
+def spread(units, width):
+    """Unit i of W words is in word i % W: the first W units are the lowest `width` bits of each, and so on."""
+    num_words = -(-units.shape[-1] * width // 32)
+    words = np.zeros((*units.shape[:-1], num_words), np.uint32)
+    for i in range(units.shape[-1]):
+        words[..., i % num_words] |= units[..., i].astype(np.uint32) << np.uint32(width * (i // num_words))
+    return words
+
+
 def packed_by_numpy(tree, batch_ndim):
-    """All leaves of four bytes first, then the narrower ones, filled up with zeros to a whole word."""
+    """All leaves of four bytes and more first, then the bytes of narrower ones, then bools as bits."""
     leaves = jax.tree.leaves(tree)
-    ordered = [x for x in leaves if x.dtype.itemsize >= 4] + [x for x in leaves if x.dtype.itemsize < 4]
-    joined = np.concatenate([bytes_of(x, batch_ndim) for x in ordered], axis=-1)
-    padding = np.zeros((*joined.shape[:-1], -joined.shape[-1] % 4), np.uint8)
-    return np.ascontiguousarray(np.concatenate([joined, padding], axis=-1)).view("<u4")
+    batch = leaves[0].shape[:batch_ndim]
+
+    def joined(chosen):
+        return np.concatenate([np.zeros((*batch, 0), np.uint8), *(bytes_of(x, batch_ndim) for x in chosen)], axis=-1)
+
+    wide = joined(x for x in leaves if x.dtype.itemsize >= 4)
+    narrow = joined(x for x in leaves if x.dtype.itemsize < 4 and x.dtype != bool)
+    bits = joined(x for x in leaves if x.dtype == bool)
+    return np.concatenate([np.ascontiguousarray(wide).view("<u4"), spread(narrow, 8), spread(bits, 1)], axis=-1)
 
 
 @settings(deadline=None, max_examples=15)
@@ -369,12 +383,13 @@ def test_packing_round_trips_bit_for_bit(specs, batch, seed):
         np.testing.assert_array_equal(bytes_of(x, len(batch)), bytes_of(y, len(batch)))
 
 
-def test_the_row_of_two_observations_of_400_bools_has_812_bytes():
+def test_the_row_of_two_observations_of_400_bools_has_112_bytes():
+    """802 bits, which are 26 words, an action and a reward."""
     flag = np.bool_(False)
     image = np.zeros((10, 10, 4), bool)
     example = {"obs": image, "next_obs": image, "action": np.int32(0), "reward": np.float32(0), "done": (flag, flag)}
-    assert layout_of(example).num_words * 4 == 812
-    assert replay.init(example, 6).rows.nbytes == 6 * 812
+    assert layout_of(example).num_words * 4 == 112
+    assert replay.init(example, 6).rows.nbytes == 6 * 112
 
 
 def test_eight_byte_leaves_are_two_words():
