@@ -36,6 +36,21 @@ def check_size(name: str, value: Any, *, minimum: int = 1, maximum: int | None =
     return size
 
 
+def check_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> Any:
+    """Return `value`, a number or an array of them, as float32. It must lie in [low, high]; a tracer has no value yet and passes.
+
+    Raises TypeError for what is no number, ValueError for NaN and for values outside the range.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return value.astype(np.float32)
+    array = np.asarray(value)
+    if not (np.issubdtype(array.dtype, np.number) and np.isrealobj(array)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not np.all((array >= low) & (array <= high)):  # NaN fails both
+        raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value}")
+    return array.astype(np.float32)
+
+
 def check_key(key: Any) -> None:
     """Raise TypeError unless `key` is a typed PRNG key."""
     if not (isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)):

@@ -3,12 +3,13 @@
 import difflib
 from collections.abc import Callable
 
+from jaxrl.envs import wrappers
 from jaxrl.envs.point_mass import point_mass
 from jaxrl.types import Environment
 
 OWN: dict[str, Callable[..., Environment]] = {"PointMass": point_mass}
 
-__all__ = ["OWN", "make", "names", "point_mass"]
+__all__ = ["OWN", "make", "names", "point_mass", "wrappers"]
 
 
 def names() -> list[str]:

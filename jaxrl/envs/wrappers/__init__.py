@@ -1,0 +1,56 @@
+"""Wrappers: pure functions from an `Environment` to an `Environment`. They compose in any order; docs/wrappers.md has a table."""
+
+from jaxrl.envs.wrappers.actions import (
+    action_grid,
+    action_repeat,
+    clip_actions,
+    discretize_actions,
+    rescale_actions,
+    sticky_actions,
+)
+from jaxrl.envs.wrappers.episodes import EpisodeStatistics, episode_statistics, find_state, time_limit
+from jaxrl.envs.wrappers.moments import Moments, freeze, merge, merge_all, standardize, synchronize
+from jaxrl.envs.wrappers.normalization import (
+    NormalizedObservations,
+    NormalizedRewards,
+    normalize_observations,
+    normalize_rewards,
+)
+from jaxrl.envs.wrappers.observations import flatten, frame_stack, observation_noise, one_hot, partial_observation, time_aware
+from jaxrl.envs.wrappers.randomization import over_params, randomize_params, split_params, uniform_params
+from jaxrl.envs.wrappers.rewards import clip_rewards, scale_rewards
+
+__all__ = [
+    "EpisodeStatistics",
+    "Moments",
+    "NormalizedObservations",
+    "NormalizedRewards",
+    "action_grid",
+    "action_repeat",
+    "clip_actions",
+    "clip_rewards",
+    "discretize_actions",
+    "episode_statistics",
+    "find_state",
+    "flatten",
+    "frame_stack",
+    "freeze",
+    "merge",
+    "merge_all",
+    "normalize_observations",
+    "normalize_rewards",
+    "observation_noise",
+    "one_hot",
+    "over_params",
+    "partial_observation",
+    "randomize_params",
+    "rescale_actions",
+    "scale_rewards",
+    "split_params",
+    "standardize",
+    "sticky_actions",
+    "synchronize",
+    "time_aware",
+    "time_limit",
+    "uniform_params",
+]

@@ -1,0 +1,167 @@
+"""Every episode with parameters of its own: domain randomisation, and sets of them for training and for testing."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.checks import FINITE, check_key, check_number, check_size
+from jaxrl.envs.wrappers._inner import renew_inside
+from jaxrl.types import Environment, EnvState, PyTree
+
+Sample = Callable[[jax.Array, PyTree], PyTree]  # (key, params) -> the parameters of an episode
+
+
+class Randomized(NamedTuple):
+    """State of `randomize_params` and `over_params`."""
+
+    env: EnvState
+    params: PyTree  # of this episode
+
+
+class ParamSet(NamedTuple):
+    """Parameters of `over_params`."""
+
+    members: PyTree  # leaves [N, ...]
+
+    @property
+    def max_steps_in_episode(self) -> Any:
+        """The longest that any member allows."""
+        limits = getattr(self.members, "max_steps_in_episode", None)
+        if limits is None:
+            return None
+        return jnp.max(limits) if isinstance(limits, jax.core.Tracer) else np.max(limits)
+
+
+def randomize_params(env: Environment, sample: Sample) -> Environment:
+    """Each episode draws its parameters at its reset and keeps them to its end: domain randomisation (Tobin et al. 2017; of
+    dynamics, Peng et al. 2018).
+
+    `params` of the environment, the nominal ones, are handed to `sample`; with its time limit a learner checks the length of
+    its rollouts. The state holds what was drawn, so it is carried for every environment.
+
+    Args:
+      env: any.
+      sample: `(key, params) -> params`, traced; `uniform_params` makes one. What it returns has the structure and
+        shapes of `env.params`.
+
+    Raises:
+      ValueError: where it returns something else.
+    """
+    drawn = jax.eval_shape(lambda key: _strong(sample(key, env.params)), jax.random.key(0))
+    _check_same("randomize_params: sample must return parameters like env.params", drawn, env.params)
+    return _randomize(env, sample)
+
+
+def uniform_params(**ranges: tuple[Any, Any]) -> Sample:
+    """A `sample` that draws the named parameters uniformly from their (low, high), as float32, and leaves the others.
+
+    Every component of a parameter that is an array is drawn for itself.
+
+    Raises:
+      ValueError: where a range is not finite or upside down; when it is used, for a parameter that there is not.
+
+    >>> import jaxrl
+    >>> env = randomize_params(jaxrl.make("PointMass"), uniform_params(noise_scale=(0.0, 0.1), start_range=(0.5, 2.0)))
+    """
+    bounds = {
+        name: tuple(check_number(name, bound, -FINITE[1], FINITE[1]) for bound in range_) for name, range_ in ranges.items()
+    }
+    for name, (low, high) in bounds.items():
+        if not any(isinstance(bound, jax.core.Tracer) for bound in (low, high)) and np.any(low > high):
+            raise ValueError(f"uniform_params: {name} has low {low} above high {high}")
+
+    def sample(key, params):
+        fields: tuple[str, ...] = tuple(getattr(params, "_fields", ()) or getattr(params, "__dataclass_fields__", ()))
+        missing = sorted(set(bounds) - set(fields))
+        if missing:
+            raise ValueError(f"uniform_params: there is no parameter {', '.join(missing)}; there are {', '.join(fields)}")
+        drawn = {}
+        for name, name_key in zip(bounds, jax.random.split(key, len(bounds)), strict=True):
+            shape = np.shape(getattr(params, name))
+            low, high = (jnp.broadcast_to(bound, shape) for bound in bounds[name])
+            drawn[name] = jax.random.uniform(name_key, shape, minval=low, maxval=high)
+        replace = params._replace if hasattr(params, "_replace") else params.replace
+        return replace(**drawn)
+
+    return sample
+
+
+def split_params(key: jax.Array, params: PyTree, sample: Sample, *, num_train: int, num_test: int) -> tuple[PyTree, PyTree]:
+    """Independent draws for training and others for testing, to measure how well a policy generalises (Cobbe et al. 2019).
+
+    Args:
+      key: consumed.
+      params: the nominal parameters, handed to `sample`.
+      sample: as for `randomize_params`.
+      num_train, num_test: how many of each.
+
+    Returns:
+      Parameters with leaves `[num_train, ...]` and `[num_test, ...]`, for `over_params`. Draws from a distribution with few
+      values may be in both.
+
+    Raises:
+      ValueError, TypeError: where the key is no key or a number is not a positive int.
+    """
+    check_key(key)
+    num_train, num_test = check_size("num_train", num_train), check_size("num_test", num_test)
+    keys = jax.random.split(key, num_train + num_test)
+    drawn = jax.vmap(lambda key: _strong(sample(key, params)))(keys)
+    return jax.tree.map(lambda x: x[:num_train], drawn), jax.tree.map(lambda x: x[num_train:], drawn)
+
+
+def over_params(env: Environment, members: PyTree) -> Environment:
+    """Each episode takes one of N sets of parameters, uniformly at random, and keeps it to its end.
+
+    Args:
+      env: any.
+      members: parameters like `env.params`, leaves `[N, ...]`, e.g. from `split_params`. They become `params.members`.
+
+    Raises:
+      ValueError: where the members have another structure than `env.params`, or differ in number.
+    """
+    message = "over_params: members must be parameters like env.params with a leading axis of the same length N"
+    shapes = [np.shape(x) for x in jax.tree.leaves(members)]
+    num_members = max((shape[0] for shape in shapes if shape), default=0)
+    if num_members == 0 or any(shape[:1] != (num_members,) for shape in shapes):
+        raise ValueError(f"{message}; the shapes are {', '.join(str(list(shape)) for shape in shapes)}")
+    one = jax.eval_shape(lambda: jax.tree.map(lambda x: _strong(x)[0], members))
+    _check_same(message, one, env.params)
+
+    def sample(key, params):
+        member = jax.random.randint(key, (), 0, num_members)
+        return jax.tree.map(lambda x: jnp.asarray(x)[member], params.members)
+
+    return _randomize(env._replace(params=ParamSet(members)), sample)
+
+
+def _randomize(env: Environment, sample: Sample) -> Environment:
+    def reset(key, params):
+        key, sample_key = jax.random.split(key)
+        drawn = _strong(sample(sample_key, params))
+        state, obs = env.reset(key, drawn)
+        return Randomized(state, drawn), obs
+
+    def step(key, state, action, params):
+        inside, after = env.step(key, state.env, action, state.params)
+        return state._replace(env=inside), after
+
+    return env._replace(reset=reset, step=step, renew=renew_inside(env))
+
+
+def _strong(params: PyTree) -> PyTree:
+    """As arrays of their own dtype: a Python number's weak one would change the type of the state."""
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), params)
+
+
+def _check_same(message: str, drawn: PyTree, params: PyTree) -> None:
+    """Raise ValueError unless both have the same structure and shapes."""
+
+    def kind(tree):
+        return jax.tree.structure(tree), [np.shape(x) for x in jax.tree.leaves(tree)]
+
+    if kind(drawn) != kind(params):
+        shapes, wanted = (jax.tree.map(np.shape, tree) for tree in (drawn, params))
+        raise ValueError(f"{message}, whose shapes are {wanted}; got {shapes}")

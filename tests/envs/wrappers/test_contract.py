@@ -1,0 +1,110 @@
+"""One suite for every wrapper, and for all of them in any order."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jaxrl
+from jaxrl.envs import wrappers as w
+from jaxrl.types import Box
+from tests.envs.wrappers.problems import ENVIRONMENTS, WRAPPERS, check_types, compose, done, first, jit, play, played, walk
+from tests.problems import dqn_learner, reinforce_learner
+
+LIMITS = dict.fromkeys(ENVIRONMENTS, 5) | {"action_repeat": 3, "time_limit": 4, "over_params": 6, "one_hot": None}
+
+
+def check_play(env, transitions):
+    """The observation acted on is the successor of the step before, unless an episode began; and all lie in their space."""
+    space, begins = env.observation_space, first(transitions)
+    if isinstance(space, Box):
+        for obs in (transitions.obs, transitions.next_obs):
+            assert np.all((obs >= space.low) & (obs <= space.high))
+    np.testing.assert_allclose(transitions.obs[~begins], transitions.next_obs[:-1][~begins[1:]], atol=1e-6)
+    assert np.isfinite(transitions.reward).all()
+    assert begins[1:].any()
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_a_wrapped_environment_keeps_the_contract(name):
+    env = ENVIRONMENTS[name]()
+    check_types(env)
+    check_play(env, played(name).transitions)
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_parameters_can_be_traced_and_batched_and_the_time_limit_read(name):
+    env = ENVIRONMENTS[name]()
+    assert getattr(env.params, "max_steps_in_episode", None) == LIMITS[name]
+    batched = jax.tree.map(lambda x: np.stack([x] * 3), env.params)
+    action = jnp.zeros(env.action_space.shape, env.action_space.dtype)
+
+    def step(params):
+        state, _ = env.reset(jax.random.key(0), params)
+        _, after = env.step(jax.random.key(0), state, action, params)
+        return after.obs, jnp.asarray(getattr(params, "max_steps_in_episode", 0))
+
+    obs, limit = jax.eval_shape(jax.vmap(step), batched)
+    assert obs.shape == (3, *env.observation_space.shape)
+    assert limit.shape == (3,)
+
+
+@settings(deadline=None, max_examples=12)
+@given(st.permutations(list(WRAPPERS)))
+def test_all_wrappers_compose_in_any_order(names):
+    env = compose(walk(), names)
+    check_types(env)
+    repeat, limit = names.index("action_repeat"), names.index("time_limit")
+    assert env.params.max_steps_in_episode == (3 if repeat < limit else 2)
+
+
+def test_a_composition_keeps_the_contract_and_passes_on_what_outlives_an_episode():
+    """Statistics at the bottom count every episode, so each wrapper has handed `renew` through."""
+    names = [str(name) for name in np.random.default_rng(0).permutation(sorted(WRAPPERS)) if name != "episode_statistics"]
+    env = compose(w.episode_statistics(walk()), names)
+    players, transitions = play(env)
+    check_play(env, transitions)
+    num_episodes = w.find_state(players.env, w.EpisodeStatistics).episodes
+    np.testing.assert_array_equal(num_episodes, done(transitions).sum(axis=0))
+    assert num_episodes.min() >= 2
+
+
+def check_finite(metrics):
+    assert all(np.isfinite(metrics[name]).all() for name in metrics if not name.startswith("episode"))
+
+
+def test_an_agent_trains_on_a_composition():
+    env = compose(walk(), ["sticky_actions", "frame_stack", "normalize_observations", "rescale_actions"])
+    learner = reinforce_learner(env, num_envs=2, rollout_length=5, hidden=(4,))
+    check_finite(jit(lambda key: jaxrl.train(key, learner, 4)[1])(jax.random.key(0)))
+
+
+def check_training(learner):
+    """A run, and an evaluation with its statistics."""
+
+    def run(key):
+        state, metrics = jaxrl.train(key, learner, 12)
+        frozen = state._replace(env=w.freeze(w.synchronize(state.env)))
+        return metrics, jaxrl.evaluate(jax.random.key(1), learner, frozen, num_episodes=2, max_steps=100)
+
+    metrics, returns = jit(run)(jax.random.key(0))
+    check_finite(metrics)
+    assert np.isfinite(returns).all()
+
+
+@pytest.mark.slow
+def test_agents_train_and_evaluate_on_everything_at_once():
+    names = [name for name in WRAPPERS if name not in ("clip_actions", "discretize_actions")]
+    check_training(reinforce_learner(compose(walk(9), names), mode="continuing", baseline="value", num_envs=2))
+    check_training(reinforce_learner(compose(walk(9), names), num_envs=2, rollout_length=4))
+    check_training(dqn_learner(compose(walk(9), [*names, "discretize_actions"]), num_envs=2))
+
+
+def test_whole_episodes_are_checked_against_the_wrapped_limit():
+    env = w.time_limit(w.sticky_actions(walk(9)), 3)
+    reinforce_learner(env, rollout_length=3)
+    with pytest.raises(ValueError, match=r"rollout_length 2 is shorter .* \(3 steps\)"):
+        reinforce_learner(env, rollout_length=2)
+    reinforce_learner(w.action_repeat(env, 2), rollout_length=2)
