@@ -9,24 +9,41 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _MODULES = (
-    "agents", "distributions", "envs", "exploration", "losses", "networks", "optimizers", "prioritized", "replay", "returns",
-    "types",
+    "agents", "distributions", "dynamic_programming", "envs", "exploration", "losses", "networks", "optimizers", "prioritized",
+    "replay", "returns", "types",
 )  # fmt: skip
 _NAMES = {
     "make": "envs",
+    "check_environment": "envs.checking",
     "make_learner": "learner",
     "train": "learner",
     "advance": "learner",
     "evaluate": "rollout",
     "vectorize": "vectorization",
     "preset": "presets",
+    "render": "experiment.render",
 }
 
 __all__ = [*_MODULES, *_NAMES]
 
 if TYPE_CHECKING:
-    from jaxrl import agents, distributions, envs, exploration, losses, networks, optimizers, prioritized, replay, returns, types
+    from jaxrl import (
+        agents,
+        distributions,
+        dynamic_programming,
+        envs,
+        exploration,
+        losses,
+        networks,
+        optimizers,
+        prioritized,
+        replay,
+        returns,
+        types,
+    )
     from jaxrl.envs import make
+    from jaxrl.envs.checking import check_environment
+    from jaxrl.experiment.render import render
     from jaxrl.learner import advance, make_learner, train
     from jaxrl.presets import preset
     from jaxrl.rollout import evaluate

@@ -1,15 +1,36 @@
-"""Environments: jaxrl's own, and gymnax's behind the same record."""
+"""Environments: jaxrl's own, gymnax's, and those of other suites, behind the same record."""
 
-import difflib
+import importlib
+import warnings
 from collections.abc import Callable
+from typing import Any
 
-from jaxrl.envs import wrappers
+from jaxrl.envs import probes, wrappers
+from jaxrl.envs.adapter import unknown_name
+from jaxrl.envs.classics import baird, chain, garnet
+from jaxrl.envs.grids import cliff_walk, frozen_lake, grid_world
+from jaxrl.envs.lqr import lqr
 from jaxrl.envs.point_mass import point_mass
+from jaxrl.envs.tabular import tabular, tabular_mdp
 from jaxrl.types import Environment
 
-OWN: dict[str, Callable[..., Environment]] = {"PointMass": point_mass}
+OWN: dict[str, Callable[..., Environment]] = {
+    "PointMass": point_mass,
+    "LQR": lqr,
+    "Chain": chain,
+    "CliffWalk": cliff_walk,
+    "GridWorld": grid_world,
+    "FrozenLake": frozen_lake,
+    "Garnet": garnet,
+    "Baird": baird,
+}
+# Prefixes of names, modules here, and extras in pyproject.toml, all in one.
+SUITES = ("brax", "craftax", "gymnasium", "jumanji", "pgx", "playground", "xminigrid")
 
-__all__ = ["OWN", "make", "names", "point_mass", "wrappers"]
+__all__ = [
+    "OWN", "SUITES", "baird", "chain", "cliff_walk", "from_gymnasium", "frozen_lake", "garnet", "grid_world", "lqr", "make",
+    "names", "point_mass", "probes", "suite", "tabular", "tabular_mdp", "to_gymnasium", "wrappers",
+]  # fmt: skip
 
 
 def names() -> list[str]:
@@ -19,24 +40,47 @@ def names() -> list[str]:
     return [*OWN, *gymnax.names()]
 
 
+def suite(name: str) -> Any:
+    """The adapter of another suite, the module `jaxrl.envs.NAME`: it has `names()` and `make(name, **overrides)`.
+
+    Raises:
+      ImportError: where a package is missing, naming the extra that brings it.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of their dependencies
+            return importlib.import_module(f"jaxrl.envs.{name}")
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        raise ImportError(f"{name} needs the package {package}: pip install 'jaxrl[{name}]'", name=package) from error
+
+
 def make(name: str, **overrides) -> Environment:
-    """The environment of that name: one of jaxrl's own, or of gymnax.
+    """The environment of that name: one of jaxrl's own, of gymnax, or of another suite.
 
     Args:
-      name: e.g. "CartPole-v1" or "PointMass"; `jaxrl envs` lists them all.
+      name: e.g. "CartPole-v1" or "PointMass", which `jaxrl envs` lists; or of a suite, by its prefix: "brax/ant",
+        "gymnasium/CartPole-v1".
       overrides: fields of its parameters, or arguments of its factory.
 
     Raises:
-      ValueError: for an unknown name (with the nearest ones) or an unknown parameter (with the list).
+      ValueError: for an unknown name (with the nearest ones), an unknown parameter (with the list), or a value out of range.
+      TypeError: for a value of another kind than the parameter's.
+      ImportError: where the suite's package is missing, naming the extra that brings it.
     """
     if name in OWN:
         return OWN[name](**overrides)
+    prefix, _, rest = name.partition("/")
+    if rest and prefix in SUITES:
+        return suite(prefix).make(rest, **overrides)
     from jaxrl.envs import gymnax
 
-    if name in gymnax.names():
+    if name in (*gymnax.names(), *gymnax.REFUSED):
         return gymnax.make(name, **overrides)
-    known = names()
-    folded = {n.lower(): n for n in known}
-    near = difflib.get_close_matches(str(name).lower(), folded, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(folded[n] for n in near)}?" if near else f"there are {', '.join(known)}"
-    raise ValueError(f"unknown environment {name!r}; {hint}")
+    raise unknown_name(name, names())
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("from_gymnasium", "to_gymnasium"):
+        return getattr(suite("gymnasium"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.checks import check_size
+from jaxrl.linear import product
 from jaxrl.types import Box, Environment, Step
 
 
@@ -102,9 +103,7 @@ def _step(key: jax.Array, state: State, action: jax.Array, params: Params) -> tu
     n, m = params.control.shape
     executed = jnp.clip(action.reshape(m), -params.max_action, params.max_action)
     reward = -jnp.linalg.norm(state.position) - jnp.linalg.norm(executed)
-    # Sums over a few products, written out so that they fuse with the rest of the step: a matrix
-    # product is a kernel of its own.
-    position = jnp.sum(params.transition * state.position[None], axis=1) + jnp.sum(params.control * executed[None], axis=1)
+    position = product(params.transition, state.position) + product(params.control, executed)
     position = position + params.noise_scale * jax.random.normal(key, (n,))
     time = state.time + 1
     step = Step(position, reward, jnp.bool_(False), time >= params.max_steps_in_episode)
