@@ -1,4 +1,4 @@
-"""The command line: `jaxrl train | eval | plot | envs | agents`. A wrong input is one line and exit code 2."""
+"""The command line: `jaxrl train | eval | plot | render | envs | agents`. A wrong input is one line and exit code 2."""
 
 import contextlib
 import dataclasses
@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "train an agent: many seeds and settings in one program; leaves a run folder",
     "eval": "play the policies of a run folder on fresh episodes",
     "plot": "draw the learning curves of run folders into one picture",
+    "render": "film the policies of a run folder",
     "envs": "list the environments and their spaces",
     "agents": "list the agents, their settings and hyperparameters",
 }
@@ -183,17 +184,18 @@ def _train(argv: list[str]) -> int:
     )
     _set_up_jax()
     from jaxrl.experiment import Config, run
+    from jaxrl.experiment.terminal import progress_bar, summary
 
     with _user_errors():
         config = _config(settings, options, Config)
-        out = options.out or Path("runs") / f"{algorithm}-{options.env}-{time.strftime('%Y%m%d-%H%M%S')}"
+        out = options.out or Path("runs") / f"{algorithm}-{options.env.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
-        with _progress(config) as report, _user_errors():
+        with progress_bar(config) as report, _user_errors():
             result = run(config, out, report=report)
     except KeyboardInterrupt:
         print(f"jaxrl: interrupted; {out} holds the metrics so far, and no policies", file=sys.stderr)
         return 130
-    _summary(result, out)
+    summary(result, out)
     return 0
 
 
@@ -221,74 +223,7 @@ def _config(settings: Any, options: Any, config_type: type) -> Any:
     )
 
 
-@contextlib.contextmanager
-def _progress(config: Any):
-    """A bar with steps, steps/s, mean return and time left, moved by the reports that it yields a function for."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=12),
-        TextColumn("{task.percentage:>3.0f}% {task.fields[speed]} return {task.fields[mean]} left"),
-        TimeRemainingColumn(compact=True),
-    )
-    runs = f"{config.num_runs} runs"
-    with contextlib.ExitStack() as stack:
-        bar = Progress(*columns)
-        task = bar.add_task(f"{config.settings.algorithm} on {config.env}, {runs}", total=None, speed="", mean="–")
-
-        def report(progress):
-            if not bar.live.is_started:  # with the first report: nothing can be wrong with the input any more
-                stack.enter_context(bar)
-            bar.update(
-                task,
-                completed=progress.env_steps,
-                total=progress.total_env_steps,
-                speed=f"{progress.env_steps / progress.seconds:,.0f} steps/s" if progress.env_steps else "compiling",
-                mean="–" if progress.episode_return != progress.episode_return else f"{progress.episode_return:.1f}",
-            )
-
-        yield report
-
-
-def _summary(result: Any, out: Path) -> None:
-    from rich.console import Console
-
-    from jaxrl.experiment import folder
-
-    config = result.config
-    table = _returns_table(config, result.evaluation_returns, "greedy return")
-    console = Console()
-    console.print(table)
-    total = result.env_steps * config.num_runs
-    console.print(
-        f"{config.num_runs} runs of {result.env_steps:,} environment steps in {result.seconds:.1f} s "
-        f"({total / result.seconds:,.0f} steps/s, compilation included)\n"
-        f"{out}: {folder.CONFIG}, {folder.METRICS}, {folder.CURVE}, {folder.POLICIES}/",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def _returns_table(config: Any, returns: Any, title: str) -> Any:
-    """One row for each setting: IQM over seeds with its interval, the median, the worst seed."""
-    import numpy as np
-    from rich.table import Table
-
-    from jaxrl.experiment.statistics import iqm, iqm_interval
-
-    table = Table(title=f"{config.settings.algorithm} on {config.env}: {title}")
-    for column in (*config.sweep, "seeds", "IQM", "95 % interval", "median", "worst seed"):
-        table.add_column(column, justify="right")
-    by_setting = np.mean(returns, axis=1).reshape(-1, config.seeds)
-    for combination, seeds in zip(config.combinations, by_setting, strict=True):
-        low, high = iqm_interval(seeds)
-        numbers = (f"{iqm(seeds):.2f}", f"{low:.2f} … {high:.2f}", f"{np.median(seeds):.2f}", f"{seeds.min():.2f}")
-        table.add_row(*(f"{v:g}" for v in combination.values()), str(config.seeds), *numbers)
-    return table
-
-
-# --- jaxrl eval, plot, envs, agents --------------------------------------------------------------
+# --- jaxrl eval, plot, render, envs, agents --------------------------------------------------------------
 
 
 @dataclass
@@ -306,16 +241,16 @@ def _eval(argv: list[str]) -> int:
     _set_up_jax()
     from rich.console import Console
 
-    from jaxrl.experiment import Config, evaluate_policies, folder, load_policies
+    from jaxrl.experiment import evaluate_policies, load_policies
+    from jaxrl.experiment.config import load_config
     from jaxrl.experiment.run import abstract_policies
+    from jaxrl.experiment.terminal import returns_table
 
     with _user_errors():
-        if not (options.run / folder.CONFIG).is_file():
-            raise ValueError(f"{options.run} is no run folder: it has no {folder.CONFIG}")
-        config = Config.load(options.run / folder.CONFIG)
+        config = load_config(options.run)
         params = load_policies(options.run, abstract_policies(config))
         returns = evaluate_policies(config, params, num_episodes=options.episodes, seed=options.seed)
-    Console().print(_returns_table(config, returns, f"greedy return over {options.episodes} episodes"))
+    Console().print(returns_table(config, returns, f"greedy return over {options.episodes} episodes"))
     return 0
 
 
@@ -342,6 +277,43 @@ def _plot(argv: list[str]) -> int:
 
 
 @dataclass
+class RenderOptions:
+    run: tyro.conf.Positional[Path]
+    """a run folder"""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("policy.gif")
+    """the film; a .png is a sheet with six moments of each policy"""
+    seeds: tuple[int, ...] | None = None
+    """which seeds, side by side; by default the first four"""
+    episodes: int = 1
+    """episodes of each policy, one after the other; all policies play the same"""
+    max_steps: int = 500
+    """steps after which an episode is cut"""
+    fps: int | None = None
+    """steps in a second, at most 50; by default what suits the environment"""
+    seed: int = 0
+    """of the episodes"""
+
+
+def _render(argv: list[str]) -> int:
+    options = _parse(RenderOptions, argv, "render", "Film the policies of a run folder, playing greedily.")
+    _set_up_jax()
+    from jaxrl.experiment.render import render_run
+
+    with _user_errors():
+        film = render_run(
+            options.run,
+            options.out,
+            seeds=options.seeds,
+            num_episodes=options.episodes,
+            max_steps=options.max_steps,
+            fps=options.fps,
+            seed=options.seed,
+        )
+    print(film)
+    return 0
+
+
+@dataclass
 class EnvsOptions:
     pass
 
@@ -361,7 +333,11 @@ def _envs(argv: list[str]) -> int:
         env = envs.make(name)
         tuned = ", ".join(algorithm for algorithm, tuned_env in presets.PRESETS if tuned_env == name)
         table.add_row(name, str(env.observation_space), str(env.action_space), tuned)
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    console.print(
+        f"With their extras, by prefix: {', '.join(f'{name}/…' for name in envs.SUITES)}; see docs/suites.md", highlight=False
+    )
     return 0
 
 

@@ -82,7 +82,7 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
             state, _ = _scan_iterations(
                 noise, lambda *args: (play(*args)[0], {}), state, jnp.int32(0), agent.warmup, rollout_length, hparams
             )
-        return state._replace(stats=_begin_row(state.stats))
+        return state._replace(stats=begin_row(state.stats))
 
     learner = Learner(env, agent, num_envs, rollout_length, init, noise, step)
     jax.eval_shape(lambda key: train(key, learner, 1), jax.random.key(0))  # the agent's own errors, here and now
@@ -120,7 +120,7 @@ def train(
     (10,)
     """
     check_iterations(num_iterations, learner.agent.warmup)
-    hparams = _prepare(key, learner, hparams)
+    hparams = prepare(key, learner, hparams)
     state = learner.init(key, hparams)
     return advance(state, jnp.int32(learner.agent.warmup), learner, num_iterations, hparams, log_every=log_every)
 
@@ -151,14 +151,8 @@ def advance(
       As `train`.
     """
     num_iterations = check_iterations(num_iterations)
-    log_every = default_log_every(num_iterations) if log_every is None else check_size("log_every", log_every)
-    if num_iterations % log_every:
-        raise ValueError(
-            f"num_iterations {num_iterations} must be a multiple of log_every {log_every}: a remainder would compile "
-            f"the program twice; the nearest are {num_iterations - num_iterations % log_every} and "
-            f"{num_iterations + -num_iterations % log_every}"
-        )
-    hparams = _prepare(state.key, learner, hparams)
+    log_every = check_log_every(num_iterations, log_every)
+    hparams = prepare(state.key, learner, hparams)
     if not isinstance(clock, jax.Array):
         clock = check_size("clock", clock, minimum=0)
     clock = jnp.asarray(clock, jnp.int32)
@@ -166,8 +160,8 @@ def advance(
     def row(state, start):
         state, sums = _scan_iterations(learner.noise, learner.step, state, start, log_every, learner.rollout_length, hparams)
         means = {name: jnp.mean(total) / log_every for name, total in sums.items()}
-        metrics = _episode_means(state.stats) | means
-        return state._replace(stats=_begin_row(state.stats)), metrics
+        metrics = episode_means(state.stats) | means
+        return state._replace(stats=begin_row(state.stats)), metrics
 
     starts = clock + log_every * jnp.arange(num_iterations // log_every, dtype=jnp.int32)
     return jax.lax.scan(row, state, starts)
@@ -205,6 +199,21 @@ def check_iterations(num_iterations: int, warmup: int = 0) -> int:
             "take more environment steps in each (num_envs, rollout_length)"
         )
     return num_iterations
+
+
+def check_log_every(num_iterations: int, log_every: int | None) -> int:
+    """Return how many iterations make a row of metrics, by default about 100 rows.
+
+    Raises ValueError where that does not divide `num_iterations`.
+    """
+    log_every = default_log_every(num_iterations) if log_every is None else check_size("log_every", log_every)
+    if num_iterations % log_every:
+        raise ValueError(
+            f"num_iterations {num_iterations} must be a multiple of log_every {log_every}: a remainder would compile "
+            f"the program twice; the nearest are {num_iterations - num_iterations % log_every} and "
+            f"{num_iterations + -num_iterations % log_every}"
+        )
+    return log_every
 
 
 def default_log_every(num_iterations: int) -> int:
@@ -246,7 +255,7 @@ def _num_bytes(tree: Any) -> int:
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def _episode_means(stats: Stats) -> Metrics:
+def episode_means(stats: Stats) -> Metrics:
     """Means over the episodes that finished, summed over the environments first; 0/0 is NaN, as it should."""
     finished = jnp.sum(stats.finished)
     count = finished.astype(jnp.float32)
@@ -257,14 +266,14 @@ def _episode_means(stats: Stats) -> Metrics:
     }
 
 
-def _begin_row(stats: Stats) -> Stats:
+def begin_row(stats: Stats) -> Stats:
     finished = (stats.finished_return, stats.finished_length, stats.finished)
     return stats._replace(
         **dict(zip(("finished_return", "finished_length", "finished"), map(jnp.zeros_like, finished), strict=True))
     )
 
 
-def _prepare(key: jax.Array, learner: Learner, hparams: HParams | None) -> HParams:
+def prepare(key: jax.Array, learner: Learner, hparams: HParams | None) -> HParams:
     """Check the key, and give the hyperparameters as float32 arrays: a Python number's weak type would recompile."""
     check_key(key)
     hparams = learner.agent.hparams if hparams is None else hparams

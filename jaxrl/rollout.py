@@ -80,7 +80,7 @@ def _fresh(env: Environment, noise: RolloutNoise, reset: Any) -> tuple[Any, jax.
     return jax.vmap(env.reset, (0, None))(reset, env.params)
 
 
-def _count(stats: Stats, reward: jax.Array, done: jax.Array, ignored: jax.Array) -> Stats:
+def count_step(stats: Stats, reward: jax.Array, done: jax.Array, ignored: jax.Array) -> Stats:
     """Add a step to the episodes under way, and to the finished ones where it ended them and is not `ignored`."""
     total, length = stats.episode_return + reward, stats.episode_length + 1
     ends = done & ~ignored
@@ -122,7 +122,7 @@ def unroll(
         env_state, after = batched_step(env, keys, env_state, action)
         transition = Transition(obs, action, after.reward, after.terminated, after.truncated, after.obs, memory, extras)
         done = after.terminated | after.truncated
-        stats = _count(stats, after.reward, done, ignored=over)
+        stats = count_step(stats, after.reward, done, ignored=over)
         over = over | done if agent.whole_episodes else over
         fresh = _fresh(env, noise, reset) if first is None else first
         env_state, obs = where_done(done, restart(env, env_state, fresh), (env_state, after.obs))

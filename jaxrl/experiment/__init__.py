@@ -1,7 +1,8 @@
-"""What a person runs: a run folder with its configuration, metrics, curve and policies."""
+"""What a person runs: a run folder with its configuration, metrics, curve and policies; and environments on the host."""
 
 from jaxrl.experiment.config import Config
 from jaxrl.experiment.folder import load_policies
+from jaxrl.experiment.host import evaluate_on_host, train_on_host
 from jaxrl.experiment.run import evaluate_policies, run
 
-__all__ = ["Config", "evaluate_policies", "load_policies", "run"]
+__all__ = ["Config", "evaluate_on_host", "evaluate_policies", "load_policies", "run", "train_on_host"]

@@ -13,11 +13,12 @@ import numpy as np
 from jaxrl.checks import check_size
 from jaxrl.experiment import curves, folder
 from jaxrl.experiment.config import Config
+from jaxrl.experiment.host import evaluate_on_host, is_on_host, train_on_host
 from jaxrl.learner import advance, default_log_every
 from jaxrl.memory import fit
 from jaxrl.presets import Preset
 from jaxrl.rollout import evaluate
-from jaxrl.types import LearnerState, Metrics
+from jaxrl.types import HParams, Learner, LearnerState
 from jaxrl.vectorization import compiler_options, vectorize
 
 _EVALUATION_EPISODES = 32  # of the summary, for each policy
@@ -58,12 +59,13 @@ def run(config: Config, out: Path, *, report: Callable[[Progress], None] = lambd
     out = folder.create(out)
     report(Progress(0, config.num_runs * preset.env_steps, 0.0, float("nan")))
     started = time.perf_counter()
-    programs = _compile(config, preset)
+    at_once, train_piece = (_host_trainer if is_on_host(preset.learner) else _device_trainer)(config, preset)
     config.save(out / folder.CONFIG)
     pieces = []
     with folder.MetricsFile(out / folder.METRICS) as metrics:
-        for first in range(0, config.num_runs, programs.size):
-            pieces.append(_run_piece(config, preset, programs, first, metrics, started, report))
+        for first in range(0, config.num_runs, at_once):
+            chosen = slice(first, min(first + at_once, config.num_runs))
+            pieces.append(train_piece(chosen, _recorder(config, preset, chosen, metrics, started, report)))
     params = jax.tree.map(lambda *parts: np.concatenate(parts), *(piece[0] for piece in pieces))
     training = np.concatenate([piece[1] for piece in pieces])
     seconds = time.perf_counter() - started
@@ -73,26 +75,20 @@ def run(config: Config, out: Path, *, report: Callable[[Progress], None] = lambd
     return Result(config, params, training, returns, preset.env_steps, seconds)
 
 
-class _Programs(NamedTuple):
-    """What runs on the devices, compiled for as many runs as are in memory at once."""
-
-    size: int
-    chunk: int  # iterations between two looks at it
-    init: Callable[..., LearnerState]  # (keys, hparams) -> states
-    advance: Callable[..., tuple[LearnerState, Metrics]]  # (states, clock, hparams) -> (states, rows); takes the states
+Record = Callable[[int, dict[str, np.ndarray]], np.ndarray]
+Trainer = Callable[[slice, Record], tuple[Any, np.ndarray]]  # trains the chosen runs: their policies and latest returns
 
 
-def _compile(config: Config, preset: Preset) -> _Programs:
-    """Compile for all runs at once, or for as many as fit or were asked for, in pieces of one size."""
-    learner = preset.learner
-    chunk = default_log_every(preset.num_iterations)
+def _device_trainer(config: Config, preset: Preset) -> tuple[int, Trainer]:
+    """How many runs go at once, all or as many as fit or were asked for, and what trains so many: it is compiled here."""
+    learner, chunk = preset.learner, default_log_every(preset.num_iterations)
+    keys, hparams = config.runs(preset)
     init = vectorize(learner.init)
 
     def chunk_of_all(states, clock, hparams):
         return vectorize(lambda state, h: advance(state, clock, learner, chunk, h, log_every=chunk))(states, hparams)
 
     advance_all = jax.jit(chunk_of_all, donate_argnums=0, compiler_options=compiler_options(jax.devices()))
-    keys, hparams = config.runs(preset)
 
     def compile_for(size):
         some = jax.eval_shape(lambda tree: jax.tree.map(lambda x: x[:size], tree), (keys, hparams))
@@ -103,38 +99,63 @@ def _compile(config: Config, preset: Preset) -> _Programs:
     if equal != size:
         size, program = equal, compile_for(equal)
 
-    def place(states, clock, hparams):
-        return program(*jax.device_put((states, clock, hparams), program.input_shardings[0]))
+    def train(chosen, record):
+        filled = np.minimum(chosen.start + np.arange(size), config.num_runs - 1)  # the last piece may be shorter
+        num = chosen.stop - chosen.start
+        some_keys, some_hparams = jax.tree.map(lambda x: jnp.asarray(x[filled]), (keys, hparams))
+        states, latest = init(some_keys, some_hparams), np.full(num, np.nan)
+        for done in range(chunk, preset.num_iterations + 1, chunk):
+            args = states, jnp.int32(learner.agent.warmup + done - chunk), some_hparams
+            states, rows = program(*jax.device_put(args, program.input_shardings[0]))
+            latest = record(done, {name: np.asarray(values)[:num, 0] for name, values in rows.items()})
+        return jax.tree.map(lambda x: np.asarray(x)[:num], states.agent.params), latest
 
-    return _Programs(size, chunk, init, place)
+    return size, train
 
 
-def _run_piece(config, preset, programs, first, metrics, started, report) -> tuple[Any, np.ndarray]:
-    """Train the runs from `first` on to their end; give their policies, and the returns of their last row."""
-    learner, chunk = preset.learner, programs.chunk
-    steps, warmup = learner.num_envs * learner.rollout_length, learner.agent.warmup
-    labels = config.labels()[first : first + programs.size]
-    chosen = np.minimum(np.arange(first, first + programs.size), config.num_runs - 1)  # the last piece is filled up
-    keys, hparams = jax.tree.map(lambda x: x[chosen], config.runs(preset))
-    hparams = jax.tree.map(jnp.asarray, hparams)
-    states = programs.init(keys, hparams)
+def _host_trainer(config: Config, preset: Preset) -> tuple[int, Trainer]:
+    """As `_device_trainer`, for environments on the host: one run after the other."""
+    keys, hparams = config.runs(preset)
+
+    def train(chosen, record):
+        latest = np.full(1, np.nan)
+
+        def report(done, row):
+            nonlocal latest
+            latest = record(done, {name: value[None] for name, value in row.items()})
+
+        key, own = jax.tree.map(lambda x: x[chosen.start], (keys, hparams))
+        state, _ = train_on_host(key, preset.learner, preset.num_iterations, own, report=report)
+        return jax.tree.map(lambda x: np.asarray(x)[None], state.agent.params), latest
+
+    return 1, train
+
+
+def _recorder(config, preset, chosen, metrics, started, report) -> Record:
+    """A function that files and reports a chunk of the chosen runs, and gives their latest known returns.
+
+    It takes the iterations done and one row of metrics, each `[len(chosen)]`.
+    """
+    labels = config.labels()[chosen]
+    steps = preset.learner.num_envs * preset.learner.rollout_length
     latest = np.full(len(labels), np.nan)
-    for done in range(chunk, preset.num_iterations + 1, chunk):
-        states, rows = programs.advance(states, jnp.int32(warmup + done - chunk), hparams)
-        rows = {name: np.asarray(values)[: len(labels), 0] for name, values in rows.items()}
-        latest = np.where(np.isnan(rows["episode_return"]), latest, rows["episode_return"])
+
+    def record(done: int, rows: dict[str, np.ndarray]) -> np.ndarray:
+        latest[:] = np.where(np.isnan(rows["episode_return"]), latest, rows["episode_return"])
         seconds = time.perf_counter() - started
-        env_steps = (warmup + done) * steps
+        env_steps = (preset.learner.agent.warmup + done) * steps
         metrics.write(
             label
             | {"env_steps": env_steps, "wall_seconds": round(seconds, 3)}
             | {name: values[i] for name, values in rows.items()}
             for i, label in enumerate(labels)
         )
-        before = first * preset.env_steps
+        before = chosen.start * preset.env_steps
         mean = float(np.mean(latest[~np.isnan(latest)])) if not np.isnan(latest).all() else float("nan")
         report(Progress(before + env_steps * len(labels), config.num_runs * preset.env_steps, seconds, mean))
-    return jax.tree.map(lambda x: np.asarray(x)[: len(labels)], states.agent.params), latest
+        return latest
+
+    return record
 
 
 def evaluate_policies(config: Config, params: Any, *, num_episodes: int, seed: int | None = None) -> np.ndarray:
@@ -154,12 +175,26 @@ def evaluate_policies(config: Config, params: Any, *, num_episodes: int, seed: i
         keys = jax.random.split(jax.random.key(seed), config.num_runs)
 
     def play(key, params, hparams):
-        state = preset.learner.init(key, hparams)  # only its structure matters: XLA drops what the policy does not read
-        state = state._replace(agent=state.agent._replace(params=params))
+        state = state_of_policy(preset.learner, key, params, hparams)
         key = jax.random.fold_in(key, _EVALUATION_STREAM)
         return evaluate(key, preset.learner, state, num_episodes=num_episodes, hparams=hparams)
 
+    def play_on_host(i):
+        abstract = jax.eval_shape(preset.learner.init, keys[i], preset.hparams)
+        agent = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract.agent)
+        agent = agent._replace(params=jax.tree.map(lambda x: x[i], params))
+        key = jax.random.fold_in(keys[i], _EVALUATION_STREAM)
+        return evaluate_on_host(key, preset.learner, abstract._replace(agent=agent), num_episodes=num_episodes)
+
+    if is_on_host(preset.learner):
+        return np.stack([play_on_host(i) for i in range(config.num_runs)])
     return np.asarray(vectorize(play)(keys, params, jax.tree.map(jnp.asarray, hparams)))
+
+
+def state_of_policy(learner: Learner, key: jax.Array, params: Any, hparams: HParams) -> LearnerState:
+    """A run's state with these parameters. Only its structure matters: XLA drops what the policy does not read."""
+    state = learner.init(key, hparams)
+    return state._replace(agent=state.agent._replace(params=params))
 
 
 def abstract_policies(config: Config) -> Any:
