@@ -15,6 +15,7 @@ import numpy as np
 import jaxrl
 from jaxrl import envs, presets
 from jaxrl.checks import check_size
+from jaxrl.experiment.folder import CONFIG
 from jaxrl.presets import Preset, Settings
 
 
@@ -101,6 +102,13 @@ class Config:
             return Config(settings=kind(hparams=hparams, **values), **record)
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a configuration that this version of jaxrl wrote ({error})") from error
+
+
+def load_config(run: Path) -> Config:
+    """The configuration of a run folder. Raises ValueError where it is none."""
+    if not (run / CONFIG).is_file():
+        raise ValueError(f"{run} is no run folder: it has no {CONFIG}")
+    return Config.load(run / CONFIG)
 
 
 def _to_json(value: Any) -> Any:

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxrl.experiment.config import Config
-from jaxrl.experiment.folder import CONFIG, read_metrics
+from jaxrl.experiment.config import load_config
+from jaxrl.experiment.folder import read_metrics
 from jaxrl.experiment.statistics import iqm, iqm_interval
 
 
@@ -19,9 +19,7 @@ class Curve(NamedTuple):
 def read_curves(run: Path) -> list[Curve]:
     """One curve for each setting of a run folder."""
     columns = read_metrics(run)
-    if not (run / CONFIG).is_file():
-        raise ValueError(f"{run} is no run folder: it has no {CONFIG}")
-    config = Config.load(run / CONFIG)
+    config = load_config(run)
     curves = []
     for combination in config.combinations:
         chosen = np.ones(len(columns["seed"]), bool)
