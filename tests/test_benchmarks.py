@@ -1,0 +1,149 @@
+"""The benchmarks: that the floor is a floor, and that the tables say what the rows say."""
+
+import functools
+import re
+
+import jax
+import pytest
+
+from benchmarks import launches, tables
+from benchmarks.contestants import floor
+from benchmarks.contestants import jaxrl as ours
+from benchmarks.works import OURS, Work, breakout, dqn, entries, reinforce, rollout, works
+
+
+@functools.cache
+def compiled_text(contestant, work: Work) -> str:
+    return jax.jit(contestant.train_of(work)).lower(jax.random.key(0)).compile().as_text()
+
+
+def products_in_loops(text: str) -> list[list[tuple[int, ...]]]:
+    """For every loop with products directly in it, their shapes, each sorted: which axis is first is XLA's choice."""
+    bodies, found = launches.computations(text), []
+
+    def products(name):
+        shapes = []
+        for operation, line in bodies[name]:
+            if operation in ("dot", "convolution"):
+                shapes.append(tuple(sorted(int(n) for n in re.search(r"\[([\d,]+)\]", line)[1].split(","))))
+            elif operation == "while":
+                found.append(sorted(products(re.search(r"body=%?([\w.\-]+)", line)[1])))
+            else:
+                for callee in re.findall(r"(?:calls|to_apply)=%?([\w.\-]+)", line):
+                    shapes += products(callee)
+        return shapes
+
+    assert products("ENTRY") == []
+    return sorted(shapes for shapes in found if shapes)
+
+
+def test_the_floor_of_dqn_has_the_products_that_one_counts_by_hand():
+    forward = lambda batch: [(120, batch), (84, batch), (2, batch)]
+    weights, inputs = [(4, 120), (120, 84), (84, 2)], [(84, 128), (120, 128)]  # of the gradient
+    expected = forward(10) + 2 * forward(128) + weights + inputs
+    (found,) = products_in_loops(compiled_text(floor, dqn(1, 1_000, 60)))
+    assert found == sorted(tuple(sorted(shape)) for shape in expected)
+
+
+@pytest.mark.parametrize("work", [dqn(1, 1_000, 60), reinforce(1, 4, 6, 50)], ids=lambda work: work.name)
+def test_the_floor_has_the_products_of_the_training_program_and_no_more(work):
+    real, bare = (products_in_loops(compiled_text(contestant, work)) for contestant in (ours, floor))
+    for shapes in bare:
+        real.remove(shapes)
+    # What jaxrl has beside them is the acting of the warm-up.
+    assert real == [[(2, 10), (10, 84), (10, 120)]] * bool(work.warmup)
+
+
+def test_the_floor_has_no_environment_replay_or_random_numbers_in_its_loop():
+    text = compiled_text(floor, dqn(1, 1_000, 60))
+    loop = text[: text.index("ENTRY")]
+    assert "dynamic-update-slice" not in loop
+    assert "gather" not in loop
+    assert "[1000," not in text
+    assert "[1000," in compiled_text(ours, dqn(1, 1_000, 60))
+
+
+def row(contestant: str, work: Work, seconds: list[float], **fields) -> dict:
+    """As run.py writes it: through JSON, so that tuples are lists."""
+    same = {"platform": "cpu", "device": "Testing", "cores": 2, "commit": "abc", "date": "2026-01-01", "load": 0.5}
+    work_of_row = {name: list(x) if isinstance(x, tuple) else x for name, x in work._asdict().items()}
+    versions = {"jaxrl": "0.1.0", contestant.partition("/")[0]: "1.0"}
+    times = {"seconds": seconds, "cpu_seconds": [2 * x for x in seconds]}
+    return same | {"contestant": contestant, "work": work_of_row, "versions": versions} | times | fields
+
+
+def lines_of(page: str, title: str) -> dict[str, list[str]]:
+    """The cells of the first table with that title, by contestant."""
+    table = page[page.index(f"| {title} |") :].split("\n\n")[0].splitlines()
+    return {cells[1].strip(): [c.strip() for c in cells[2:-1]] for cells in (line.split("|") for line in table[2:])}
+
+
+def test_the_tables_show_medians_and_ratios():
+    one, four = dqn(1, 10_000, 100), dqn(4, 10_000, 100)
+    rows = [
+        row("jaxrl", one, [0.02, 0.01, 0.03], env_steps=one.env_steps, bytes_per_transition=44.0),
+        row("floor", one, [0.01, 0.01, 0.01], env_steps=one.env_steps),
+        row("rejax", one, [0.06, 0.5, 0.05], env_steps=one.env_steps, bytes_per_transition=41.0),
+        row("jaxrl", four, [0.04, 0.04, 0.04], env_steps=four.env_steps),
+        row("rejax", four, [], error="out of memory"),
+    ]
+    page = tables.page(rows)
+    assert lines_of(page, "µs per update and seed") == {"jaxrl": ["200", "100"], "floor": ["100", ""], "rejax": ["600", "failed"]}
+    assert lines_of(page, "µs of all cores together per update and seed")["jaxrl"] == ["400", "200"]
+    assert lines_of(page, "time over the floor")["jaxrl"] == ["2.00", ""]
+    assert lines_of(page, "time over jaxrl's")["rejax"] == ["3.00", "failed"]
+    # 113 iterations of 10 environments, the warm-up with them.
+    assert lines_of(page, "environment steps a second") == {"jaxrl": ["56,500", "113,000"], "rejax": ["18,833", "failed"]}
+    assert "rejax failed at dqn of 4 seeds: out of memory" in page
+    assert "| jaxrl | 44.0 |" in page
+
+
+def test_memory_for_each_transition_is_the_growth_with_the_capacity():
+    rows = [
+        row("jaxrl", dqn(1, n, 100), [0.1], env_steps=1, bytes_per_transition=44.0, memory_bytes=88 * n + 5) for n in (100, 300)
+    ]
+    assert "| jaxrl | 44.0 | 88.0 |" in tables.page(rows)
+
+
+def test_a_share_of_gymnax_is_by_steps():
+    work = reinforce(1, 16, 32, 100)
+    rows = [row("jaxrl", work, [0.4], env_steps=work.env_steps), row("gymnax", work, [0.1], env_steps=work.env_steps)]
+    page = tables.page(rows)
+    assert lines_of(page, "steps a second, as a share of gymnax's") == {"jaxrl": ["0.25"], "gymnax": ["1.00"]}
+    assert lines_of(page, "µs per update and seed") == {"jaxrl": ["4,000"]}
+
+
+def test_a_later_row_takes_the_place_of_an_older_one(tmp_path):
+    tables.save([row("jaxrl", dqn(1, 100, 10), [1.0]), row("rejax", dqn(1, 100, 10), [2.0])], tmp_path)
+    tables.save([row("jaxrl", dqn(1, 100, 20), [3.0]), row("jaxrl", rollout(8, 320), [4.0])], tmp_path)
+    kept = sorted((r["contestant"], r["work"]["name"], r["seconds"]) for r in tables.load(tmp_path))
+    assert kept == [("jaxrl", "dqn", [3.0]), ("jaxrl", "rollout", [4.0]), ("rejax", "dqn", [2.0])]
+
+
+def test_the_page_of_the_results_is_made_from_the_rows():
+    assert tables.PAGE.read_text() == tables.page(tables.load(tables.RESULTS)), "run benchmarks/tables.py"
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_works_can_be_done(platform, quick):
+    """jaxrl's bounds on sizes, and rows that do not take each other's place."""
+    every = works(platform, quick)
+    for work in every:
+        assert work.updates > 0
+        assert work.capacity % (work.num_envs * work.rollout_length) == 0
+        assert work.capacity >= work.batch_size
+        assert work.warmup * work.num_envs >= work.batch_size  # or jaxnasium, and rejax, would warm up for longer
+        names = [name for name, _ in entries(work, platform, jaxrl_only=False)]
+        assert names[0] == "jaxrl"
+        assert len(set(names)) == len(names)
+        assert set(names) <= set(tables.ORDER)
+        assert {name for name, _ in entries(work, platform, jaxrl_only=True)} == set(names) & set(OURS[work.name])
+    rows = [row("jaxrl", work, [1.0]) for work in every]
+    assert len({tables.identity(r) for r in rows}) == len(rows)
+
+
+def test_steps_are_those_of_all_seeds_and_the_warm_up():
+    assert dqn(4, 1_000, 100).env_steps == 4 * 10 * 113
+    assert reinforce(2, 16, 32, 5).env_steps == 2 * 16 * 32 * 5
+    assert breakout(3, 1_000, 7, 5).env_steps == 36
