@@ -8,6 +8,7 @@ from pathlib import Path
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 
 import jax
+import pytest
 
 # Before the backend starts. Several fake devices, so that what is spread over devices is really spread.
 jax.config.update("jax_num_cpu_devices", 2)
@@ -16,3 +17,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 _CACHE = Path(os.environ.get("JAXRL_TEST_CACHE", Path(tempfile.gettempdir()) / "jaxrl-test-cache"))
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """What a file has compiled: kept to the end, the programs of all of them took 9 GB in each worker."""
+    yield
+    jax.clear_caches()
