@@ -109,7 +109,6 @@ def test_help_and_version(capsys):
         ("train dqn --sweep.tau 0.5 2", "hparams.tau must lie in [0, 1], got 2.0"),
         ("train dqn --agent.batch-size 64 --agent.capacity 32", "batch_size 64 is larger than the replay's capacity 32"),
         ("train dqn --agent.num-envs 0", "num_envs must be at least 1"),
-        ("train dqn --seeds 10000000", "use --batch-size"),
         ("train dqn --out /proc/nowhere/run", "cannot write to"),
         ("train reinforce --agent.mode continuing --agent.baseline mean", "needs baseline='value'"),
         ("eval /nowhere", "/nowhere is no run folder"),
