@@ -105,11 +105,15 @@ def entries(work: Work, platform: str, jaxrl_only: bool) -> Iterator[tuple[str, 
             yield contestant, work
     if jaxrl_only:
         return
-    share = 50 if work.updates > 100_000 else 5 if work.seeds >= 128 else 1
+    crowded = work.seeds >= 128
+    share = 50 if work.updates > 100_000 else 5 if crowded or (work.seeds > 1 and work.capacity > 10_000) else 1
     for contestant in PEERS[work.name]:
         # On one GPU `vectorize` is the same `jit(vmap)`, and for one seed anywhere.
-        if not contestant.endswith("/vectorize") or (platform == "cpu" and work.seeds > 1):
-            yield contestant, work._replace(updates=work.updates // share)
+        if contestant.endswith("/vectorize") and (platform != "cpu" or work.seeds == 1):
+            continue
+        if contestant == "jaxnasium/vectorize" and crowded:
+            continue  # with 16 seeds it shows what that layout does; this would be an hour more
+        yield contestant, work._replace(updates=work.updates // share)
     if work.seeds == 1:
         for contestant in ONE_SEED.get(work.name, ()):
             yield contestant, work
