@@ -1,5 +1,7 @@
 """One suite for every agent."""
 
+import re
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -131,7 +133,8 @@ def test_the_program_has_no_branch_and_no_callback(train, hparams):
     text = train.lower(jax.random.key(0), hparams).compile().as_text()
     assert "while(" in text
     assert " conditional(" not in text
-    assert "callback" not in text
+    # Not anywhere in the text: the name of this test is in it, where it was the first to trace something.
+    assert not [target for target in re.findall(r'custom_call_target="([^"]+)"', text) if "callback" in target]
 
 
 @pytest.mark.parametrize(
