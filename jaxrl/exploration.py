@@ -18,10 +18,11 @@ def linear_schedule(start, end, iterations, clock) -> jax.Array:
 def epsilon_greedy_noise(key: jax.Array, shape: tuple[int, ...], num_actions: int) -> tuple[jax.Array, jax.Array]:
     """What `epsilon_greedy` consumes: a uniform number and a uniformly random action, each of `shape`.
 
-    Every environment has its own draw of both.
+    Every environment has its own draw of both. They come from one array of random numbers: each call of the generator
+    takes time to compile, and there are few actions beside its 2^23 numbers (a probability is off by at most A / 2^23).
     """
-    explore_key, action_key = jax.random.split(key)
-    return jax.random.uniform(explore_key, shape), jax.random.randint(action_key, shape, 0, num_actions)
+    explore, action = jax.random.uniform(key, (2, *shape))
+    return explore, (action * num_actions).astype(jnp.int32)
 
 
 def epsilon_greedy(q: jax.Array, noise: tuple[jax.Array, jax.Array], epsilon) -> jax.Array:
