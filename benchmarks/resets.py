@@ -1,9 +1,11 @@
-"""Steps that may end an episode, against gymnax's own: `python benchmarks/resets.py`.
+"""Steps that may end an episode, against gymnax's own, and what a pool of resets saves: `python benchmarks/resets.py`.
 
 CartPole-v1 with random actions, whole jitted scans of the same number of steps, interleaved in one process. jaxrl: the driver
 and `unroll`, which take fresh episodes from noise drawn ahead. gymnax: its `step` under `vmap`, which makes a fresh episode
 at every step, once with keys and actions drawn in the loop, step by step, and once with them drawn ahead of each rollout, so
 that the resets alone differ. All give a rollout's transitions, with true successors, to the same function.
+
+The second table is of a CartPole whose reset plays 50 steps: with a fresh episode for every step, and with a pool.
 """
 
 import statistics
@@ -16,10 +18,11 @@ import jax
 import jax.numpy as jnp
 
 import jaxrl
-from jaxrl.types import Agent, Noise
+from jaxrl.types import Agent, Environment, Noise
 
 ROLLOUT, TURNS = 32, 15
 ITERATIONS = {1: 1024, 64: 256, 2048: 32}  # by environments: some tenths of a second each
+RESET_STEPS, POOL = 50, 16
 
 
 class HParams(NamedTuple):
@@ -44,10 +47,27 @@ def random_agent(num_actions: int) -> Agent:
     )
 
 
-def ours(num_envs: int) -> Callable:
+def dear_reset(env: Environment) -> Environment:
+    """The same, but an episode begins after `RESET_STEPS` random steps, whatever they came to."""
+
+    def reset(key, params):
+        reset_key, action_key, step_key = jax.random.split(key, 3)
+        actions = jax.random.randint(action_key, (RESET_STEPS,), 0, env.action_space.n)
+
+        def step(carry, x):
+            state, after = env.step(x[0], carry[0], x[1], params)
+            return (state, after.obs), None
+
+        xs = jax.random.split(step_key, RESET_STEPS), actions
+        return jax.lax.scan(step, env.reset(reset_key, params), xs)[0]
+
+    return env._replace(reset=reset)
+
+
+def ours(num_envs: int, env: Environment, reset_pool: int | None = None) -> Callable:
     """A function of a key that steps `num_envs` environments from states that were drawn before."""
-    env = jaxrl.make("CartPole-v1")
-    learner = jaxrl.make_learner(env, random_agent(env.action_space.n), num_envs=num_envs, rollout_length=ROLLOUT)
+    agent = random_agent(env.action_space.n)
+    learner = jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=ROLLOUT, reset_pool=reset_pool)
     start = learner.init(jax.random.key(0), HParams())
     num = ITERATIONS[num_envs]
     return jax.jit(lambda key: jaxrl.advance(start._replace(key=key), 0, learner, num, log_every=num)[1]["sum"])
@@ -96,12 +116,18 @@ def measure(functions: list[Callable]) -> list[float]:
 
 
 def main() -> None:
+    env = jaxrl.make("CartPole-v1")
     print("| environments | jaxrl, ns a step | gymnax | ratio | gymnax, drawn ahead | ratio |\n|---|---|---|---|---|---|")
     for num_envs, iterations in ITERATIONS.items():
-        seconds = measure([ours(num_envs), theirs(num_envs, ahead=False), theirs(num_envs, ahead=True)])
+        seconds = measure([ours(num_envs, env), theirs(num_envs, ahead=False), theirs(num_envs, ahead=True)])
         mine, natural, ahead = (1e9 * s / (iterations * ROLLOUT * num_envs) for s in seconds)
         row = f"| {num_envs} | {mine:.0f} | {natural:.0f} | {natural / mine:.2f} | {ahead:.0f} | {ahead / mine:.2f} |"
         print(row, flush=True)
+    print(f"\n| environments, a reset of {RESET_STEPS} steps | ns a step | with a pool of {POOL} | ratio |\n|---|---|---|---|")
+    for num_envs, iterations in ITERATIONS.items():
+        seconds = measure([ours(num_envs, dear_reset(env)), ours(num_envs, dear_reset(env), POOL)])
+        every, pooled = (1e9 * s / (iterations * ROLLOUT * num_envs) for s in seconds)
+        print(f"| {num_envs} | {every:.0f} | {pooled:.0f} | {every / pooled:.1f} |", flush=True)
 
 
 if __name__ == "__main__":
