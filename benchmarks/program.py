@@ -1,6 +1,5 @@
 """From a function of one seed to a compiled program, with what is known about it."""
 
-import os
 import resource
 import sys
 from collections.abc import Callable
@@ -22,11 +21,6 @@ class Job(NamedTuple):
     facts: dict  # what goes into the row beside the times
 
 
-def cores() -> int:
-    """How many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def cpu_seconds() -> float:
     """Of all threads of this process, and of its children that ended: what one core would have taken."""
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
@@ -37,11 +31,6 @@ def peak_memory() -> int:
     """The most memory that this process had, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def use_all_cores() -> None:
-    """One CPU device for each core, as jaxrl's users are told; to be called before jax starts its backend."""
-    jax.config.update("jax_num_cpu_devices", cores())
 
 
 def lay_out(fn: Callable[[Any], Any], seeds: int, layout: str) -> Callable[[Any], Any]:

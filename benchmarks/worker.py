@@ -23,11 +23,12 @@ TOO = {"sb3": ["torch", "gymnasium"], "sbx": ["gymnasium"]}
 def describe() -> dict:
     import jax
 
-    from benchmarks.program import cores
+    from jaxrl.vectorization import use_all_cores
 
+    use_all_cores()
     first, count = jax.devices()[0], jax.device_count()
     name = cpu_model() if first.platform == "cpu" else f"{count} × {first.device_kind}" if count > 1 else first.device_kind
-    return {"platform": first.platform, "device": name, "cores": cores()}
+    return {"platform": first.platform, "device": name, "cores": count if first.platform == "cpu" else os.cpu_count()}
 
 
 def cpu_model() -> str:
@@ -48,9 +49,10 @@ def serve(name: str, work: Work, replies) -> None:
     if layout == "process":
         os.environ["JAX_PLATFORMS"] = "cpu"
     from benchmarks import program  # and with it jax, after what it reads at its import
+    from jaxrl.vectorization import use_all_cores
 
     if layout == "vectorize":
-        program.use_all_cores()
+        use_all_cores()
     job = importlib.import_module(f"benchmarks.contestants.{contestant}").prepare(work, layout)
 
     def reply(answer: dict) -> None:

@@ -98,8 +98,10 @@ def _set_up_jax() -> None:
     """
     import jax
 
+    from jaxrl.vectorization import use_all_cores
+
     with contextlib.suppress(RuntimeError):  # the backend is up already: someone else has decided
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+        use_all_cores()
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxrl"
     cache = os.environ.get("JAXRL_CACHE") or str(user)
     if cache != "off" and not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]

@@ -1,20 +1,37 @@
 """How much memory a compiled program takes, how much a device has free, and how many runs therefore go at once."""
 
+import contextlib
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 import psutil
 
+_CGROUP = Path("/sys/fs/cgroup")
 _SHARE = 0.9  # of the free memory that a program may plan with: allocators round up, and others want some too
 
 
+class DoesNotFit(ValueError):
+    """Not even one run at a time fits into the memory."""
+
+
 def free_memory(devices: Any) -> int:
-    """Bytes free on each of the devices, of the fullest; CPU devices share the machine's."""
+    """Bytes free on each of the devices, of the fullest; CPU devices share what the machine, or a container, gives."""
     if devices[0].platform == "cpu":
-        return psutil.virtual_memory().available // len(devices)
+        return min(psutil.virtual_memory().available, *_free_in_container()) // len(devices)
     stats = [device.memory_stats() or {} for device in devices]
-    return min(s.get("bytes_limit", 0) - s.get("bytes_in_use", 0) for s in stats)
+    return min(s["bytes_limit"] - s["bytes_in_use"] if "bytes_limit" in s else sys.maxsize for s in stats)  # or unknown
+
+
+def _free_in_container() -> list[int]:
+    """Bytes that the process's control group leaves, by version 2 and by version 1: at most one of them limits anything."""
+    free = [sys.maxsize]
+    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        with contextlib.suppress(OSError, ValueError):  # it is not there, or "max"
+            free.append(int((_CGROUP / limit).read_text()) - int((_CGROUP / used).read_text()))
+    return free
 
 
 def memory_of(compiled: jax.stages.Compiled) -> int:
@@ -29,7 +46,7 @@ def fit(compile_for: Callable[[int], jax.stages.Compiled], size: int, devices: A
     Memory grows about linearly with the size, so two compilations find one that fits.
 
     Raises:
-      ValueError: where not even one fits.
+      DoesNotFit: where not even one does.
     """
     free = int(_SHARE * free_memory(devices))
     while True:
@@ -38,7 +55,7 @@ def fit(compile_for: Callable[[int], jax.stages.Compiled], size: int, devices: A
         if needed <= free:
             return size, compiled
         if size == 1:
-            raise ValueError(
+            raise DoesNotFit(
                 f"not even one at a time fits: it takes {_bytes(needed)} on each device, and {_bytes(free)} are free"
             )
         size = max(1, min(size - 1, size * free // needed))

@@ -5,11 +5,13 @@ Seeds never speak to each other, so the program holds no collective.
 """
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
@@ -52,17 +54,14 @@ def vectorize(
     """
     if batch_size is not None and batch_size != "auto":
         batch_size = check_size("batch_size", batch_size)
-    used = tuple(jax.devices() if devices is None else devices)
-    if not used:
+    available = tuple(jax.devices() if devices is None else devices)
+    if not available:
         raise ValueError("devices must name at least one device, got none")
 
-    def run(batch_size, *args):
-        total = _axis_size(args)
-        mesh = Mesh(np.array(used[: min(len(used), total)]), ("seeds",), axis_types=(AxisType.Auto,))
-        groups, width = _groups(math.ceil(total / mesh.size), batch_size)
-        padded = mesh.size * groups * width
-        if padded != total:
-            args = jax.tree.map(lambda x: x[np.minimum(np.arange(padded), total - 1)], args)
+    def run(groups, width, *args):
+        """`fn` over an axis that is as long as devices times `groups` times `width`."""
+        used = available[: _axis_size(args) // (groups * width)]
+        mesh = Mesh(np.array(used), ("seeds",), axis_types=(AxisType.Auto,))
 
         @partial(jax.shard_map, mesh=mesh, in_specs=PartitionSpec("seeds"), out_specs=PartitionSpec("seeds"), check_vma=False)
         def on_each_device(*args):
@@ -73,32 +72,59 @@ def vectorize(
             out = jax.lax.map(lambda group: one(*group), split)
             return jax.tree.map(lambda x: x.reshape(groups * width, *x.shape[2:]), out)
 
-        out = on_each_device(*args)
-        if padded == total:
-            return out
-        return jax.tree.map(lambda x: x[:total], out)
+        return on_each_device(*args)
 
-    outermost = jax.jit(run, static_argnums=0, compiler_options=compiler_options(used))
-    inside = jax.jit(run, static_argnums=0)  # of another jit, which alone may have options
-    fitting: dict[Any, jax.stages.Compiled] = {}  # by the shapes of the arguments
+    outermost = jax.jit(run, static_argnums=(0, 1), compiler_options=compiler_options(available))
+    inside = jax.jit(run, static_argnums=(0, 1))  # of another jit, which alone may have options
+    fitting: dict[Any, tuple[int, jax.stages.Compiled]] = {}  # by the shapes of the arguments
 
-    def run_fitting(most, *args):
+    def fitted(most, used, args):
         leaves, treedef = jax.tree.flatten(args)
-        if _traced(leaves):
-            raise ValueError('batch_size="auto" compiles and measures: call it outside of jit and vmap, or give a number')
         shapes = treedef, tuple((np.shape(x), x.dtype) for x in leaves)
+
+        def compile_for(size):
+            groups, width, padded = _plan(size, used, args)
+            return outermost.lower(groups, width, *padded).compile()
+
         if shapes not in fitting:
-            fitting[shapes] = fit(lambda size: outermost.lower(size, *args).compile(), most, used)[1]
-        return fitting[shapes](*jax.device_put(args, fitting[shapes].input_shardings[0]))
+            fitting[shapes] = fit(compile_for, most, used)
+        return fitting[shapes]
 
     def checked(*args):
-        per_device = math.ceil(_axis_size(args) / len(used))
+        total = _axis_size(args)
+        used = spread_over(total, available)
+        per_device = math.ceil(total / len(used))
         most = min(per_device, _CPU_BATCH_SIZE) if used[0].platform == "cpu" else per_device
+        traced = _traced(args)
         if batch_size == "auto":
-            return run_fitting(most, *args)
-        return (inside if _traced(args) else outermost)(most if batch_size is None else batch_size, *args)
+            if traced:
+                raise ValueError('batch_size="auto" compiles and measures: call it outside of jit and vmap, or give a number')
+            size, program = fitted(most, used, args)
+            _, _, padded = _plan(size, used, args)
+            out = program(*jax.device_put(padded, program.input_shardings[0]))
+        else:
+            groups, width, padded = _plan(most if batch_size is None else batch_size, used, args)
+            out = (inside if traced else outermost)(groups, width, *padded)
+        # Cut here and not in the program, where what does not divide would have to be gathered from all devices.
+        return out if _axis_size(padded) == total else jax.tree.map(lambda x: x[:total], out)
 
     return checked
+
+
+def spread_over(total: int, devices: Sequence[jax.Device]) -> tuple[jax.Device, ...]:
+    """The devices for an axis: of 12 for 16 elements 8, for four of 12 would have nothing to do while the last are done."""
+    rounds = math.ceil(total / len(devices))
+    return tuple(devices[: math.ceil(total / rounds)])
+
+
+def use_all_cores() -> None:
+    """One CPU device for each core that this process may use; to be called before JAX starts its backend.
+
+    Raises:
+      RuntimeError: where the backend has started.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jax.config.update("jax_num_cpu_devices", cores)
 
 
 def compiler_options(devices: Sequence[jax.Device]) -> dict[str, Any] | None:
@@ -107,22 +133,30 @@ def compiler_options(devices: Sequence[jax.Device]) -> dict[str, Any] | None:
 
 
 def _traced(args: Any) -> bool:
-    return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args))
+    """Whether this is called while a program is traced: with tracers, or with nothing of it but what `fn` closes over."""
+    return any(isinstance(x, jax.core.Tracer) for x in (*jax.tree.leaves(args), jax.lax.full((), 0)))
 
 
 def _without_axis(fn: Callable[..., Any]) -> Callable[..., Any]:
     """`vmap` over an axis of length 1, without batching anything."""
 
     def one(*args):
-        return jax.tree.map(lambda x: x[None], fn(*jax.tree.map(lambda x: x[0], args)))
+        return jax.tree.map(lambda x: jnp.expand_dims(x, 0), fn(*jax.tree.map(lambda x: x[0], args)))
 
     return one
 
 
-def _groups(per_device: int, batch_size: int) -> tuple[int, int]:
-    """How many groups on each device, and how many elements in each: equal groups waste least."""
+def _plan(batch_size: int, devices: Sequence[jax.Device], args: Any) -> tuple[int, int, Any]:
+    """How many groups on each device, how many elements in each, for equal groups waste least; and the arguments, with the
+    last element repeated to fill them up."""
+    total = _axis_size(args)
+    per_device = math.ceil(total / len(devices))
     groups = math.ceil(per_device / batch_size)
-    return groups, math.ceil(per_device / groups)
+    width = math.ceil(per_device / groups)
+    filled = len(devices) * groups * width
+    if filled == total:
+        return groups, width, args
+    return groups, width, jax.tree.map(lambda x: x[np.minimum(np.arange(filled), total - 1)], args)
 
 
 def _axis_size(args: Any) -> int:

@@ -7,11 +7,10 @@ interval, the median and the worst.
 
 import argparse
 import json
-import os
 import tempfile
 from pathlib import Path
 
-import jax
+from jaxrl.vectorization import use_all_cores
 
 ROWS = (
     ("dqn", "CartPole-v1", 100_000),
@@ -63,7 +62,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", default=["-".join(map(str, row)) for row in ROWS], help="ALGORITHM-ENV-STEPS")
     parser.add_argument("--out", type=Path, help="a JSON file to add the rows to, one a line")
     options = parser.parse_args()
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    use_all_cores()
     rows = []
     for name in options.rows:
         algorithm, _, rest = name.partition("-")

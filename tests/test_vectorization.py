@@ -1,5 +1,7 @@
 """`vectorize` over fake devices, groups and remainders."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +40,38 @@ def test_the_program_has_no_collective():
     assert "num_partitions=2" in text
     for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute"):
         assert collective not in text
+
+
+def test_three_seeds_on_two_devices_run_the_program_of_four():
+    """What does not divide is filled up and cut outside of the program: in it, it would have to be gathered."""
+    lengths = []
+
+    def fn(x):
+        lengths.append(None)
+        return x + 1
+
+    spread = jaxrl.vectorize(fn)
+    spread(jnp.arange(4.0))
+    traced = len(lengths)
+    assert spread(jnp.arange(3.0)).tolist() == [1.0, 2.0, 3.0]
+    assert len(lengths) == traced
+
+
+@pytest.mark.parametrize(("total", "devices", "used"), [(16, 12, 8), (3, 2, 2), (2, 8, 2), (8, 8, 8), (9, 8, 5), (1, 4, 1)])
+def test_no_device_waits_while_others_do_a_second_round(total, devices, used):
+    assert vectorization.spread_over(total, range(devices)) == tuple(range(used))
+
+
+def test_a_result_may_be_a_plain_number():
+    numbers = jaxrl.vectorize(lambda x: (x, 3))(jnp.arange(8.0))[1]
+    np.testing.assert_array_equal(numbers, np.full(8, 3))
+
+
+@pytest.mark.parametrize("outer", [jax.jit, lambda f: jax.jit(jax.grad(f)), lambda f: lambda x: jax.vmap(f)(x[None])[0]])
+def test_what_it_closes_over_may_be_traced(outer):
+    """By a `jit`, a derivative, a `vmap` around it, though none of its own arguments is."""
+    total = lambda rate: jnp.sum(jaxrl.vectorize(lambda x: rate * x)(jnp.arange(4.0)))
+    assert float(outer(total)(jnp.float32(2.0))) in (12.0, 6.0)
 
 
 def test_a_traced_clock_is_shared_and_a_state_donated():
@@ -100,6 +134,19 @@ def test_auto_says_where_not_even_one_fits(monkeypatch):
         ValueError, match=r"not even one at a time fits: it takes [\d.]+ KiB on each device, and 2.6 KiB are free"
     ):
         jaxrl.vectorize(lambda x: jnp.zeros(1000) + x, batch_size="auto")(jnp.arange(4.0))
+
+
+def test_what_is_free_in_a_container_and_on_a_device_that_does_not_say(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    whole = memory.free_memory(jax.devices()[:1])
+    assert whole > 2**20
+    (tmp_path / "memory.max").write_text("1048576\n")
+    (tmp_path / "memory.current").write_text("48576\n")
+    assert memory.free_memory(jax.devices()) == 500_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.free_memory(jax.devices()[:1]) == pytest.approx(whole, rel=0.5)
+    silent = SimpleNamespace(platform="gpu", memory_stats=lambda: None)
+    assert memory.free_memory([silent]) > 2**60
 
 
 def test_auto_is_for_the_outermost_call():

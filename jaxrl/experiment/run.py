@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +15,11 @@ from jaxrl.experiment import curves, folder
 from jaxrl.experiment.config import Config
 from jaxrl.experiment.host import evaluate_on_host, is_on_host, train_on_host
 from jaxrl.learner import advance, default_log_every
-from jaxrl.memory import fit
+from jaxrl.memory import DoesNotFit, fit
 from jaxrl.presets import Preset
 from jaxrl.rollout import evaluate
 from jaxrl.types import HParams, Learner, LearnerState
-from jaxrl.vectorization import compiler_options, vectorize
+from jaxrl.vectorization import compiler_options, spread_over, vectorize
 
 _EVALUATION_EPISODES = 32  # of the summary, for each policy
 _EVALUATION_STREAM = 2**31 - 1  # an iteration number that no run reaches: evaluation never reuses a training key
@@ -83,21 +83,15 @@ def _device_trainer(config: Config, preset: Preset) -> tuple[int, Trainer]:
     """How many runs go at once, all or as many as fit or were asked for, and what trains so many: it is compiled here."""
     learner, chunk = preset.learner, default_log_every(preset.num_iterations)
     keys, hparams = config.runs(preset)
-    init = vectorize(learner.init)
-
-    def chunk_of_all(states, clock, hparams):
-        return vectorize(lambda state, h: advance(state, clock, learner, chunk, h, log_every=chunk))(states, hparams)
-
-    advance_all = jax.jit(chunk_of_all, donate_argnums=0, compiler_options=compiler_options(jax.devices()))
-
-    def compile_for(size):
-        some = jax.eval_shape(lambda tree: jax.tree.map(lambda x: x[:size], tree), (keys, hparams))
-        return advance_all.lower(jax.eval_shape(init, *some), jax.ShapeDtypeStruct((), jnp.int32), some[1]).compile()
-
-    size, program = fit(compile_for, min(config.num_runs, config.batch_size or config.num_runs), jax.devices())
-    equal = math.ceil(config.num_runs / math.ceil(config.num_runs / size))  # pieces of one size waste least
-    if equal != size:
-        size, program = equal, compile_for(equal)
+    devices = spread_over(min(config.num_runs, config.batch_size or config.num_runs), jax.devices())
+    while True:
+        try:
+            size, init, program = _compile_pieces(config, learner, chunk, (keys, hparams), devices)
+            break
+        except DoesNotFit:
+            if len(devices) == 1 or devices[0].platform != "cpu":
+                raise
+            devices = devices[: len(devices) // 2]  # they share one memory
 
     def train(chosen, record):
         filled = np.minimum(chosen.start + np.arange(size), config.num_runs - 1)  # the last piece may be shorter
@@ -111,6 +105,28 @@ def _device_trainer(config: Config, preset: Preset) -> tuple[int, Trainer]:
         return jax.tree.map(lambda x: np.asarray(x)[:num], states.agent.params), latest
 
     return size, train
+
+
+def _compile_pieces(config: Config, learner: Learner, chunk: int, runs: Any, devices: Sequence[jax.Device]) -> Any:
+    """How many runs go at once, the same number on each device so that nothing has to be gathered; what makes their states
+    from `runs`, keys and hyperparameters; and the compiled program of a chunk."""
+    init = vectorize(learner.init, devices=devices)
+
+    def chunk_of_all(states, clock, hparams):
+        go_on = vectorize(lambda state, h: advance(state, clock, learner, chunk, h, log_every=chunk), devices=devices)
+        return go_on(states, hparams)
+
+    advance_all = jax.jit(chunk_of_all, donate_argnums=0, compiler_options=compiler_options(devices))
+
+    def compile_for(each):
+        some = jax.tree.map(lambda x: jax.ShapeDtypeStruct((each * len(devices), *x.shape[1:]), x.dtype), runs)
+        return advance_all.lower(jax.eval_shape(init, *some), jax.ShapeDtypeStruct((), jnp.int32), some[1]).compile()
+
+    share = math.ceil(config.num_runs / len(devices))
+    most = min(share, max(1, config.batch_size // len(devices))) if config.batch_size else share
+    each, program = fit(compile_for, most, devices)
+    equal = math.ceil(share / math.ceil(share / each))  # pieces of one size waste least
+    return equal * len(devices), init, program if equal == each else compile_for(equal)
 
 
 def _host_trainer(config: Config, preset: Preset) -> tuple[int, Trainer]:
