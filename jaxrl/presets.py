@@ -245,7 +245,9 @@ def build(settings: Settings, env: Environment, **hparams: Any) -> Preset:
             f"{warmup * steps}, so give at least {(warmup + 1) * steps}"
         )
     check_iterations(num_iterations, warmup)
-    num_iterations -= num_iterations % max(1, num_iterations // 100)  # so that about a hundred rows of metrics divide it
+    row = max(1, num_iterations // 100)  # so that about a hundred rows of metrics divide it,
+    row -= row % 16 if row >= 64 else 0  # and a row divides into blocks of noise
+    num_iterations -= num_iterations % row
     scheduled = settings.scheduled(num_iterations, warmup)._replace(**hparams)
     return Preset(learner, scheduled, num_iterations, (num_iterations + warmup) * steps)
 

@@ -8,6 +8,7 @@ import pytest
 
 import jaxrl
 from jaxrl import envs, networks, presets
+from jaxrl.learner import default_log_every
 
 ROWS = [(algorithm, env, row.steps) for (algorithm, env), rows in presets.PRESETS.items() for row in rows]
 
@@ -20,6 +21,9 @@ def test_a_preset_keeps_to_its_budget_and_traces(algorithm, env, wanted):
     assert hparams.learning_rate_iterations in (num_iterations, float("inf"))
     metrics = jax.eval_shape(lambda key: jaxrl.train(key, learner, num_iterations, hparams), jax.random.key(0))[1]
     assert 90 <= len(metrics["episode_return"]) <= 130
+    row = default_log_every(num_iterations)
+    blocks = [size for size in range(1, 65) if row % size == 0]
+    assert max(blocks) * learner.rollout_length >= 16  # noise is drawn for so many steps at once
 
 
 def test_schedules_scale_with_the_length():
