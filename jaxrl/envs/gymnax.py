@@ -6,7 +6,6 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -18,9 +17,13 @@ from gymnax.environments import spaces
 from gymnax.environments.environment import Environment as GymnaxEnvironment
 
 from jaxrl.checks import AT_LEAST_ZERO, FRACTION, check_size
+from jaxrl.envs.adapter import cast, lenient
 from jaxrl.types import Box, Discrete, Environment, Space, Step
 
 REFUSED = {"MNISTBandit-bsuite": "it downloads its data set when it is made"}
+
+
+Follows = Mapping[str, Callable[[Any], Any]]  # parameters, and how each is computed from the others
 
 
 class Mend(NamedTuple):
@@ -28,7 +31,7 @@ class Mend(NamedTuple):
 
     bounds: Callable[[Any, Any], tuple[Any, Any]] | None = None  # (env, params) -> (low, high) that its observations keep
     dtype: Any = None  # of its observations, where a smaller one holds them exactly
-    derived: Mapping[str, Callable[[Any], Any]] = MappingProxyType({})  # parameters that follow from others, unless given
+    derived: Follows = MappingProxyType({})  # parameters that follow from others, unless given to `make`
     refused: Mapping[str, str] = MappingProxyType({})  # arguments of its constructor that break it, and how
 
 
@@ -133,7 +136,7 @@ def make(name: str, **overrides) -> Environment:
       overrides: parameters, or arguments of its constructor (`size=20` for DeepSea-bsuite, `map_name="8x8"` for
         FrozenLake-misc). A parameter may be traced, as a scalar, unless the bounds of a space depend on it: `vmap` a
         function that makes the environment to have many at once. What follows from an overridden parameter is
-        computed anew (`total_mass` of CartPole-v1), unless it is given too; `env._replace(params=...)` cannot do that.
+        computed anew (`total_mass` of CartPole-v1), unless it is given too, and so it is wherever other `params` are used.
 
     Raises:
       ValueError: for an environment or an argument that is refused, a parameter that it does not have (with the list of
@@ -143,17 +146,16 @@ def make(name: str, **overrides) -> Environment:
     if name in REFUSED:
         raise ValueError(f"{name} of gymnax is refused: {REFUSED[name]}")
     mend = MENDS.get(name, Mend())
-    with _lenient(), jax.ensure_compile_time_eval():
+    with lenient(), jax.ensure_compile_time_eval():
         env, params = gymnax.make(name)
     arguments, parameters = _sorted_out(name, mend, env, params, overrides)
     if arguments:
         env, params = _construct(name, arguments)
     params = _whole_time_limit(params)
     given = {key: _check_parameter(name, key, getattr(params, key), value) for key, value in parameters.items()}
-    params = params.replace(**given)
-    params = params.replace(**{key: follow(params) for key, follow in mend.derived.items() if key not in given})
+    follows = {key: follow for key, follow in mend.derived.items() if key not in given}
     try:
-        return from_gymnax(env, params)._replace(name=name)
+        return _following(from_gymnax(env, _followed(params.replace(**given), follows)), follows)._replace(name=name)
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
         traced = ", ".join(key for key, x in given.items() if isinstance(x, jax.core.Tracer))
         raise ValueError(
@@ -187,7 +189,7 @@ def from_gymnax(env: Any, params: Any = None) -> Environment:
     mend = MENDS.get(env.name, Mend())
     params = _whole_time_limit(env.default_params if params is None else params)
     state_spec, obs_spec = _specs(env, params, mend.dtype)
-    with _lenient(), jax.ensure_compile_time_eval():
+    with lenient(), jax.ensure_compile_time_eval():
         action_space = _space(env.action_space(params))
         if mend.bounds is None:
             observation_space = _space(env.observation_space(params), obs_spec)
@@ -195,41 +197,45 @@ def from_gymnax(env: Any, params: Any = None) -> Environment:
             observation_space = _box(*mend.bounds(env, params), obs_spec.shape, obs_spec.dtype)
 
     def reset(key, params):
-        with _lenient():
+        with lenient():
             obs, state = env.reset_env(key, params)
-        return _cast(state, state_spec), _cast(obs, obs_spec)
+        return cast(state, state_spec), cast(obs, obs_spec)
 
     def step(key, state, action, params):
-        with _lenient():
+        with lenient():
             obs, state, reward, terminated, _ = env.step_env(key, state, jnp.asarray(action, action_space.dtype), params)
             truncated = env.is_truncated(state, params)
         flags = (jnp.asarray(flag, jnp.bool_).reshape(()) for flag in (terminated, truncated))
         reward = jnp.asarray(reward, jnp.float32).reshape(())
-        return _cast(state, state_spec), Step(_cast(obs, obs_spec), reward, *flags)
+        return cast(state, state_spec), Step(cast(obs, obs_spec), reward, *flags)
 
     return Environment(reset, step, params, observation_space, action_space, env.name)
+
+
+def _followed(params: Any, follows: Follows) -> Any:
+    return params.replace(**{key: follow(params) for key, follow in follows.items()})
+
+
+def _following(env: Environment, follows: Follows) -> Environment:
+    """With the parameters that follow from others computed where they are read: whatever replaces those, these are right."""
+
+    def reset(key, params):
+        return env.reset(key, _followed(params, follows))
+
+    def step(key, state, action, params):
+        return env.step(key, state, action, _followed(params, follows))
+
+    return env._replace(reset=reset, step=step) if follows else env
 
 
 # --- what gymnax says, in our terms ---------------------------------------------------------------
 
 
-@contextmanager
-def _lenient():
-    """gymnax mixes dtypes and ranks freely; that shall not keep anyone from strict promotion around it."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
-
-
 def _specs(env: Any, params: Any, obs_dtype: Any) -> tuple[Any, Any]:
     """Shapes and dtypes of state and observation, without the weak types of gymnax's Python zeros."""
-    with _lenient():
+    with lenient():
         obs, state = jax.eval_shape(env.reset_env, jax.random.key(0), params)
     return state, obs if obs_dtype is None else jax.ShapeDtypeStruct(obs.shape, obs_dtype)
-
-
-def _cast(tree: Any, spec: Any) -> Any:
-    """As `spec`, strongly typed: a scan's carry must not change its type from step to step."""
-    return jax.tree.map(lambda x, s: jax.lax.convert_element_type(x, s.dtype).reshape(s.shape), tree, spec)
 
 
 def _space(space: Any, spec: Any = None) -> Space:
@@ -279,7 +285,7 @@ def _sorted_out(name: str, mend: Mend, env: Any, params: Any, overrides: dict[st
 def _construct(name: str, arguments: dict[str, Any]) -> tuple[Any, Any]:
     """gymnax's environment and its default parameters; whatever its constructor or its first trace raises, as one error."""
     try:
-        with _lenient(), jax.ensure_compile_time_eval():
+        with lenient(), jax.ensure_compile_time_eval():
             env, params = gymnax.make(name, **arguments)
         _specs(env, params, None)
     except Exception as error:

@@ -13,6 +13,7 @@ from gymnax.wrappers import FlattenObservationWrapper
 import jaxrl
 from jaxrl import envs
 from jaxrl.envs.gymnax import MENDS, REFUSED, from_gymnax, names
+from jaxrl.envs.wrappers import randomize_params, uniform_params
 from jaxrl.networks import Encoder
 from jaxrl.types import Box, Discrete
 
@@ -238,6 +239,28 @@ def test_what_follows_from_a_parameter_is_computed_anew_unless_given():
     params = jaxrl.make("CartPole-v1", length=2.0, polemass_length=0.7).params
     assert (params.total_mass, params.polemass_length) == (1.1, 0.7)
     assert jaxrl.make("BernoulliBandit-misc", max_steps_in_episode=20).params.t_max == 20
+
+
+def test_what_follows_from_a_parameter_follows_wherever_that_comes_from():
+    """From `make`, from other `params`, and from a wrapper that draws them; a value that `make` was given stays."""
+
+    def successor(env):
+        state, _ = env.reset(jax.random.key(0), env.params)
+        return env.step(jax.random.key(1), state, jnp.int32(1), env.params)[1].obs
+
+    changes = {"length": 2.0, "masscart": 3.0, "masspole": 0.5}
+    env, changed = jaxrl.make("CartPole-v1"), jaxrl.make("CartPole-v1", **changes)
+    replaced = env._replace(params=env.params.replace(**changes))
+    np.testing.assert_allclose(successor(replaced), successor(changed), rtol=1e-6)
+    assert not np.allclose(successor(env), successor(changed))
+    drawn = randomize_params(env, uniform_params(**{name: (value, value) for name, value in changes.items()}))
+    state, _ = drawn.reset(jax.random.key(0), drawn.params)
+    after = drawn.step(jax.random.key(1), state, jnp.int32(1), drawn.params)[1].obs
+    wanted = changed.step(jax.random.key(1), state.env, jnp.int32(1), changed.params)[1].obs
+    np.testing.assert_allclose(after, wanted, rtol=1e-6)
+    heavy = jaxrl.make("CartPole-v1", total_mass=9.0)
+    heavier = heavy._replace(params=heavy.params.replace(masscart=3.0))
+    np.testing.assert_array_equal(successor(heavy), successor(heavier))
 
 
 def test_parameters_may_be_traced_and_batched():

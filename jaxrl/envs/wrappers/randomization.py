@@ -1,6 +1,8 @@
 """Every episode with parameters of its own: domain randomisation, and sets of them for training and for testing."""
 
+import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -58,7 +60,8 @@ def randomize_params(env: Environment, sample: Sample) -> Environment:
 def uniform_params(**ranges: tuple[Any, Any]) -> Sample:
     """A `sample` that draws the named parameters uniformly from their (low, high), as float32, and leaves the others.
 
-    Every component of a parameter that is an array is drawn for itself.
+    Every component of a parameter that is an array is drawn for itself. Of wrapped environments, the outermost that has a
+    parameter of the name.
 
     Raises:
       ValueError: where a range is not finite or upside down; when it is used, for a parameter that there is not.
@@ -74,17 +77,23 @@ def uniform_params(**ranges: tuple[Any, Any]) -> Sample:
             raise ValueError(f"uniform_params: {name} has low {low} above high {high}")
 
     def sample(key, params):
-        fields: tuple[str, ...] = tuple(getattr(params, "_fields", ()) or getattr(params, "__dataclass_fields__", ()))
-        missing = sorted(set(bounds) - set(fields))
-        if missing:
-            raise ValueError(f"uniform_params: there is no parameter {', '.join(missing)}; there are {', '.join(fields)}")
-        drawn = {}
-        for name, name_key in zip(bounds, jax.random.split(key, len(bounds)), strict=True):
-            shape = np.shape(getattr(params, name))
-            low, high = (jnp.broadcast_to(bound, shape) for bound in bounds[name])
-            drawn[name] = jax.random.uniform(name_key, shape, minval=low, maxval=high)
-        replace = params._replace if hasattr(params, "_replace") else params.replace
-        return replace(**drawn)
+        keys = dict(zip(bounds, jax.random.split(key, len(bounds)), strict=True))
+
+        def draw(params, names):
+            fields: tuple[str, ...] = tuple(getattr(params, "_fields", ()) or getattr(params, "__dataclass_fields__", ()))
+            inside = [name for name in names if name not in fields]
+            if inside and "env" not in fields:
+                raise ValueError(f"uniform_params: there is no parameter {', '.join(inside)}; there are {', '.join(fields)}")
+            drawn = {"env": draw(params.env, inside)} if inside else {}
+            for name in names:
+                if name in fields:
+                    shape = np.shape(getattr(params, name))
+                    low, high = (jnp.broadcast_to(bound, shape) for bound in bounds[name])
+                    drawn[name] = jax.random.uniform(keys[name], shape, minval=low, maxval=high)
+            replace = params._replace if hasattr(params, "_replace") else partial(dataclasses.replace, params)
+            return replace(**drawn)
+
+        return draw(params, list(bounds))
 
     return sample
 

@@ -1,5 +1,6 @@
 """Parameters drawn for each episode: kept within it, new in the next, of the right distribution."""
 
+import dataclasses
 import functools
 
 import jax
@@ -11,6 +12,13 @@ from flax import struct
 import jaxrl
 from jaxrl.envs import wrappers as w
 from tests.envs.wrappers.problems import Constant, Played, constant, first, jit, play, walk
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain:
+    gravity: float
+    mass: float
+
 
 MEMBERS = np.float32([1.0, 2.0, 5.0, 7.0])
 
@@ -163,3 +171,13 @@ def test_the_longest_limit_of_a_set_is_the_one_to_be_read():
 def test_what_does_not_fit_is_refused(wrap, error, message):
     with pytest.raises(error, match=message):
         wrap()
+
+
+def test_a_parameter_inside_a_wrapper_is_found_and_one_of_a_plain_dataclass_replaced():
+    sample = w.uniform_params(force_mag=(5.0, 5.0), probability=(0.5, 0.5))
+    drawn = sample(jax.random.key(0), w.sticky_actions(jaxrl.make("CartPole-v1")).params)
+    assert (float(drawn.probability), float(drawn.env.force_mag)) == (0.5, 5.0)
+    drawn = w.uniform_params(gravity=(3.0, 3.0))(jax.random.key(0), Plain(1.0, 2.0))
+    assert (float(drawn.gravity), drawn.mass) == (3.0, 2.0)
+    with pytest.raises(ValueError, match="no parameter charge; there are gravity, mass"):
+        w.uniform_params(charge=(0.0, 1.0))(jax.random.key(0), Plain(1.0, 2.0))
