@@ -51,6 +51,16 @@ def check_number(name: str, value: Any, low: float = -math.inf, high: float = ma
     return array.astype(np.float32)
 
 
+def check_scalar(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> Any:
+    """Return `value`, one number, as float32, as `check_number` does for arrays too.
+
+    Raises TypeError for what is no number, ValueError for several, for NaN and for values outside the range.
+    """
+    if np.shape(value):
+        raise ValueError(f"{name} must be one number, got an array of the shape {list(np.shape(value))}")
+    return check_number(name, value, low, high)
+
+
 def check_key(key: Any) -> None:
     """Raise TypeError unless `key` is a typed PRNG key."""
     if not (isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl.checks import FRACTION, check_number, check_size
+from jaxrl.checks import FRACTION, check_scalar, check_size
 from jaxrl.envs.tabular import TabularMDP
 from jaxrl.linear import solve
 from jaxrl.losses import greedy
@@ -61,7 +61,7 @@ def action_values(mdp: TabularMDP, v: jax.Array, discount) -> jax.Array:
     >>> action_values(mdp, jnp.ones(5), 0.5)[4].tolist()
     [10.5, 2.5]
     """
-    check_number("discount", discount, *FRACTION)
+    check_scalar("discount", discount, *FRACTION)
     _check_shape("v", v, mdp.terminal.shape)
     v = jnp.where(mdp.terminal, 0.0, v)
     return expected_reward(mdp) + discount * _einsum("sat,t->sa", _transition(mdp), v)
@@ -99,7 +99,7 @@ def policy_evaluation(mdp: TabularMDP, policy: jax.Array, discount, *, horizon: 
     >>> policy_evaluation(mdp, always_forward, 0.5).tolist()  # 10 a step from the second state on
     [10.0, 20.0]
     """
-    check_number("discount", discount, *FRACTION)
+    check_scalar("discount", discount, *FRACTION)
     transition, reward = _follow(mdp, policy)
     if horizon is None:
         return solve(jnp.eye(reward.shape[0], dtype=reward.dtype) - discount * transition, reward)
@@ -167,7 +167,7 @@ def occupancy(mdp: TabularMDP, policy: jax.Array, discount) -> jax.Array:
     >>> round(float(occupancy(mdp, jnp.full((5, 2), 0.5), 0.9).sum()), 3)
     10.0
     """
-    check_number("discount", discount, *FRACTION)
+    check_scalar("discount", discount, *FRACTION)
     transition, _ = _follow(mdp, policy)
     visits = solve(jnp.eye(mdp.start.shape[0], dtype=mdp.start.dtype) - discount * transition.T, mdp.start)
     return jnp.where(mdp.terminal, 0.0, visits)[:, None] * policy

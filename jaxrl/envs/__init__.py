@@ -1,6 +1,7 @@
 """Environments: jaxrl's own, gymnax's, and those of other suites, behind the same record."""
 
 import importlib
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +42,8 @@ def names() -> list[str]:
 
 
 def suite(name: str) -> Any:
-    """The adapter of another suite, the module `jaxrl.envs.NAME`: it has `names()` and `make(name, **overrides)`.
+    """The adapter of another suite, the module `jaxrl.envs.NAME`: it has `make(name, **overrides)`, and `names()` where its
+    names can be listed.
 
     Raises:
       ImportError: where a package is missing, naming the extra that brings it.
@@ -65,10 +67,14 @@ def make(name: str, **overrides) -> Environment:
 
     Raises:
       ValueError: for an unknown name (with the nearest ones), an unknown parameter (with the list), or a value out of range.
+        Arguments that a suite takes itself raise what it raises.
       TypeError: for a value of another kind than the parameter's.
       ImportError: where the suite's package is missing, naming the extra that brings it.
     """
     if name in OWN:
+        known = inspect.signature(OWN[name]).parameters
+        if unknown := sorted(set(overrides) - set(known)):
+            raise ValueError(f"{name} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
         return OWN[name](**overrides)
     prefix, _, rest = name.partition("/")
     if rest and prefix in SUITES:

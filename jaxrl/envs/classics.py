@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.checks import FRACTION, check_key, check_number, check_size
+from jaxrl.checks import FRACTION, check_key, check_scalar, check_size
 from jaxrl.envs.tabular import TabularMDP, tabular, tabular_mdp
 from jaxrl.types import Environment
 
@@ -30,7 +30,7 @@ def chain(
     [[0.20000000298023224, 0.800000011920929, 0.0, 0.0, 0.0], [0.800000011920929, 0.20000000298023224, 0.0, 0.0, 0.0]]
     """
     num_states = check_size("num_states", num_states, minimum=2)
-    check_number("slip", slip, *FRACTION)
+    check_scalar("slip", slip, *FRACTION)
     last = num_states - 1
     transition, reward = np.zeros((num_states, 2, num_states)), np.zeros((num_states, 2, num_states))
     for action, prob in ((0, 1 - slip), (1, slip)):  # of going forward

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxrl.checks import FRACTION, check_number
+from jaxrl.checks import FRACTION, check_scalar
 from jaxrl.envs.tabular import TabularMDP, tabular, tabular_mdp
 from jaxrl.types import Environment
 
@@ -113,7 +113,7 @@ def _grid_mdp(
 ) -> TabularMDP:
     """The MDP of a grid. Neighbours in the circle of `moves` are sideways; `pay` is for entering a kind of cell."""
     cells = _cells(rows)
-    check_number("slip", slip, *FRACTION)
+    check_scalar("slip", slip, *FRACTION)
     height, width = cells.shape
     num_states = height * width
     start = (cells == "S").ravel() / np.sum(cells == "S")

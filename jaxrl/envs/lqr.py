@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.checks import FRACTION, check_number, check_size
+from jaxrl.checks import FRACTION, check_scalar, check_size
 from jaxrl.linear import product, solve
 from jaxrl.types import Box, Environment, Step
 
@@ -151,7 +151,7 @@ def riccati(params: Params, discount, *, tolerance: float = 1e-6, max_iterations
     >>> round(float(regulator.value[0, 0]), 3), round(float(regulator.gain[0, 0]), 3)  # the golden ratio
     (1.618, 0.618)
     """
-    check_number("discount", discount, *FRACTION)
+    check_scalar("discount", discount, *FRACTION)
     check_size("max_iterations", max_iterations)
     fixed, gamma = jax.lax.stop_gradient((_arrays(params), jnp.asarray(discount, jnp.float32)))
 
@@ -187,7 +187,7 @@ def finite_riccati(params: Params, horizon: int, discount=1.0) -> Regulator:
     >>> finite_riccati(lqr().params, 5).gain[-1].tolist()  # the last action earns nothing
     [[0.0, 0.0]]
     """
-    check_number("discount", discount, *FRACTION)
+    check_scalar("discount", discount, *FRACTION)
     params = _arrays(params)
     n = params.transition.shape[0]
 
@@ -223,7 +223,7 @@ def policy_value(params: Params, gain, discount, *, offset=None, std=None, horiz
     >>> float(policy_value(params, jnp.zeros((1, 1)), 1.0, horizon=2)[0, 0])  # 1 + 0.5²
     1.25
     """
-    check_number("discount", discount, *FRACTION)
+    check_scalar("discount", discount, *FRACTION)
     params = _arrays(params)
     n, m = params.control.shape
     offset = jnp.zeros(m) if offset is None else jnp.asarray(offset)

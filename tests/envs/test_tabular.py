@@ -10,7 +10,7 @@ from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
 
 import jaxrl
 from jaxrl import dynamic_programming as dp
-from jaxrl.envs import baird, chain, cliff_walk, frozen_lake, garnet, grid_world, tabular
+from jaxrl.envs import baird, chain, cliff_walk, frozen_lake, garnet, grid_world, tabular, wrappers
 from jaxrl.envs.classics import garnet_mdp
 from jaxrl.envs.tabular import State, TabularMDP, _draw, tabular_mdp
 
@@ -280,3 +280,15 @@ def test_make_knows_them(name):
     assert env.params.max_steps_in_episode == 5
     _, obs = env.reset(jax.random.key(0), env.params)
     assert obs.shape == env.observation_space.shape
+
+
+@pytest.mark.parametrize("name", ["PointMass", "FrozenLake", "Garnet"])
+def test_an_unknown_parameter_is_refused_with_the_list(name):
+    with pytest.raises(ValueError, match=rf"{name} has no parameter gravity; it has .*max_steps_in_episode"):
+        jaxrl.make(name, gravity=3)
+
+
+def test_one_number_is_not_several():
+    for make in (lambda: jaxrl.make("Chain", slip=[0.2]), lambda: wrappers.scale_rewards(jaxrl.make("Chain"), [1.0, 2.0])):
+        with pytest.raises(ValueError, match=r"(slip|scale) must be one number, got an array of the shape \[[12]\]"):
+            make()

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.checks import FRACTION, check_number, check_size
+from jaxrl.checks import FRACTION, check_scalar, check_size
 from jaxrl.envs.wrappers._inner import acted_box, limit_inside, renew_inside
 from jaxrl.types import Box, Discrete, Environment, EnvState, Space, Step
 
@@ -141,7 +141,7 @@ def sticky_actions(env: Environment, probability: Any = 0.25) -> Environment:
     Raises:
       ValueError: where the probability is not in [0, 1].
     """
-    probability = check_number("probability", probability, *FRACTION)
+    probability = check_scalar("probability", probability, *FRACTION)
     space = env.action_space
 
     def reset(key, params):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl.checks import AT_LEAST_ZERO, FRACTION, check_number
+from jaxrl.checks import AT_LEAST_ZERO, FRACTION, check_scalar
 from jaxrl.envs.wrappers._inner import observed_box, renewal
 from jaxrl.envs.wrappers.moments import Moments, deviation, empty_moments, merge, moments_of, standardize
 from jaxrl.types import Box, Environment, EnvState
@@ -47,7 +47,7 @@ def normalize_observations(env: Environment, *, clip: float = 10.0) -> Environme
     space = observed_box("normalize_observations", env)
     if isinstance(clip, jax.core.Tracer):
         raise TypeError("normalize_observations: clip bounds the observation space, so it must be a Python float; got a tracer")
-    clip = float(check_number("clip", clip, *AT_LEAST_ZERO))
+    clip = float(check_scalar("clip", clip, *AT_LEAST_ZERO))
 
     def see(state, statistics, obs):
         statistics = merge(statistics, moments_of(obs))
@@ -85,8 +85,8 @@ def normalize_rewards(env: Environment, *, discount: float = 0.99, clip: float =
     Raises:
       ValueError: where `discount` is not in [0, 1] or `clip` is negative.
     """
-    discount = check_number("discount", discount, *FRACTION)
-    clip = check_number("clip", clip, *AT_LEAST_ZERO)
+    discount = check_scalar("discount", discount, *FRACTION)
+    clip = check_scalar("clip", clip, *AT_LEAST_ZERO)
 
     def reset(key, params):
         state, obs = env.reset(key, params)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.checks import FINITE, check_number
+from jaxrl.checks import FINITE, check_scalar
 from jaxrl.types import Environment
 
 
@@ -16,7 +16,7 @@ def scale_rewards(env: Environment, scale: Any) -> Environment:
     Raises:
       ValueError: where it is not finite.
     """
-    scale = check_number("scale", scale, -FINITE[1], FINITE[1])
+    scale = check_scalar("scale", scale, -FINITE[1], FINITE[1])
     return _map_rewards(env, lambda reward: scale * reward)
 
 
@@ -26,7 +26,7 @@ def clip_rewards(env: Environment, low: Any = -1.0, high: Any = 1.0) -> Environm
     Raises:
       ValueError: where `low` is above `high`.
     """
-    low, high = check_number("low", low), check_number("high", high)
+    low, high = check_scalar("low", low), check_scalar("high", high)
     if not any(isinstance(bound, jax.core.Tracer) for bound in (low, high)) and np.any(low > high):
         raise ValueError(f"clip_rewards: low {low} is above high {high}")
     return _map_rewards(env, lambda reward: jnp.clip(reward, low, high))
