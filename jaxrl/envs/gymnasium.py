@@ -120,7 +120,8 @@ def to_gymnasium(env: Environment) -> gymnasium.Env:
     """A jaxrl environment as a `gymnasium.Env`, for agents that are not jaxrl's.
 
     Reset and step are compiled once for all copies of one `Environment`. `reset(seed=...)` draws the episode,
-    and everything random in it, from the seed; without one, from the generator that the last seed started.
+    and everything random in it, from the seed; without one, from the generator that the last seed started. What
+    outlives an episode (running statistics) goes on until the next seed.
 
     Args:
       env: from `jaxrl.make`, or your own; `env.params` are its parameters.
@@ -159,6 +160,8 @@ class _Exported(gymnasium.Env):
         super().reset(seed=seed)
         drawn = self.np_random.integers(2**32, dtype=np.uint32)
         key, state, obs = _reset(self._env.reset, drawn, self._env.params)
+        if self._env.renew is not None and self._episode is not None and seed is None:
+            state, obs = _renew(self._env.renew, self._episode[1], state, obs)
         self._episode, self._time = (key, state), 0
         return self._observed(obs), {}
 
@@ -183,6 +186,11 @@ class _Exported(gymnasium.Env):
 def _reset(reset: Callable[..., Any], seed: Any, params: Any) -> Any:
     reset_key, step_key = jax.random.split(jax.random.key(seed))
     return step_key, *reset(reset_key, params)
+
+
+@partial(jax.jit, static_argnums=0)
+def _renew(renew: Callable[..., Any], old: Any, fresh: Any, obs: Any) -> Any:
+    return renew(old, fresh, obs)
 
 
 @partial(jax.jit, static_argnums=0)

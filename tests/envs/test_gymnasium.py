@@ -15,6 +15,7 @@ from gymnasium.utils.env_checker import check_env
 import jaxrl
 from jaxrl.envs import from_gymnasium, to_gymnasium
 from jaxrl.envs import gymnasium as bridge
+from jaxrl.envs.wrappers import EpisodeStatistics, episode_statistics, find_state
 from jaxrl.types import Box, Discrete
 from tests.problems import countdown, endless
 
@@ -200,6 +201,23 @@ def test_a_seed_fixes_the_episodes_and_what_is_drawn_in_them():
     first = play(0)
     assert not np.isclose(first[0], first[3]).any(), "a reset without a seed begins another episode"
     assert not np.isclose(first[1] - first[0], first[2] - first[1]).any(), "every step has noise of its own"
+
+
+def test_what_outlives_an_episode_goes_on_in_what_is_exported_until_the_next_seed():
+    exported = to_gymnasium(episode_statistics(endless(reward=2.0, limit=3)))
+
+    def episodes():
+        return int(find_state(exported._episode[1], EpisodeStatistics).episodes)
+
+    exported.reset(seed=0)
+    for played in range(3):
+        assert episodes() == played
+        while not exported.step(0)[3]:
+            pass
+        exported.reset()
+    assert float(find_state(exported._episode[1], EpisodeStatistics).last_return) == 6.0
+    exported.reset(seed=0)
+    assert episodes() == 0
 
 
 def test_copies_of_one_environment_are_compiled_once():
