@@ -50,7 +50,7 @@ _UNTRACEABLE: dict[type[Exception], tuple[str, str]] = {
 
 
 class Traced(NamedTuple):
-    """A function traced: its program as text and as jaxpr, and the shapes and dtypes that it returns."""
+    """A function traced: its program as a jaxpr, and the shapes and dtypes that it returns."""
 
     jaxpr: Any
     out: Any  # pytree of jax.ShapeDtypeStruct
@@ -233,7 +233,7 @@ def _impure(name: str, function: Any, args: Any, first: Traced) -> Findings:
         return [(f"{name} changes {', '.join(changed)}, which lives outside of it, each time that it is traced", mend)]
     if isinstance(second, list):
         return second
-    if re.search(r"\b(pure|io)_callback\[", str(first.jaxpr)):
+    if re.search(r"\b((pure|io|debug)_callback|debug_print)\[", str(first.jaxpr)):
         return [(f"{name} calls back into Python", "compute in jax.numpy: a training program must not wait for the host")]
     if not _same_program(first.jaxpr, second.jaxpr):
         return [(f"{name} is another program when it is traced again: something outside of it takes part", mend)]
@@ -273,7 +273,10 @@ def _unread(env: Environment, reset: Traced, step: Traced) -> Findings:
     unused = [name for name in names if name not in read]
     if not unused:
         return []
-    mend = "compute with the params that are passed in, not with what the factory was given; or leave them out of params"
+    mend = (
+        "compute with the params that are passed in, not with what the factory was given; or leave them out of params; "
+        "one that randomize_params draws anew is rightly unread"
+    )
     return [(f"neither reset nor step reads {', '.join(unused)}: to change a parameter then changes nothing", mend)]
 
 

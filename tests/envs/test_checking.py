@@ -164,6 +164,15 @@ def test_a_callback():
     finds(with_step(called), "step calls back into Python")
 
 
+@pytest.mark.parametrize("look", [lambda x: jax.debug.callback(print, x), lambda x: jax.debug.print("{}", x)])
+def test_a_callback_that_only_looks(look):
+    def looked_at(key, old, state, out):
+        look(out.reward)
+        return state, out
+
+    finds(with_step(looked_at), "step calls back into Python")
+
+
 @pytest.mark.parametrize(
     ("change", "messages"),
     [
@@ -379,7 +388,8 @@ def test_only_an_environment_is_checked():
 
 # What gymnax's environments are known for: a parameter that nothing reads, bounds that observations leave.
 KNOWN = {
-    "CartPole-v1": ["params.masscart"],
+    "CartPole-v1": ["params.total_mass, params.polemass_length"],  # computed from the others
+    "BernoulliBandit-misc": ["params.t_max"],  # the time limit
     "Acrobot-v1": ["params.link_length_2"],
     "Asterix-MinAtar": ["params.shot_cool_down"],
     "Seaquest-MinAtar": ["params.ramp_interval, params.enemy_move_interval"],
