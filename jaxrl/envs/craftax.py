@@ -34,8 +34,9 @@ def make(name: str, *, max_steps_in_episode: int | None = None, **overrides: Any
         game = env.default_params
     if unknown := sorted(set(overrides) - set(game.__dataclass_fields__)):
         raise ValueError(f"craftax/{name} has no parameter {', '.join(unknown)}; it has {', '.join(game.__dataclass_fields__)}")
-    limit = game.max_timesteps if max_steps_in_episode is None else max_steps_in_episode
-    game = game.replace(**overrides | {"max_timesteps": _NEVER})  # what ends now was ended by the game
+    game = game.replace(**overrides)
+    limit = int(game.max_timesteps) if max_steps_in_episode is None else max_steps_in_episode
+    game = game.replace(max_timesteps=_NEVER)  # what ends now was ended by the game
 
     def reset(key, params):
         obs, state = env.reset_env(key, game)

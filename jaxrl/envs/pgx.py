@@ -51,7 +51,7 @@ def make(name: str, *, opponent: Opponent = uniform_opponent, max_steps_in_episo
     check_name(name, names(), "pgx")
     with lenient():
         game = pgx.make(name)
-    env = from_pgx(game, opponent=opponent, opponent_moves=_MOVES.get(name, 1), max_steps_in_episode=max_steps_in_episode)
+    env = from_pgx(game, opponent=opponent, max_steps_in_episode=max_steps_in_episode)
     return env._replace(name=f"pgx/{name}")
 
 
@@ -59,7 +59,7 @@ def from_pgx(
     game: Any,
     *,
     opponent: Opponent = uniform_opponent,
-    opponent_moves: int = 1,
+    opponent_moves: int | None = None,
     max_steps_in_episode: int | None = None,
 ) -> Environment:
     """Wrap a `pgx.Env`; see the top of this file for the rules.
@@ -68,10 +68,12 @@ def from_pgx(
       game: any number of players; the agent is player 0.
       opponent: as for `make`.
       opponent_moves: how many moves the others can make between two of the agent's. It is the length of a
-        loop in the compiled program, so it has a bound that is known beforehand.
+        loop in the compiled program, so it has a bound that is known beforehand. By default what the rules of
+        pgx's own games allow, and one for each of the others in any other.
       max_steps_in_episode: time limit in moves of the agent; None: none.
     """
-    opponent_moves = check_size("opponent_moves", opponent_moves)
+    usual = _MOVES.get(game.id, max(1, game.num_players - 1))
+    opponent_moves = usual if opponent_moves is None else check_size("opponent_moves", opponent_moves)
 
     def others_move(state_and_total, key):
         """One move of whoever is at turn, unless that is the agent or the game is over."""
