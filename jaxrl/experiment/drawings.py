@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from jaxrl.envs.grids import CLIFF, FROZEN_LAKES, RUSSELL_NORVIG
+
 Picture = Image.Image | np.ndarray  # uint8 [height, width, 3]
 Draw = Callable[[Any, np.ndarray, Any], Picture]
 Point = tuple[float, float]
@@ -193,13 +195,29 @@ def planes(*colors: str, background: str = INK) -> Draw:
     return draw
 
 
-_LAKE = ("SFFF", "FHFH", "FFFH", "HFFG")
-_LAKE_COLORS = {"S": "#d9ecd9", "F": "#e4eef7", "H": "#2b4a73", "G": GREEN}
+_LAKE = FROZEN_LAKES["4x4"]
+_LAKE_COLORS = {"S": "#d9ecd9", "F": "#e4eef7", ".": "#e4eef7", "H": "#2b4a73", "G": GREEN, "C": RED, "#": INK}
 
 
 def frozen_lake(state: Any, obs: np.ndarray, params: Any) -> Picture:
     position = int(state.position)
     return grid(tiles(_LAKE, _LAKE_COLORS), divmod(position, len(_LAKE[0])))
+
+
+def grid_world(rows: Sequence[str]) -> Draw:
+    """A drawing of a grid world of these rows, as `jaxrl.envs.grid_world` and its like take them.
+
+    It raises ValueError where the environment is of another map.
+    """
+    ends = np.isin(np.array([list(row) for row in rows]), ["G", "H", "#"]).ravel()
+
+    def draw(state: Any, obs: np.ndarray, params: Any) -> Picture:
+        if not np.array_equal(ends, params.mdp.terminal):
+            raise ValueError("it is of another map")
+        columns = len(rows[0])
+        return grid(tiles(rows, _LAKE_COLORS), divmod(int(state.state), columns), width=max(220, 24 * columns))
+
+    return draw
 
 
 def four_rooms(state: Any, obs: np.ndarray, params: Any) -> Picture:
@@ -231,13 +249,41 @@ DRAWINGS: dict[str, Drawing] = {
     "SpaceInvaders-MinAtar": Drawing(planes(PAPER, GREEN, GREEN, GREEN, "#f4e285", RED), 15, ("·", "←", "→", "fire")),
     "Catch-bsuite": Drawing(planes(ORANGE), 5, ("←", "·", "→")),
     "DeepSea-bsuite": Drawing(planes(ORANGE), 5),
+    "CliffWalk": Drawing(grid_world(CLIFF), 8, ("↑", "→", "↓", "←")),
+    "GridWorld": Drawing(grid_world(RUSSELL_NORVIG), 8, ("↑", "→", "↓", "←")),
+    "FrozenLake": Drawing(grid_world(_LAKE), 5, ("←", "↓", "→", "↑")),
     "FourRooms-misc": Drawing(four_rooms, 8, ("↑", "→", "↓", "←")),
     "FrozenLake-misc": Drawing(frozen_lake, 5, ("←", "↓", "→", "↑")),
 }
 
 
 def drawing_of(name: str) -> Drawing:
-    """How the environment of that name is shown. Raises ValueError where it is not, naming those that are."""
+    """How the environment of that name is shown, also inside wrappers that leave its observations as they are.
+
+    Raises:
+      ValueError: where there is no picture of it, naming those that there are; and when it draws, where the
+        environment turns out to be another one than the name says.
+    """
     if name not in DRAWINGS:
         raise ValueError(f"there is no picture of {name!r}; there are pictures of {', '.join(DRAWINGS)}")
-    return DRAWINGS[name]
+    drawing = DRAWINGS[name]
+
+    def draw(state: Any, obs: np.ndarray, params: Any) -> Picture:
+        try:
+            return drawing.draw(*_inside(state, obs, params))
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"the picture of {name} does not fit this environment, which is wrapped or made with other arguments "
+                f"({error}): give a function that draws it, draw="
+            ) from error
+
+    return drawing._replace(draw=draw)
+
+
+def _inside(state: Any, obs: np.ndarray, params: Any) -> tuple[Any, np.ndarray, Any]:
+    """State and parameters of the environment inside all wrappers, which keep them in fields of these names."""
+    while hasattr(state, "env"):
+        params, state = getattr(state, "params", params), state.env
+    while hasattr(params, "env"):
+        params = params.env
+    return state, obs, params

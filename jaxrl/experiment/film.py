@@ -161,7 +161,7 @@ def _number(total: float, rewards: np.ndarray) -> str:
 
 def _action(env: Environment, drawing: Drawing, action: np.ndarray) -> str:
     if isinstance(env.action_space, Discrete):
-        return drawing.actions[action] if drawing.actions else str(action)
+        return drawing.actions[action] if len(drawing.actions) == env.action_space.n else str(action)
     shown = " ".join(f"{x:+.2f}" for x in action.ravel()[:4])
     return shown + (" …" if action.size > 4 else "")
 

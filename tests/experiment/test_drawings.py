@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 import jaxrl
+from jaxrl.envs import wrappers as w
+from jaxrl.envs.wrappers.randomization import Randomized
 from jaxrl.experiment import drawings
 from jaxrl.experiment.drawings import BLUE, GREEN, INK, ORANGE, PAPER, RED, grid, planes, rgb, tiles
 
@@ -42,6 +44,43 @@ def test_every_environment_with_a_picture_can_be_drawn(name):
 def test_what_has_no_picture_is_refused_with_a_list():
     with pytest.raises(ValueError, match=r"no picture of 'Swimmer-misc'; there are pictures of CartPole-v1, .*PointMass"):
         drawings.drawing_of("Swimmer-misc")
+
+
+def test_an_environment_is_drawn_inside_its_wrappers():
+    env = jaxrl.make("PointMass")
+    wrapped = w.time_limit(w.randomize_params(w.sticky_actions(env), w.uniform_params(start_range=(0.5, 2.0))), 5)
+    state, obs = wrapped.reset(jax.random.key(0), wrapped.params)
+    shown = drawings.drawing_of(env.name).draw(state, np.asarray(obs), wrapped.params)
+    drawn = w.find_state(state, Randomized).params.env  # of this episode, not the nominal ones
+    inside = state
+    while hasattr(inside, "env"):
+        inside = inside.env
+    np.testing.assert_array_equal(shown, drawings.point_mass(inside, np.asarray(obs), drawn))
+    assert not np.array_equal(shown, drawings.point_mass(inside, np.asarray(obs), env.params))
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        w.frame_stack(jaxrl.make("Breakout-MinAtar"), 4),
+        jaxrl.make("GridWorld", rows=["S..G"]),
+        jaxrl.make("FrozenLake", rows="8x8"),
+    ],
+    ids=["frames", "world", "lake"],
+)
+def test_another_environment_of_the_same_name_is_refused(env):
+    state, obs = env.reset(jax.random.key(0), env.params)
+    with pytest.raises(ValueError, match=f"the picture of {env.name} does not fit this environment"):
+        drawings.drawing_of(env.name).draw(state, np.asarray(obs), env.params)
+
+
+@pytest.mark.parametrize(("name", "start"), [("CliffWalk", (3, 0)), ("GridWorld", (2, 0)), ("FrozenLake", (0, 0))])
+def test_whoever_walks_a_grid_is_at_its_cell(name, start):
+    env = jaxrl.make(name)
+    state, obs = env.reset(jax.random.key(0), env.params)
+    picture = np.asarray(drawings.drawing_of(name).draw(state, np.asarray(obs), env.params))
+    cells = {"CliffWalk": (4, 12), "GridWorld": (3, 4), "FrozenLake": (4, 4)}[name]
+    assert tuple(int(x) for x in where(picture, ORANGE) / np.divide(picture.shape[:2], cells)) == start
 
 
 @pytest.mark.parametrize("theta", [-0.2, 0.0, 0.2])

@@ -155,7 +155,9 @@ def test_a_panel_says_return_step_action_and_end():
     one = film.Panel("seed 3", jax.tree.map(lambda x: x[:, :1], played), [])
     assert captions(one, Moment(0, 1, 1.0, ""), ENV, numbered) == ([("seed 3", ""), ("return 1", "step 1")], ("action 10", ""))
     named = Drawing(bar, actions=tuple(f"<{i}>" for i in range(30)))
-    assert captions(one, Moment(0, 2, 3.0, "cut"), ENV, named)[1] == ("action <20>", "cut")
+    many = ENV._replace(action_space=Discrete(30))
+    assert captions(one, Moment(0, 2, 3.0, "cut"), many, named)[1] == ("action <20>", "cut")
+    assert captions(one, Moment(0, 2, 3.0, "cut"), ENV, named)[1] == ("action 20", "cut")  # the names are of another space
     assert film._number(-0.001, np.array([0.5, 1])) == "0.00"
     plane = ENV._replace(action_space=Box(-1, 1, (5,)))
     assert film._action(plane, numbered, np.array([0.5, -0.25, 0, 1, 2], np.float32)) == "+0.50 -0.25 +0.00 +1.00 …"
