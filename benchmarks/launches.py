@@ -126,10 +126,10 @@ def collectives(text: str) -> list[str]:
     )
 
 
-def dqn() -> Callable:
+def dqn(env_name: str = "CartPole-v1", **network_options) -> Callable:
     """A run of 10 environments, batch 128, MLP 120-84: ten rows of 640 iterations, in blocks of 64."""
-    env = jaxrl.make("CartPole-v1")
-    network = jaxrl.networks.q_network(env.observation_space, env.action_space, hidden=(120, 84))
+    env = jaxrl.make(env_name)
+    network = jaxrl.networks.q_network(env.observation_space, env.action_space, hidden=(120, 84), **network_options)
     agent = jaxrl.agents.dqn(network, env.action_space, batch_size=128, capacity=10_000, warmup=64)
     learner = jaxrl.make_learner(env, agent, num_envs=10, rollout_length=1)
     return lambda key: jaxrl.train(key, learner, 6_400, log_every=640)
@@ -148,6 +148,10 @@ PROGRAMS = {
     "DQN, 10 envs, batch 128, MLP 120-84": dqn,
     "REINFORCE, 16 envs × 32, value baseline": reinforce,
 }
+ALSO_PRINTED = {
+    "DQN in bfloat16": functools.partial(dqn, dtype="bfloat16"),
+    "DQN on MinAtar's Breakout, its planes stored as bits": functools.partial(dqn, "Breakout-MinAtar", channels=(16,)),
+}
 
 
 def lambda_returns(r_t, discount_t, v_tm1, v_t):
@@ -165,7 +169,7 @@ def kernels_of(fn: Callable, *args) -> int:
 
 
 def print_runs(device: str, seeds: int) -> None:
-    for name, program in PROGRAMS.items():
+    for name, program in (PROGRAMS | ALSO_PRINTED).items():
         compiled = compile_seeds(device, program(), seeds)
         text, memory = compiled.as_text(), compiled.memory_analysis()
         held = memory.temp_size_in_bytes + memory.output_size_in_bytes

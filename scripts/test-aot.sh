@@ -32,6 +32,10 @@ export JAX_PLATFORMS=cpu JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 TPU_SKIP_MDS_QUERY=1 
 export JAX_ENABLE_COMPILATION_CACHE=false # it can store what was compiled for another device, and not read it back
 for compiler in cuda tpu; do
   export PYTHONPATH="$PWD/.aot/$compiler:$PWD"
+  "$VENV/bin/python" -c "
+import sys
+from benchmarks import launches
+sys.exit(not any(launches.available(device) for device in launches.COMPILERS))" || fail "the compiler in .aot/$compiler does not work"
   if [ "${1:-}" = --print ]; then
     "$VENV/bin/python" benchmarks/launches.py
   else
