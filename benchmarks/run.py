@@ -148,11 +148,15 @@ def describe(log: Path) -> dict:
     told = launch("--describe", log=log).communicate()[0]
     if not told:
         raise SystemExit(log.read_text())
-    git = shutil.which("git")
-    commit = (
-        subprocess.run([git, "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout if git else ""
-    )
-    return json.loads(told) | {"commit": commit.strip()}
+    if not shutil.which("git"):
+        return json.loads(told) | {"commit": ""}
+
+    def git(*arguments):
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    measured = (".", ":!benchmarks/RESULTS.md", ":!benchmarks/results")  # not what measuring writes
+    commit = git("describe", "--always") + ("-dirty" if git("status", "--porcelain", "--", *measured) else "")
+    return json.loads(told) | {"commit": commit}
 
 
 def run_all(options: argparse.Namespace, out: Path, logs: Path) -> None:

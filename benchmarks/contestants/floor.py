@@ -8,13 +8,15 @@ everything else of a framework costs.
 
 import math
 
-import gymnax  # noqa: F401 - jaxrl imports it when it makes an environment; no contestant's imports are timed
+import gymnax  # noqa: F401 - jaxrl imports this and the others when it first needs them; no contestant's imports are timed
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 import jaxrl
+import jaxrl.agents
+import jaxrl.networks
 from benchmarks.program import Job, compiled_job, keys_of, weights
 from benchmarks.works import Work
 from jaxrl.optimizers import adam, take_step
