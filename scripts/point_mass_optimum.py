@@ -50,8 +50,14 @@ def lower_bound(start: np.ndarray, pull: np.ndarray) -> float:
     return float((pull @ start).sum() + best.sum())
 
 
-def solve(start: np.ndarray, smoothings: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4)) -> tuple[np.ndarray, float]:
-    """The best actions from `start`, `[STEPS, 2]`, and a lower bound on the cost of any others."""
+def solve(
+    start: np.ndarray, smoothings: tuple[float, ...] = tuple(10 ** (-i / 2) for i in range(2, 9))
+) -> tuple[np.ndarray, float]:
+    """The best actions from `start`, `[STEPS, 2]`, and a lower bound on the cost of any others.
+
+    With the smoothing made smaller in steps, for a long one can end the search early; every step gives a bound, and the
+    largest counts.
+    """
 
     def smoothed(x, width):
         actions = x.reshape(STEPS, 2)
@@ -61,13 +67,13 @@ def solve(start: np.ndarray, smoothings: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 
         gradient = slope(s / state_norm[:, None]) + actions / action_norm[:, None]
         return state_norm.sum() + action_norm.sum(), gradient.ravel()
 
-    x = np.zeros(STEPS * 2)
+    x, bound = np.zeros(STEPS * 2), -np.inf
     options = {"maxiter": 5000, "maxfun": 10_000, "ftol": 1e-12, "gtol": 1e-8}
     for width in smoothings:
         x = minimize(smoothed, x, (width,), "L-BFGS-B", jac=True, bounds=[(-1, 1)] * x.size, options=options).x
-    actions = x.reshape(STEPS, 2)
-    s = states(start, actions)
-    return actions, lower_bound(start, s / np.sqrt((s**2).sum(axis=1) + width**2)[:, None])
+        s = states(start, x.reshape(STEPS, 2))
+        bound = max(bound, lower_bound(start, s / np.sqrt((s**2).sum(axis=1) + width**2)[:, None]))
+    return x.reshape(STEPS, 2), bound
 
 
 def dynamic_program(levels: int) -> np.ndarray:
