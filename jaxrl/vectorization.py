@@ -7,7 +7,6 @@ Seeds never speak to each other, so the program holds no collective.
 import math
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -63,16 +62,8 @@ def vectorize(
         used = available[: _axis_size(args) // (groups * width)]
         mesh = Mesh(np.array(used), ("seeds",), axis_types=(AxisType.Auto,))
 
-        @partial(jax.shard_map, mesh=mesh, in_specs=PartitionSpec("seeds"), out_specs=PartitionSpec("seeds"), check_vma=False)
-        def on_each_device(*args):
-            if groups == 1:
-                return jax.vmap(fn)(*args)
-            split = jax.tree.map(lambda x: x.reshape(groups, width, *x.shape[1:]), args)
-            one = jax.vmap(fn) if width > 1 else _without_axis(fn)
-            out = jax.lax.map(lambda group: one(*group), split)
-            return jax.tree.map(lambda x: x.reshape(groups * width, *x.shape[2:]), out)
-
-        return on_each_device(*args)
+        spec = PartitionSpec("seeds")
+        return jax.shard_map(_in_groups(fn, groups, width), mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)(*args)
 
     outermost = jax.jit(run, static_argnums=(0, 1), compiler_options=compiler_options(available))
     inside = jax.jit(run, static_argnums=(0, 1))  # of another jit, which alone may have options
@@ -135,6 +126,20 @@ def compiler_options(devices: Sequence[jax.Device]) -> dict[str, Any] | None:
 def _traced(args: Any) -> bool:
     """Whether this is called while a program is traced: with tracers, or with nothing of it but what `fn` closes over."""
     return any(isinstance(x, jax.core.Tracer) for x in (*jax.tree.leaves(args), jax.lax.full((), 0)))
+
+
+def _in_groups(fn: Callable[..., Any], groups: int, width: int) -> Callable[..., Any]:
+    """`fn` over an axis of `groups` times `width`, one group after the other."""
+
+    def on_a_device(*args):
+        if groups == 1:
+            return jax.vmap(fn)(*args)
+        split = jax.tree.map(lambda x: x.reshape(groups, width, *x.shape[1:]), args)
+        one = jax.vmap(fn) if width > 1 else _without_axis(fn)
+        out = jax.lax.map(lambda group: one(*group), split)
+        return jax.tree.map(lambda x: x.reshape(groups * width, *x.shape[2:]), out)
+
+    return on_a_device
 
 
 def _without_axis(fn: Callable[..., Any]) -> Callable[..., Any]:
