@@ -133,6 +133,23 @@ def test_more_runs_than_fit_are_trained_in_pieces(finished, tmp_path, monkeypatc
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
 
+def test_fewer_devices_are_used_where_not_one_run_fits_on_each(finished, tmp_path, monkeypatch):
+    """They share one memory: what is too little for a run on both is enough for pieces of two on one of them."""
+    config, _, result, _ = finished
+    used = []
+
+    def take(compiled):
+        used.append((len(jax.tree.leaves(compiled.input_shardings)[0].device_set), compiled.out_info[0].key.shape[0]))
+        return 10 * used[-1][1]
+
+    monkeypatch.setattr(memory, "memory_of", take)
+    monkeypatch.setattr(memory, "free_memory", lambda devices: 24 // len(devices))
+    alone = run(dataclasses.replace(config, batch_size=None), tmp_path / "alone")
+    assert used == [(2, 4), (2, 2), (1, 4), (1, 2)]
+    for x, y in zip(jax.tree.leaves(result.params), jax.tree.leaves(alone.params), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
 def test_a_run_that_does_not_fit_at_all_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda devices: 1000)
     with pytest.raises(ValueError, match=r"not even one at a time fits: it takes .* KiB on each device"):
