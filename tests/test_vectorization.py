@@ -70,7 +70,8 @@ def test_a_result_may_be_a_plain_number():
 @pytest.mark.parametrize("outer", [jax.jit, lambda f: jax.jit(jax.grad(f)), lambda f: lambda x: jax.vmap(f)(x[None])[0]])
 def test_what_it_closes_over_may_be_traced(outer):
     """By a `jit`, a derivative, a `vmap` around it, though none of its own arguments is."""
-    total = lambda rate: jnp.sum(jaxrl.vectorize(lambda x: rate * x)(jnp.arange(4.0)))
+    numbers = jnp.arange(4.0)  # made here: under `jit` it would be traced too
+    total = lambda rate: jnp.sum(jaxrl.vectorize(lambda x: rate * x)(numbers))
     assert float(outer(total)(jnp.float32(2.0))) in (12.0, 6.0)
 
 
