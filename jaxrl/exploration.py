@@ -18,11 +18,18 @@ def linear_schedule(start, end, iterations, clock) -> jax.Array:
 def epsilon_greedy_noise(key: jax.Array, shape: tuple[int, ...], num_actions: int) -> tuple[jax.Array, jax.Array]:
     """What `epsilon_greedy` consumes: a uniform number and a uniformly random action, each of `shape`.
 
-    Every environment has its own draw of both. They come from one array of random numbers: each call of the generator
-    takes time to compile, and there are few actions beside its 2^23 numbers (a probability is off by at most A / 2^23).
+    Every environment has its own draw of both.
     """
-    explore, action = jax.random.uniform(key, (2, *shape))
-    return explore, (action * num_actions).astype(jnp.int32)
+    return epsilon_greedy_noise_of(jax.random.bits(key, (2, *shape), jnp.uint32), num_actions)
+
+
+def epsilon_greedy_noise_of(bits: jax.Array, num_actions: int) -> tuple[jax.Array, jax.Array]:
+    """`epsilon_greedy_noise` from random bits `uint32[2, *shape]`, for those who draw all their bits at once.
+
+    The probabilities of the actions differ by at most A / 2^32, relatively.
+    """
+    explore, action = bits
+    return (explore >> 8).astype(jnp.float32) * 2.0**-24, (action % num_actions).astype(jnp.int32)
 
 
 def epsilon_greedy(q: jax.Array, noise: tuple[jax.Array, jax.Array], epsilon) -> jax.Array:

@@ -53,13 +53,14 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
     reset_pool = None if reset_pool is None else check_size("reset_pool", reset_pool)
     _check_whole_episodes(env, agent, rollout_length)
     shape = (num_envs,) if agent.whole_episodes else (rollout_length, num_envs)
-    draw_resets = _reset_noise(env, shape, reset_pool)
+    num_reset_keys, draw_resets = _reset_noise(env, shape, reset_pool)
 
+    # All keys of one level come from one split: on a CPU each call of the generator takes a quarter of a second to compile.
     def noise(key: jax.Array) -> IterationNoise:
-        step_key, reset_key, agent_key = jax.random.split(key, 3)
+        agent_key, step_key, reset_keys = _split(key, 2, num_reset_keys)
         agent_noise = agent.noise(agent_key, rollout_length, num_envs)
         step_keys = jax.random.split(step_key, (rollout_length, num_envs))
-        reset, pool = draw_resets(reset_key)
+        reset, pool = draw_resets(reset_keys)
         return IterationNoise(RolloutNoise(step_keys, reset, agent_noise.act, pool), agent_noise.update)
 
     def play(state: LearnerState, noise: IterationNoise, hparams: HParams, clock: jax.Array):
@@ -74,8 +75,8 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
         return state._replace(agent=agent_state), metrics
 
     def init(key: jax.Array, hparams: HParams) -> LearnerState:
-        run_key, reset_key, agent_key = jax.random.split(key, 3)
-        env_state, obs = _reset(env, jax.random.split(reset_key, num_envs))
+        run_key, agent_key, reset_keys = _split(key, 2, num_envs)
+        env_state, obs = _reset(env, reset_keys)
         agent_state = agent.init(agent_key, obs, hparams)
         state = LearnerState(run_key, agent_state, env_state, obs, agent.memory(num_envs), zero_stats(num_envs))
         if agent.warmup:
@@ -84,6 +85,8 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
             )
         return state._replace(stats=begin_row(state.stats))
 
+    # Python runs these once for all that trace them: the check below, the shapes of the metrics, the warm-up and the run.
+    noise, play, step = (jax.jit(f, inline=True) for f in (noise, play, step))
     learner = Learner(env, agent, num_envs, rollout_length, init, noise, step)
     jax.eval_shape(lambda key: train(key, learner, 1), jax.random.key(0))  # the agent's own errors, here and now
     return learner
@@ -235,20 +238,29 @@ def _reset(env: Environment, keys: jax.Array) -> Any:
     return reset(keys, env.params)
 
 
-def _reset_noise(env: Environment, shape: tuple[int, ...], pool_size: int | None) -> Callable[[jax.Array], tuple[Any, Any]]:
-    """A function from a key to `RolloutNoise.reset` and `.pool`, for fresh episodes at every position of `shape`."""
+def _split(key: jax.Array, num: int, num_more: int) -> tuple[jax.Array, ...]:
+    """`num` keys one by one, and an array of `num_more`."""
+    keys = jax.random.split(key, num + num_more)
+    return *(keys[i] for i in range(num)), keys[num:]
+
+
+def _reset_noise(
+    env: Environment, shape: tuple[int, ...], pool_size: int | None
+) -> tuple[int, Callable[[jax.Array], tuple[Any, Any]]]:
+    """How to draw `RolloutNoise.reset` and `.pool`, fresh episodes for every position of `shape`: a number of keys, and a
+    function of these."""
     episode = jax.eval_shape(env.reset, jax.random.key(0), env.params)
     ahead = math.prod(shape) * _num_bytes(episode) <= _NOISE_BYTES
 
-    def draw(key: jax.Array) -> tuple[Any, Any]:
-        if pool_size is None:
-            keys = jax.random.split(key, shape)
-            return (_reset(env, keys) if ahead else keys), ()
-        pool_key, place_key = jax.random.split(key)
-        places = jax.random.randint(place_key, shape, 0, pool_size)
-        return places, _reset(env, jax.random.split(pool_key, pool_size))
+    def draw_each(keys: jax.Array) -> tuple[Any, Any]:
+        keys = keys.reshape(shape)
+        return (_reset(env, keys) if ahead else keys), ()
 
-    return draw
+    def draw_pool(keys: jax.Array) -> tuple[Any, Any]:
+        places = jax.random.randint(keys[0], shape, 0, keys.size - 1)
+        return places, _reset(env, keys[1:])
+
+    return (math.prod(shape), draw_each) if pool_size is None else (1 + pool_size, draw_pool)
 
 
 def _num_bytes(tree: Any) -> int:

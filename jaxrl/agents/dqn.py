@@ -10,7 +10,7 @@ import optax
 
 from jaxrl import losses, replay
 from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_choice, check_hparams, check_size
-from jaxrl.exploration import epsilon_greedy, epsilon_greedy_noise, linear_schedule
+from jaxrl.exploration import epsilon_greedy, epsilon_greedy_noise_of, linear_schedule
 from jaxrl.optimizers import Optimizer, adam, num_updates, take_step
 from jaxrl.types import Agent, Discrete, Metrics, Network, Noise, Space, Transition
 
@@ -105,9 +105,11 @@ def dqn(
         return State(params, params, opt_state, replay.init(example, capacity))
 
     def noise(key, num_steps, num_envs):
-        act_key, update_key = jax.random.split(key)
-        act = epsilon_greedy_noise(act_key, (num_steps, num_envs), num_actions)
-        return Noise(act, replay.noise(update_key, (updates, batch_size)))
+        # In one call of the generator, as each takes long to compile: bits to act with, and `replay.noise`.
+        bits = jax.random.bits(key, (2 * num_steps * num_envs + updates * batch_size,), jnp.uint32)
+        act, sample = jnp.split(bits, [2 * num_steps * num_envs])
+        act = act.reshape(2, num_steps, num_envs)
+        return Noise(epsilon_greedy_noise_of(act, num_actions), sample.reshape(updates, batch_size))
 
     def act(state, obs, memory, noise_t, hparams, clock):
         q = network.apply(state.params, obs)

@@ -67,7 +67,7 @@ def train_on_host(
     check_iterations(num_iterations, warmup)
     log_every = check_log_every(num_iterations, log_every)
     hparams = prepare(key, learner, hparams)
-    run_key, reset_key, agent_key = jax.random.split(key, 3)
+    run_key, agent_key, reset_key = jax.random.split(key, 3)  # the first two are those of `Learner.init`
     rows = []
     with closing(_open(learner, num_envs)) as envs:
         obs = envs.reset(_seeds(reset_key, num_envs))
@@ -181,7 +181,7 @@ def _init(agent: Agent, key: jax.Array, obs: Any, hparams: HParams) -> Any:
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _draw(agent: Agent, num_steps: int, num_envs: int, run_key: jax.Array, clock: Any) -> Noise:
     """The agent's part of `Learner.noise`, from the same keys."""
-    _, _, agent_key = jax.random.split(jax.random.fold_in(run_key, clock), 3)
+    agent_key, _ = jax.random.split(jax.random.fold_in(run_key, clock))
     return agent.noise(agent_key, num_steps, num_envs)
 
 
