@@ -19,6 +19,7 @@ from jaxrl.types import Agent, Environment, HParams, Learner, LearnerState, Metr
 # (30 against 41 for an iteration of DQN on a GPU). It takes at most this many bytes of a seed; where the fresh episodes
 # of a single iteration would take more, they are made when their step comes, from the same keys.
 _BLOCK_STEPS = 64
+_POOLED_BLOCK_STEPS = 512  # a dear reset is most often a loop, whose steps take no longer for the pools of more iterations
 _NOISE_BYTES = 4 * 2**20
 
 
@@ -54,6 +55,7 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
     _check_whole_episodes(env, agent, rollout_length)
     shape = (num_envs,) if agent.whole_episodes else (rollout_length, num_envs)
     num_reset_keys, draw_resets = _reset_noise(env, shape, reset_pool)
+    most_at_once = _most_at_once(rollout_length, reset_pool)
 
     # All keys of one level come from one split: on a CPU each call of the generator takes a quarter of a second to compile.
     def noise(key: jax.Array) -> IterationNoise:
@@ -81,13 +83,13 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
         state = LearnerState(run_key, agent_state, env_state, obs, agent.memory(num_envs), zero_stats(num_envs))
         if agent.warmup:
             state, _ = _scan_iterations(
-                noise, lambda *args: (play(*args)[0], {}), state, jnp.int32(0), agent.warmup, rollout_length, hparams
+                noise, lambda *args: (play(*args)[0], {}), state, jnp.int32(0), agent.warmup, most_at_once, hparams
             )
         return state._replace(stats=begin_row(state.stats))
 
     # Python runs these once for all that trace them: the check below, the shapes of the metrics, the warm-up and the run.
     noise, play, step = (jax.jit(f, inline=True) for f in (noise, play, step))
-    learner = Learner(env, agent, num_envs, rollout_length, init, noise, step)
+    learner = Learner(env, agent, num_envs, rollout_length, init, noise, step, reset_pool)
     jax.eval_shape(lambda key: train(key, learner, 1), jax.random.key(0))  # the agent's own errors, here and now
     return learner
 
@@ -160,8 +162,10 @@ def advance(
         clock = check_size("clock", clock, minimum=0)
     clock = jnp.asarray(clock, jnp.int32)
 
+    most_at_once = _most_at_once(learner.rollout_length, learner.reset_pool)
+
     def row(state, start):
-        state, sums = _scan_iterations(learner.noise, learner.step, state, start, log_every, learner.rollout_length, hparams)
+        state, sums = _scan_iterations(learner.noise, learner.step, state, start, log_every, most_at_once, hparams)
         means = {name: jnp.mean(total) / log_every for name, total in sums.items()}
         metrics = episode_means(state.stats) | means
         return state._replace(stats=begin_row(state.stats)), metrics
@@ -170,10 +174,15 @@ def advance(
     return jax.lax.scan(row, state, starts)
 
 
-def _scan_iterations(draw, step, state: LearnerState, start: jax.Array, num: int, rollout_length: int, hparams: HParams):
+def _most_at_once(rollout_length: int, reset_pool: int | None) -> int:
+    """Of how many iterations the noise may be drawn at once."""
+    return max(1, (_BLOCK_STEPS if reset_pool is None else _POOLED_BLOCK_STEPS) // rollout_length)
+
+
+def _scan_iterations(draw, step, state: LearnerState, start: jax.Array, num: int, most_at_once: int, hparams: HParams):
     """Run iterations start … start + num - 1, drawing their noise in blocks; the metrics are summed."""
     key = state.key
-    fitting = min(_BLOCK_STEPS // rollout_length, _NOISE_BYTES // max(1, _num_bytes(jax.eval_shape(draw, key))))
+    fitting = min(most_at_once, _NOISE_BYTES // max(1, _num_bytes(jax.eval_shape(draw, key))))
     block = _largest_divisor(num, at_most=max(1, fitting))
 
     def iterate(carry, clock_and_noise):

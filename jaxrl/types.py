@@ -171,3 +171,4 @@ class Learner(NamedTuple):
     init: Callable[[jax.Array, HParams], LearnerState]  # (key, hparams): reset, initialise, warm up
     noise: Callable[[jax.Array], PyTree]  # (key): everything random that one iteration consumes
     step: Callable[..., tuple[LearnerState, Metrics]]  # (state, noise, hparams, clock): deterministic
+    reset_pool: int | None = None  # fresh episodes of an iteration, shared by all; by default each has its own
