@@ -1,5 +1,7 @@
 """The driver: rows of metrics, schedules, memory, and what it refuses."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,19 +52,50 @@ def test_a_batched_state_leaves_the_clock_unbatched(learner):
     assert " conditional(" not in lowered.compile().as_text()
 
 
+def replay_copies(text, capacity, width):
+    """The instructions that copy a replay, of one seed or several."""
+    return [line for line in text.splitlines() if re.search(rf" = u32\[(\d+,)*{capacity},{width}\]\S* copy\(", line)]
+
+
 def test_the_replay_is_not_copied_inside_the_loop():
     learner = dqn_learner(countdown(), capacity=4096)
     states = jax.vmap(lambda key: learner.init(key, learner.agent.hparams))(jax.random.split(jax.random.key(0), 2))
     go_on = jax.jit(jax.vmap(lambda s: jaxrl.advance(s, 5, learner, 64)[0]), donate_argnums=0)
     text = go_on.lower(states).compile().as_text()
-    width = states.agent.replay.rows.shape[-1]
-    copies = [
-        line
-        for line in text.splitlines()
-        if f"u32[2,4096,{width}]" in line.partition(" = ")[2].partition(" copy(")[0] and " copy(" in line
-    ]
     entry = text[text.index("ENTRY") :]
-    assert all(line in entry for line in copies)
+    assert all(line in entry for line in replay_copies(text, 4096, states.agent.replay.rows.shape[-1]))
+
+
+@pytest.mark.parametrize("layout", ["one", "vmap", "vectorize"])
+def test_a_whole_run_never_copies_its_replay_and_does_not_branch(layout):
+    """Also where the seeds of a device go one after the other, and the state is returned."""
+    learner = dqn_learner(countdown(), capacity=4096)
+    keys = jax.random.split(jax.random.key(0), 2 * jax.device_count())
+    train = lambda key: jaxrl.train(key, learner, 64)
+    runs = {"one": (train, keys[0]), "vmap": (jax.vmap(train), keys), "vectorize": (jaxrl.vectorize(train), keys)}
+    run, key = runs[layout]
+    lowered = jax.jit(run).lower(key)
+    text = lowered.compile().as_text()
+    width = jax.eval_shape(train, keys[0])[0].agent.replay.rows.shape[-1]
+    assert re.search(rf" = u32\[(\d+,)*4096,{width}\]\S* dynamic-update-slice\(", text)  # it would be seen
+    assert replay_copies(text, 4096, width) == []
+    assert " conditional(" not in text
+    assert "callback" not in lowered.as_text()
+
+
+def test_a_transition_of_breakout_is_two_observations_in_bits_and_two_words():
+    """By the program's own memory: action, reward, and 2 × 10 × 10 × 4 planes with both flags as 802 bits in 26 words."""
+    env = jaxrl.make("Breakout-MinAtar")
+    network = jaxrl.networks.q_network(env.observation_space, env.action_space, hidden=(4,), channels=(2,))
+
+    def memory(capacity):
+        agent = jaxrl.agents.dqn(network, env.action_space, capacity=capacity, batch_size=4, warmup=4)
+        learner = jaxrl.make_learner(env, agent, num_envs=1, rollout_length=1)
+        run = jax.jit(lambda key: jaxrl.train(key, learner, 4)[0].agent.params)
+        found = run.lower(jax.random.key(0)).compile().memory_analysis()
+        return found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+
+    assert (memory(30_000) - memory(10_000)) / 20_000 == pytest.approx(4 * (26 + 2), abs=0.1)
 
 
 def test_random_numbers_of_an_iteration_come_from_its_number_alone(learner):
