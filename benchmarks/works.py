@@ -86,8 +86,9 @@ def works(platform: str, quick: bool) -> list[Work]:
         return [*rollouts, *reinforces, *dqns, breakout(1, 2_000, 100, 50)]
     rollouts = [rollout(2**n, max(640, 2**22 // 2**n // 32 * 32)) for n in (3, 6, 8, 11, 14)]
     if platform == "cpu":
-        dqns = [dqn(seeds, capacity, 1_000) for capacity in (10_000, 100_000) for seeds in (1, 16, 128, 512)]
-        small, large = ([reinforce(seeds, *sizes) for seeds in (1, 16, 128)] for sizes in ((16, 32, 300), (64, 128, 40)))
+        dqns = [dqn(seeds, n, 500 if seeds > 128 else 1_000) for n in (10_000, 100_000) for seeds in (1, 16, 128, 512)]
+        small = [reinforce(seeds, 16, 32, 300) for seeds in (1, 16, 128)]
+        large = [reinforce(seeds, 64, 128, 10 if seeds > 16 else 40) for seeds in (1, 16, 128)]
         breakouts = [breakout(seeds, 100_000, 500, 500) for seeds in (1, 4)]
     else:
         seeds_of_all = (1, 16, 128, 512, 1024, 4096)
@@ -113,7 +114,7 @@ def entries(work: Work, platform: str, jaxrl_only: bool) -> Iterator[tuple[str, 
             continue
         if contestant == "jaxnasium/vectorize" and crowded:
             continue  # with 16 seeds it shows what that layout does; this would be an hour more
-        yield contestant, work._replace(updates=work.updates // share)
+        yield contestant, work._replace(updates=max(work.updates // share, min(work.updates, 10)))
     if work.seeds == 1:
         for contestant in ONE_SEED.get(work.name, ()):
             yield contestant, work
