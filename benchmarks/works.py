@@ -86,7 +86,7 @@ def works(platform: str, quick: bool) -> list[Work]:
         return [*rollouts, *reinforces, *dqns, breakout(1, 2_000, 100, 50)]
     rollouts = [rollout(2**n, max(640, 2**22 // 2**n // 32 * 32)) for n in (3, 6, 8, 11, 14)]
     if platform == "cpu":
-        dqns = [dqn(seeds, n, 500 if seeds > 128 else 1_000) for n in (10_000, 100_000) for seeds in (1, 16, 128, 512)]
+        dqns = [dqn(seeds, n, 250 if seeds > 128 else 1_000) for n in (10_000, 100_000) for seeds in (1, 16, 128, 512)]
         small = [reinforce(seeds, 16, 32, 300) for seeds in (1, 16, 128)]
         large = [reinforce(seeds, 64, 128, 10 if seeds > 16 else 40) for seeds in (1, 16, 128)]
         breakouts = [breakout(seeds, 100_000, 500, 500) for seeds in (1, 4)]
