@@ -1,5 +1,6 @@
 """brax's environments against brax's own EpisodeWrapper, step by step."""
 
+import numpy as np
 import pytest
 
 import jaxrl
@@ -38,7 +39,9 @@ def test_brax_without_a_time_limit_and_wrong_input():
 
 
 def test_reinforce_keeps_the_pendulum_up_longer():
+    """A run that has learned may lose it again at this rate: so the mean gain of eight must be above four standard errors."""
     env = jaxrl.make("brax/inverted_pendulum", max_steps_in_episode=100)
     learner = reinforce(env, num_envs=16, rollout_length=100, mode="episodic", baseline="mean")
-    before, after = returns_before_and_after(learner, 60, learning_rate=1e-2)
-    assert (after > 2 * before).all()
+    before, after = returns_before_and_after(learner, 60, seeds=8, learning_rate=1e-2)
+    gain = after - before
+    assert gain.mean() > 4 * gain.std(ddof=1) / np.sqrt(gain.size)
