@@ -70,7 +70,9 @@ class Encoder(nn.Module):
         batch = obs.shape[: obs.ndim - len(self.space.shape)]
         x = obs.astype(jnp.float32)
         for channels in self.channels:
-            conv = nn.Conv(channels, (3, 3), padding="VALID", dtype=DTYPES[self.dtype], conv_general_dilated=_convolve)
+            conv = nn.Conv(
+                channels, (3, 3), padding="VALID", dtype=DTYPES[self.dtype], conv_general_dilated_cls=lambda: _convolve
+            )
             x = nn.relu(conv(x))
         return x.reshape(*batch, -1)
 
