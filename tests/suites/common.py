@@ -92,7 +92,7 @@ def assert_contained(env: Environment, obs: np.ndarray) -> None:
 def returns_before_and_after(learner: Learner, num_iterations: int, *, seeds: int = 2, **hparams: float) -> np.ndarray:
     """Mean returns `[2, seeds]` of the first and the last tenth of the training run."""
     hparams = learner.agent.hparams._replace(**hparams)
-    train = jax.jit(jax.vmap(lambda key: jaxrl.train(key, learner, num_iterations, hparams, log_every=num_iterations // 10)[1]))
+    train = jaxrl.vectorize(lambda key: jaxrl.train(key, learner, num_iterations, hparams, log_every=num_iterations // 10)[1])
     curve = np.asarray(train(jax.random.split(jax.random.key(0), seeds))["episode_return"])
     print(np.round(curve, 2))  # for the report of pytest -rA
     return curve[:, [0, -1]].T
