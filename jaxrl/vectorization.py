@@ -132,10 +132,10 @@ def _in_groups(fn: Callable[..., Any], groups: int, width: int) -> Callable[...,
     """`fn` over an axis of `groups` times `width`, one group after the other."""
 
     def on_a_device(*args):
-        if groups == 1:
-            return jax.vmap(fn)(*args)
-        split = jax.tree.map(lambda x: x.reshape(groups, width, *x.shape[1:]), args)
         one = jax.vmap(fn) if width > 1 else _without_axis(fn)
+        if groups == 1:
+            return one(*args)
+        split = jax.tree.map(lambda x: x.reshape(groups, width, *x.shape[1:]), args)
         out = jax.lax.map(lambda group: one(*group), split)
         return jax.tree.map(lambda x: x.reshape(groups * width, *x.shape[2:]), out)
 

@@ -32,6 +32,15 @@ def test_seeds_over_devices_and_groups_equal_each_alone():
         np.testing.assert_allclose(x[2], y, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("num", [1, 2, 4])
+def test_a_group_of_one_is_not_batched(num):
+    """A `vmap`, also of one, would make a select of the branch and compute both sides."""
+    fn = lambda x: jax.lax.cond(x > 0, jnp.sin, jnp.cos, x)
+    assert " conditional(" in jax.jit(jaxrl.vectorize(fn)).lower(jnp.arange(float(num))).compile().as_text()
+    batched = jax.jit(jaxrl.vectorize(fn, batch_size=2)).lower(jnp.arange(8.0)).compile().as_text()
+    assert " conditional(" not in batched
+
+
 def test_the_program_has_no_collective():
     learner = dqn_learner(countdown())
     keys = jax.random.split(jax.random.key(0), 4)
