@@ -105,11 +105,7 @@ def dqn(
         return State(params, params, opt_state, replay.init(example, capacity))
 
     def noise(key, num_steps, num_envs):
-        # In one call of the generator, as each takes long to compile: bits to act with, and `replay.noise`.
-        bits = jax.random.bits(key, (2 * num_steps * num_envs + updates * batch_size,), jnp.uint32)
-        act, sample = jnp.split(bits, [2 * num_steps * num_envs])
-        act = act.reshape(2, num_steps, num_envs)
-        return Noise(epsilon_greedy_noise_of(act, num_actions), sample.reshape(updates, batch_size))
+        return _draw_noise(key, (num_steps, num_envs), num_actions, (updates, batch_size))
 
     def act(state, obs, memory, noise_t, hparams, clock):
         q = network.apply(state.params, obs)
@@ -129,6 +125,13 @@ def dqn(
         loss_of_batch, optimizer, capacity=capacity, warmup=warmup, updates=updates, target_period=target_period
     )
     return Agent(hparams, init, noise, lambda num_envs: (), act, store, update, warmup)
+
+
+def _draw_noise(key: jax.Array, steps: tuple[int, int], num_actions: int, batches: tuple[int, int]) -> Noise:
+    """Bits for `epsilon_greedy` and for `replay.sample`, in one call of the generator: each takes long to compile."""
+    bits = jax.random.bits(key, (2 * math.prod(steps) + math.prod(batches),), jnp.uint32)
+    explore, sample = jnp.split(bits, [2 * math.prod(steps)])
+    return Noise(epsilon_greedy_noise_of(explore.reshape(2, *steps), num_actions), sample.reshape(batches))
 
 
 def _make_update(
