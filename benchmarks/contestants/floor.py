@@ -20,6 +20,7 @@ import jaxrl.networks
 from benchmarks.program import Job, compiled_job, keys_of, weights
 from benchmarks.works import Work
 from jaxrl.optimizers import adam, take_step
+from jaxrl.pieces import grad_of_mean, map_rows
 
 
 def fixed(*shape: int, largest: float = 1.0) -> jax.Array:
@@ -73,24 +74,24 @@ def dqn(work: Work):
 
 
 def reinforce(work: Work):
-    """Each iteration: T forward passes of the policy, one after the other; policy and value forward and back over the
-    rollout, the value of its successors forward; Adam."""
+    """Each iteration: T forward passes of the policy, one after the other; the value of the rollout's successors forward,
+    policy and value forward and back over the rollout, in pieces as jaxrl does; Adam."""
     network, obs_space, action_space = network_of(work)
     optimizer = adam(1e-3)
-    shape = (work.rollout_length, work.num_envs)
 
     def train(key):
-        acting, rollout = fixed(work.num_envs, *obs_space.shape), fixed(*shape, *obs_space.shape)
+        num = work.rollout_length * work.num_envs
+        acting, rollout = fixed(work.num_envs, *obs_space.shape), fixed(num, *obs_space.shape)
         successors = fixed(*rollout.shape, largest=0.5)
-        actions = (jnp.arange(math.prod(shape), dtype=jnp.int32) % action_space.n).reshape(shape)
+        actions = jnp.arange(num, dtype=jnp.int32) % action_space.n
         params = network.init(key, acting)
 
-        def loss(params, nudge):
-            logits, value = network.apply(params, rollout + nudge)
-            target = jax.lax.stop_gradient(1.0 + 0.99 * network.apply(params, successors + nudge)[1])
-            log_prob = jaxrl.losses.select(jax.nn.log_softmax(logits), actions)
+        def loss(params, rows, nudge):
+            obs, action, target = rows
+            logits, value = network.apply(params, obs + nudge)
+            log_prob = jaxrl.losses.select(jax.nn.log_softmax(logits), action)
             advantage = jax.lax.stop_gradient(target - value)
-            return jnp.mean(0.25 * jnp.square(target - value) - advantage * log_prob)
+            return jnp.mean(0.25 * jnp.square(target - value) - advantage * log_prob), ()
 
         def iterate(carry, clock):
             params, opt_state, nudge = carry
@@ -99,7 +100,8 @@ def reinforce(work: Work):
                 return nudge_from(network.apply(params, acting + nudge)[0]), None
 
             nudge, _ = jax.lax.scan(act, nudge, None, work.rollout_length)
-            grads = jax.grad(loss)(params, nudge)
+            target = 1.0 + 0.99 * map_rows(lambda obs: network.apply(params, obs + nudge)[1], successors)
+            grads, _ = grad_of_mean(lambda params, rows: loss(params, rows, nudge), params, (rollout, actions, target))
             params, opt_state = take_step(optimizer, clock, grads, opt_state, params)
             return (params, opt_state, nudge), None
 

@@ -14,6 +14,7 @@ from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_choice, check_hp
 from jaxrl.distributions import categorical, diagonal_gaussian, tanh_gaussian
 from jaxrl.exploration import linear_schedule
 from jaxrl.optimizers import Optimizer, adam, clip_by_global_norm, take_step
+from jaxrl.pieces import grad_of_mean, map_rows
 from jaxrl.types import Agent, Box, Discrete, Network, Noise, Space, Transition
 
 
@@ -38,6 +39,16 @@ _RANGES = dict.fromkeys(HParams._fields, FINITE) | {
 class State(NamedTuple):
     params: Any
     opt_state: Any
+
+
+class Rows(NamedTuple):
+    """What the loss sees of a rollout's N = T * B steps."""
+
+    obs: jax.Array  # [N, ...]
+    x: jax.Array  # [N, ...], what the policy sampled
+    target: jax.Array  # [N], the return
+    advantage: jax.Array  # [N], as far as it does not need the value of `obs`
+    weight: jax.Array  # [N], 1 or 0
 
 
 class Policy(NamedTuple):
@@ -130,10 +141,15 @@ def reinforce(
         x = policy.mode(policy_params) if noise_t is None else policy.sample(policy_params, noise_t)
         return policy.action(x), memory, x
 
-    rollout_loss = _make_loss(outputs, policy, episodic=episodic, baseline=baseline, normalize_advantage=normalize_advantage)
+    rows_of, loss = _make_loss(outputs, policy, episodic=episodic, baseline=baseline, normalize_advantage=normalize_advantage)
 
     def update(state, trajectory, noise, hparams, clock):
-        grads, metrics = jax.grad(rollout_loss, has_aux=True)(state.params, trajectory, hparams)
+        rows = rows_of(state.params, trajectory, hparams)
+        grads, means = grad_of_mean(lambda params, rows: loss(params, rows, hparams), state.params, rows)
+        num = rows.weight.size
+        metrics = means | {"entropy": means["entropy"] / jnp.maximum(jnp.mean(rows.weight), 1.0 / num)}
+        if episodic:
+            metrics["unfinished"] = 1.0 - jnp.mean(rows.weight[: trajectory.reward.shape[1]])
         grads, norm = clip_by_global_norm(grads, hparams.max_grad_norm)
         learning_rate = linear_schedule(hparams.learning_rate, 0.0, hparams.learning_rate_iterations, clock)
         params, opt_state = take_step(optimizer(learning_rate), clock, grads, state.opt_state, state.params)
@@ -146,39 +162,42 @@ def reinforce(
 
 def _make_loss(
     outputs: Callable[..., Any], policy: Policy, *, episodic: bool, baseline: str, normalize_advantage: bool
-) -> Callable[..., Any]:
-    """`(params, trajectory, hparams) -> (loss, metrics)`, where `outputs(params, obs)` is (policy parameters, value or None)."""
+) -> tuple[Callable[..., Rows], Callable[..., Any]]:
+    """`(params, trajectory, hparams) -> Rows` and `(params, rows, hparams) -> (loss, metrics)`, means over any of these rows;
+    `outputs(params, obs)` is (policy parameters, value or None)."""
     learn_value = baseline == "value"
 
-    def rollout_loss(params, trajectory, hparams):
-        policy_params, value = outputs(params, trajectory.obs)
-        next_value = jnp.zeros_like(trajectory.reward) if episodic else outputs(params, trajectory.next_obs)[1]
+    def rows_of(params, trajectory, hparams):
+        def values(obs):
+            shape = trajectory.reward.shape
+            return map_rows(lambda obs: outputs(params, obs)[1], _flatten(obs)).reshape(shape)
+
         done = trajectory.terminated | trajectory.truncated
         weight = _first_episodes(done) if episodic else jnp.ones_like(trajectory.reward)
-        target = jax.lax.stop_gradient(_returns(trajectory, hparams.discount, next_value))
-        advantage = target
+        next_value = jnp.zeros_like(trajectory.reward) if episodic else values(trajectory.next_obs)
+        target = advantage = _returns(trajectory, hparams.discount, next_value)
         if baseline == "mean":
             advantage = target - _mean_of_others(target, weight)
-        if learn_value:
-            advantage = target - value
         if normalize_advantage:
-            advantage = _normalize(advantage, weight)
-        log_prob = policy.log_prob(policy_params, trajectory.extras)
+            advantage = _normalize(target - values(trajectory.obs) if learn_value else advantage, weight)
+        return jax.tree.map(_flatten, Rows(trajectory.obs, trajectory.extras, target, advantage, weight))
+
+    def loss(params, rows, hparams):
+        policy_params, value = outputs(params, rows.obs)
+        advantage = rows.target - value if learn_value and not normalize_advantage else rows.advantage
+        log_prob = policy.log_prob(policy_params, rows.x)
         # The mean runs over all T * B steps, those without weight included: dividing by their random
         # number instead would be biased, for it depends on the actions.
-        loss = jnp.mean(weight * losses.policy_gradient(log_prob, advantage))
-        entropy = policy.entropy(policy_params, trajectory.extras)
-        metrics = {"entropy": jnp.sum(weight * entropy) / jnp.maximum(jnp.sum(weight), 1.0)}
-        loss = loss - hparams.entropy_coef * jnp.mean(weight * entropy)
+        loss = jnp.mean(rows.weight * losses.policy_gradient(log_prob, advantage))
+        entropy = jnp.mean(rows.weight * policy.entropy(policy_params, rows.x))
+        loss = loss - hparams.entropy_coef * entropy
+        metrics = {"entropy": entropy}
         if learn_value:
-            value_loss = jnp.mean(weight * optax.losses.squared_error(value, target))
-            loss = loss + hparams.value_coef * value_loss
-            metrics["value_loss"] = value_loss
-        if episodic:
-            metrics["unfinished"] = 1.0 - jnp.mean(weight[0])
+            metrics["value_loss"] = jnp.mean(rows.weight * optax.losses.squared_error(value, rows.target))
+            loss = loss + hparams.value_coef * metrics["value_loss"]
         return loss, {"loss": loss} | metrics
 
-    return rollout_loss
+    return rows_of, loss
 
 
 def _make_policy(action_space: Space, squash: bool) -> Policy:
@@ -242,6 +261,11 @@ def _returns(trajectory: Transition, discount, next_value: jax.Array) -> jax.Arr
     """Returns `[T, B]`; `next_value` `[T, B]` stands for what a truncation, or the end of the rollout, cut off."""
     discount_t = discount * (1.0 - trajectory.terminated.astype(jnp.float32))
     return returns.discounted_returns(trajectory.reward, discount_t, next_value, truncated=trajectory.truncated)
+
+
+def _flatten(x: jax.Array) -> jax.Array:
+    """`[T, B, ...]` to `[T * B, ...]`."""
+    return x.reshape(-1, *x.shape[2:])
 
 
 def _first_episodes(done: jax.Array) -> jax.Array:

@@ -1,0 +1,89 @@
+"""What two choices inside an update save on a CPU: `python benchmarks/updates.py`, on one core `taskset -c 0 python …`.
+
+First, REINFORCE's update from rollouts of 128 steps, in pieces of several sizes and whole. Second, whole runs of DQN in
+MinAtar's Breakout, with convolutions as matrix products of patches and as XLA has them. Times are medians, taken in turns.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import jax
+import jax.numpy as jnp
+
+import jaxrl
+from benchmarks.contestants.jaxrl import train_of
+from benchmarks.works import breakout
+from jaxrl import networks, pieces
+from jaxrl.types import Transition
+from jaxrl.vectorization import compiler_options
+
+STEPS, TURNS = 128, 7
+SIZES = (64, 128, 256, 512, 1024, None)  # None: whole
+CASES = ((64, (64, 64), 20), (64, (256, 256), 4), (1024, (64, 64), 2))  # environments, hidden layers, updates
+
+
+def compiled(fn: Callable, *args):
+    """As `vectorize` compiles it."""
+    return jax.jit(fn, compiler_options=compiler_options(jax.devices())).lower(*args).compile()
+
+
+def reinforce_updates(num_envs: int, hidden: tuple[int, int], updates: int, size: int | None) -> tuple[Callable, tuple]:
+    """A program, and what it is called with: updates from the same rollout, one after the other."""
+    pieces._PIECE = size or STEPS * num_envs
+    env = jaxrl.make("CartPole-v1")
+    network = networks.policy(env.observation_space, env.action_space, value=True, hidden=hidden)
+    agent = jaxrl.agents.reinforce(network, env.action_space, mode="continuing", baseline="value")
+    keys = jax.random.split(jax.random.key(0), 4)
+    obs, next_obs = (jax.random.normal(key, (STEPS, num_envs, 4)) for key in keys[:2])
+    action = jax.random.randint(keys[2], (STEPS, num_envs), 0, 2)
+    never = jnp.zeros((STEPS, num_envs), bool)
+    rollout = Transition(obs, action, jnp.ones((STEPS, num_envs)), never, never, next_obs, (), action)
+
+    def run(state, rollout):
+        def step(state, clock):
+            return agent.update(state, rollout, (), agent.hparams, clock)[0], None
+
+        return jax.lax.scan(step, state, jnp.arange(updates, dtype=jnp.int32))[0]
+
+    args = agent.init(keys[3], obs[0], agent.hparams), rollout
+    return compiled(run, *args), args
+
+
+def breakout_run(convolution: Callable, updates: int) -> tuple[Callable, tuple]:
+    networks._convolve = convolution
+    key = jax.random.key(0)
+    return compiled(train_of(breakout(1, 2_000, 100, updates)), key), (key,)
+
+
+def measure(programs: list[tuple[Callable, tuple]]) -> list[float]:
+    """Median seconds of each."""
+    times: list[list[float]] = [[] for _ in programs]
+    for _ in range(TURNS):
+        for (run, args), taken in zip(programs, times, strict=True):
+            start = time.perf_counter()
+            jax.block_until_ready(run(*args))
+            taken.append(time.perf_counter() - start)
+    return [statistics.median(taken) for taken in times]
+
+
+def main() -> None:
+    print(f"| REINFORCE, ms an update, rows in a piece | {' | '.join(map(str, SIZES[:-1]))} | whole |")
+    print("|---" * (1 + len(SIZES)) + "|")
+    for num_envs, hidden, updates in CASES:
+        seconds = measure([reinforce_updates(num_envs, hidden, updates, size) for size in SIZES])
+        times = " | ".join(f"{1e3 * s / updates:.1f}" for s in seconds)
+        print(f"| {STEPS} × {num_envs}, MLP {hidden[0]}-{hidden[1]} | {times} |", flush=True)
+    updates = 200
+    convolutions = {"patches": networks._convolve, "XLA's": jax.lax.conv_general_dilated}
+    seconds = measure([breakout_run(convolution, updates) for convolution in convolutions.values()])
+    print(f"\n| Breakout, ms an update | {' | '.join(convolutions)} |\n|---|---|---|")
+    print(f"| DQN | {' | '.join(f'{1e3 * s / updates:.2f}' for s in seconds)} |")
+
+
+if __name__ == "__main__":
+    main()
