@@ -60,10 +60,11 @@ def vectorize(
     def run(groups, width, *args):
         """`fn` over an axis that is as long as devices times `groups` times `width`."""
         used = available[: _axis_size(args) // (groups * width)]
-        mesh = Mesh(np.array(used), ("seeds",), axis_types=(AxisType.Auto,))
-
-        spec = PartitionSpec("seeds")
-        return jax.shard_map(_in_groups(fn, groups, width), mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)(*args)
+        on_a_device = _in_groups(fn, groups, width)
+        if used == tuple(jax.devices()[:1]):  # where JAX goes by itself; inside a mesh it would trace once more what it knows
+            return on_a_device(*args)
+        mesh, spec = Mesh(np.array(used), ("seeds",), axis_types=(AxisType.Auto,)), PartitionSpec("seeds")
+        return jax.shard_map(on_a_device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)(*args)
 
     outermost = jax.jit(run, static_argnums=(0, 1), compiler_options=compiler_options(available))
     inside = jax.jit(run, static_argnums=(0, 1))  # of another jit, which alone may have options

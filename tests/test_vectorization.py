@@ -41,6 +41,21 @@ def test_a_group_of_one_is_not_batched(num):
     assert " conditional(" not in batched
 
 
+def test_on_one_device_no_iteration_is_traced_again():
+    """`make_learner` has traced it, to check it; a third of a second of every compilation."""
+    traced = []
+    env, agent, *_ = dqn_learner(countdown())
+    counted = agent._replace(act=lambda *args: traced.append(None) or agent.act(*args))
+    learner = jaxrl.make_learner(env, counted, num_envs=4, rollout_length=1)
+    before = len(traced)
+    keys = jax.random.split(jax.random.key(0), 4)
+    train = lambda key: jaxrl.train(key, learner, 2)
+    jax.jit(jaxrl.vectorize(train, devices=jax.devices()[:1])).trace(keys)
+    assert 0 < before == len(traced)
+    jax.jit(jaxrl.vectorize(train)).trace(keys)
+    assert len(traced) > before  # on two, within their mesh; so this counts what it should
+
+
 def test_the_program_has_no_collective():
     learner = dqn_learner(countdown())
     keys = jax.random.split(jax.random.key(0), 4)
