@@ -8,6 +8,7 @@ import pytest
 
 import jaxrl
 from jaxrl.agents.reinforce import _first_episodes, _mean_of_others
+from jaxrl.rollout import Players, unroll
 from jaxrl.types import Box, Discrete
 from tests.problems import endless, reinforce_learner, short_point_mass, tabular
 
@@ -59,6 +60,76 @@ def test_the_gradient_is_the_exact_policy_gradient(baseline):
         assert np.all(np.abs(np.mean(samples, axis=0) - truth) <= 4.5 * error + 1e-7)
         checked += np.count_nonzero(error)
     assert checked == NUM_STATES * NUM_ACTIONS + NUM_ACTIONS  # weights and biases of the policy
+
+
+def written_out(params, rollout, network, hparams, mode, baseline, normalize):
+    """The loss as a function of parameters, from its definitions: targets and advantages by loops, all rows at once."""
+    reward, terminated, truncated = (np.asarray(x, np.float64) for x in (rollout.reward, rollout.terminated, rollout.truncated))
+    num_steps, num_envs = reward.shape
+    outputs = lambda params, obs: network.apply(params, obs) if baseline == "value" else (network.apply(params, obs), 0.0)
+    next_value = np.zeros_like(reward) if mode == "episodic" else np.asarray(outputs(params, rollout.next_obs)[1])
+    target, weight = np.zeros_like(reward), np.zeros_like(reward)
+    for i in range(num_envs):
+        end = np.flatnonzero(terminated[:, i] + truncated[:, i])[0] + 1 if mode == "episodic" else num_steps
+        weight[:end, i] = 1
+        for t in reversed(range(num_steps)):
+            later = next_value[t, i] if truncated[t, i] or t == num_steps - 1 else target[t + 1, i]
+            target[t, i] = reward[t, i] + hparams.discount * (1 - terminated[t, i]) * later
+    advantage = target.copy()
+    if baseline == "mean":
+        for t in range(num_steps):
+            for i in np.flatnonzero(weight[t]):
+                others = [target[t, j] for j in np.flatnonzero(weight[t]) if j != i]
+                advantage[t, i] -= np.mean(others) if others else 0.0
+    if baseline == "value":
+        advantage -= np.asarray(outputs(params, rollout.obs)[1])
+    if normalize:
+        advantage = (advantage - advantage[weight > 0].mean()) / advantage[weight > 0].std()
+    weight, target, advantage = (jnp.asarray(x, jnp.float32) for x in (weight, target, advantage))
+
+    def loss(params):
+        (mean, log_std), value = outputs(params, rollout.obs)
+        squares = jnp.square((rollout.extras - mean) / jnp.exp(log_std))
+        log_prob = jnp.sum(-0.5 * (squares + np.log(2 * np.pi)) - log_std, axis=-1)
+        entropy = jnp.mean(weight * jnp.sum(log_std + 0.5 * np.log(2 * np.pi * np.e), axis=-1))
+        value_loss = jnp.mean(weight * jnp.square(value - target)) if baseline == "value" else 0.0
+        loss = -jnp.mean(weight * log_prob * advantage) - hparams.entropy_coef * entropy + hparams.value_coef * value_loss
+        return loss, {"entropy": entropy / jnp.mean(weight), "value_loss": value_loss}
+
+    return loss
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize(
+    ("mode", "baseline"), [("episodic", "none"), ("episodic", "mean"), ("episodic", "value"), ("continuing", "value")]
+)
+def test_an_update_follows_the_loss_as_written_out(mode, baseline, normalize):
+    """Of 2,048 rows, which a CPU takes in four pieces."""
+    num_envs, rollout_length = 256, 8
+    env = short_point_mass()
+    network = jaxrl.networks.policy(
+        env.observation_space, env.action_space, hidden=(16,), value=baseline == "value", state_dependent_std=True
+    )
+    static = {"mode": mode, "baseline": baseline, "normalize_advantage": normalize, "optimizer": optax.sgd}
+    agent = jaxrl.agents.reinforce(network, env.action_space, **static)
+    learner = jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
+    hparams = agent.hparams._replace(learning_rate=1.0, discount=0.9, entropy_coef=0.1, value_coef=0.7)
+    state = learner.init(jax.random.key(0), hparams)
+    state = state._replace(agent=state.agent._replace(params=jax.tree.map(lambda x: x + 0.1, state.agent.params)))
+    noise, clock = learner.noise(jax.random.key(1)), jnp.int32(0)
+    players = Players(state.env, state.obs, state.memory, state.stats)
+    _, rollout = jax.jit(lambda noise: unroll(env, agent, state.agent, players, noise, hparams, clock))(noise.rollout)
+    assert np.any(rollout.truncated)
+    assert not np.all(rollout.truncated[-1])
+
+    after, metrics = jax.jit(learner.step)(state, noise, hparams, clock)
+    moved = jax.tree.map(lambda old, new: old - new, state.agent.params, after.agent.params)
+    loss = written_out(state.agent.params, rollout, network, hparams, mode, baseline, normalize)
+    (value, others), gradient = jax.value_and_grad(loss, has_aux=True)(state.agent.params)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-4, atol=2e-6), moved, gradient)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-4, atol=1e-6)
+    for name in others.keys() & metrics.keys():
+        np.testing.assert_allclose(metrics[name], others[name], rtol=1e-4)
 
 
 def test_the_mean_baseline_lowers_the_variance():
