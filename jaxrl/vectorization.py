@@ -61,7 +61,8 @@ def vectorize(
         """`fn` over an axis that is as long as devices times `groups` times `width`."""
         used = available[: _axis_size(args) // (groups * width)]
         on_a_device = _in_groups(fn, groups, width)
-        if used == tuple(jax.devices()[:1]):  # where JAX goes by itself; inside a mesh it would trace once more what it knows
+        if used == tuple(jax.devices()[:1]) and not jax.config.jax_default_device:  # type: ignore[attr-defined]
+            # JAX goes there by itself, and inside a mesh it would trace once more what it knows.
             return on_a_device(*args)
         mesh, spec = Mesh(np.array(used), ("seeds",), axis_types=(AxisType.Auto,)), PartitionSpec("seeds")
         return jax.shard_map(on_a_device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)(*args)

@@ -119,6 +119,13 @@ def test_chosen_devices_are_used():
     assert len(jaxrl.vectorize(lambda x: x + 1)(jnp.arange(4.0)).sharding.device_set) == 2
 
 
+def test_a_chosen_device_goes_before_the_default():
+    first, second = jax.devices()
+    for default in (first, second):
+        with jax.default_device(default):
+            assert jaxrl.vectorize(lambda x: x + 1, devices=[first])(np.arange(4.0, dtype=np.float32)).devices() == {first}
+
+
 @pytest.mark.parametrize("args", [(jnp.ones(2), jnp.ones(3)), (jnp.ones(()),), (jnp.ones((0, 2)),)])
 def test_without_a_common_axis_it_is_an_error(args):
     with pytest.raises(ValueError, match="one common, non-empty leading axis"):
