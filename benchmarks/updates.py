@@ -1,12 +1,11 @@
-"""What two choices inside an update save on a CPU: `python benchmarks/updates.py`, on one core `taskset -c 0 python …`.
+"""What choices inside an update save on a CPU: `python benchmarks/updates.py`, on one core `taskset -c 0 python …`.
 
-First, REINFORCE's update from rollouts of 128 steps, in pieces of several sizes and whole. Second, whole runs of DQN in
-MinAtar's Breakout, with convolutions as matrix products of patches and as XLA has them. Times are medians, taken in turns.
+First, REINFORCE's update from rollouts of 128 steps, in pieces of several sizes and whole. Second, a network forward and back
+over the same rows with one axis in front, and with two. Third, whole runs of DQN in MinAtar's Breakout, with convolutions as
+matrix products of patches and as XLA has them. Times are medians, taken in turns.
 """
 
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,23 +16,25 @@ import jax.numpy as jnp
 
 import jaxrl
 from benchmarks.contestants.jaxrl import train_of
+from benchmarks.resets import measure
 from benchmarks.works import breakout
 from jaxrl import networks, pieces
 from jaxrl.types import Transition
 from jaxrl.vectorization import compiler_options
 
-STEPS, TURNS = 128, 7
+STEPS = 128
 SIZES = (64, 128, 256, 512, 1024, None)  # None: whole
 CASES = ((64, (64, 64), 20), (64, (256, 256), 4), (1024, (64, 64), 2))  # environments, hidden layers, updates
 
 
-def compiled(fn: Callable, *args):
-    """As `vectorize` compiles it."""
-    return jax.jit(fn, compiler_options=compiler_options(jax.devices())).lower(*args).compile()
+def compiled(fn: Callable, *args) -> Callable:
+    """As `vectorize` compiles it, and always called with these arguments; `measure` hands a key."""
+    program = jax.jit(fn, compiler_options=compiler_options(jax.devices())).lower(*args).compile()
+    return lambda key: program(*args)
 
 
-def reinforce_updates(num_envs: int, hidden: tuple[int, int], updates: int, size: int | None) -> tuple[Callable, tuple]:
-    """A program, and what it is called with: updates from the same rollout, one after the other."""
+def reinforce_updates(num_envs: int, hidden: tuple[int, int], updates: int, size: int | None) -> Callable:
+    """Updates from the same rollout, one after the other."""
     pieces._PIECE = size or STEPS * num_envs
     env = jaxrl.make("CartPole-v1")
     network = networks.policy(env.observation_space, env.action_space, value=True, hidden=hidden)
@@ -50,25 +51,30 @@ def reinforce_updates(num_envs: int, hidden: tuple[int, int], updates: int, size
 
         return jax.lax.scan(step, state, jnp.arange(updates, dtype=jnp.int32))[0]
 
-    args = agent.init(keys[3], obs[0], agent.hparams), rollout
-    return compiled(run, *args), args
+    return compiled(run, agent.init(keys[3], obs[0], agent.hparams), rollout)
 
 
-def breakout_run(convolution: Callable, updates: int) -> tuple[Callable, tuple]:
+def gradients(shape: tuple[int, ...], num: int) -> Callable:
+    """As many steps down the gradient of the mean square of a policy's logits and values, for observations of a shape."""
+    env = jaxrl.make("CartPole-v1")
+    network = networks.policy(env.observation_space, env.action_space, value=True)
+    obs = jax.random.normal(jax.random.key(0), shape)
+
+    def loss(params, obs):
+        return sum(jnp.mean(jnp.square(x)) for x in network.apply(params, obs))
+
+    def run(params, obs):
+        def step(params, _):
+            return jax.tree.map(lambda x, g: x - 1e-3 * g, params, jax.grad(loss)(params, obs)), None
+
+        return jax.lax.scan(step, params, None, length=num)[0]
+
+    return compiled(run, network.init(jax.random.key(1), obs), obs)
+
+
+def breakout_run(convolution: Callable, updates: int) -> Callable:
     networks._convolve = convolution
-    key = jax.random.key(0)
-    return compiled(train_of(breakout(1, 2_000, 100, updates)), key), (key,)
-
-
-def measure(programs: list[tuple[Callable, tuple]]) -> list[float]:
-    """Median seconds of each."""
-    times: list[list[float]] = [[] for _ in programs]
-    for _ in range(TURNS):
-        for (run, args), taken in zip(programs, times, strict=True):
-            start = time.perf_counter()
-            jax.block_until_ready(run(*args))
-            taken.append(time.perf_counter() - start)
-    return [statistics.median(taken) for taken in times]
+    return compiled(train_of(breakout(1, 2_000, 100, updates)), jax.random.key(0))
 
 
 def main() -> None:
@@ -78,6 +84,10 @@ def main() -> None:
         seconds = measure([reinforce_updates(num_envs, hidden, updates, size) for size in SIZES])
         times = " | ".join(f"{1e3 * s / updates:.1f}" for s in seconds)
         print(f"| {STEPS} × {num_envs}, MLP {hidden[0]}-{hidden[1]} | {times} |", flush=True)
+    shapes, updates = ((STEPS * 64, 4), (STEPS, 64, 4)), 20
+    seconds = measure([gradients(shape, updates) for shape in shapes])
+    print(f"\n| forward and back, ms, observations | {' | '.join(map(str, shapes))} |\n|---|---|---|")
+    print(f"| MLP 64-64 | {' | '.join(f'{1e3 * s / updates:.1f}' for s in seconds)} |", flush=True)
     updates = 200
     convolutions = {"patches": networks._convolve, "XLA's": jax.lax.conv_general_dilated}
     seconds = measure([breakout_run(convolution, updates) for convolution in convolutions.values()])
