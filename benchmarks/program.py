@@ -9,12 +9,12 @@ import jax
 import numpy as np
 
 import jaxrl
-from benchmarks.works import Work
+from benchmarks.workloads import Workload
 from jaxrl.vectorization import compiler_options
 
 
 class Job(NamedTuple):
-    """A contestant ready to run."""
+    """A implementation ready to run."""
 
     inputs: Callable[[int], Any]  # of the n-th run: made before the clock starts
     run: Callable[[Any], int]  # to the end; gives the updates that were counted in it
@@ -48,14 +48,18 @@ def keys_of(seeds: int) -> Callable[[int], jax.Array]:
 
 
 def compiled_job(
-    make: Callable[[], Callable[[Any], Any]], inputs: Callable[[int], Any], work: Work, layout: str, facts: Callable[[], dict]
+    make: Callable[[], Callable[[Any], Any]],
+    inputs: Callable[[int], Any],
+    workload: Workload,
+    layout: str,
+    facts: Callable[[], dict],
 ) -> Job:
     """Build, lower and compile a program, and say what that took and what memory it will need.
 
     Args:
       make: builds the function of one seed; it gives (updates counted in it, anything else). What a library
         does while its objects are made is part of its compile time.
-      inputs: of the n-th run, over a leading axis of `work.seeds`.
+      inputs: of the n-th run, over a leading axis of `workload.seeds`.
       layout: see `lay_out`.
       facts: gives what else is known of it; called afterwards, for what it traces would be quicker to trace again.
     """
@@ -63,10 +67,10 @@ def compiled_job(
     # `vectorize` asks for these itself; inside the `jit` that is to be looked at it cannot.
     compiler = compiler_options(jax.devices()) if layout == "vectorize" else None
     start = cpu_seconds()
-    compiled = jax.jit(lay_out(make(), work.seeds, layout), compiler_options=compiler).lower(example).compile()
+    compiled = jax.jit(lay_out(make(), workload.seeds, layout), compiler_options=compiler).lower(example).compile()
     seconds = cpu_seconds() - start
     memory = compiled.memory_analysis()
-    devices = min(jax.device_count(), work.seeds) if layout == "vectorize" else 1
+    devices = min(jax.device_count(), workload.seeds) if layout == "vectorize" else 1
     parts = ("temp_size_in_bytes", "argument_size_in_bytes", "output_size_in_bytes")
     size = sum(getattr(memory, part) for part in parts) - memory.alias_size_in_bytes
 
@@ -76,7 +80,7 @@ def compiled_job(
         return int(np.asarray(updates).min())
 
     known = {"compile_cpu_seconds": seconds, "memory_bytes": devices * size}
-    return Job(lambda n: jax.block_until_ready(inputs(n)), run, known | {"env_steps": work.env_steps} | facts())
+    return Job(lambda n: jax.block_until_ready(inputs(n)), run, known | {"env_steps": workload.env_steps} | facts())
 
 
 def weights(params: Any) -> list[list[int]]:

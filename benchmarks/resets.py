@@ -124,7 +124,7 @@ def main() -> None:
         print(row, flush=True)
     print(f"\n| environments, a reset of {RESET_STEPS} steps | ns a step | with a pool of {POOL} | ratio |\n|---|---|---|---|")
     for num_envs, most in ITERATIONS.items():
-        iterations = most // 16  # of fifty times the work
+        iterations = most // 16  # of fifty times the workload
         seconds = measure([ours(num_envs, iterations, dear_reset(env), pool) for pool in (None, POOL)])
         every, pooled = (1e9 * s / (iterations * ROLLOUT * num_envs) for s in seconds)
         print(f"| {num_envs} | {every:.0f} | {pooled:.0f} | {every / pooled:.1f} |", flush=True)

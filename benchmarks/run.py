@@ -1,6 +1,6 @@
-"""jaxrl, its peers and the floor at the same works, in turns: `python benchmarks/run.py`.
+"""jaxrl, its peers and the floor at the same workloads, in turns: `python benchmarks/run.py`.
 
-Each contestant has a process of its own, which compiles its program while the others wait, runs it once, and then
+Each implementation has a process of its own, which compiles its program while the others wait, runs it once, and then
 waits. The parent lets them run one after the other, round after round, so that whatever else the machine does
 meets them all alike; nothing else of ours runs meanwhile. The median goes into a row in benchmarks/results/,
 and RESULTS.md is made from the rows. `benchmarks/setup.sh` makes an environment with all the peers.
@@ -23,11 +23,11 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import tables
-from benchmarks.works import NAMES, Work, entries, works
+from benchmarks.workloads import NAMES, Workload, entries, workloads
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = {"sb3": "stable_baselines3"}  # where a contestant's package has another name
-# Memory of a GPU is given back after each run: the contestants wait beside each other.
+MODULES = {"sb3": "stable_baselines3"}  # where a implementation's package has another name
+# Memory of a GPU is given back after each run: the implementations wait beside each other.
 ENVIRONMENT = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     "XLA_PYTHON_CLIENT_ALLOCATOR": "platform",
@@ -36,15 +36,15 @@ ENVIRONMENT = {
 
 
 class Worker(NamedTuple):
-    contestant: str
-    work: Work
+    implementation: str
+    workload: Workload
     process: subprocess.Popen
     log: Path  # what it printed
     row: dict
 
 
 class Failed(Exception):
-    """A contestant ended, took too long, or did something else than it was asked."""
+    """A implementation ended, took too long, or did something else than it was asked."""
 
 
 def launch(*arguments: str, log: Path) -> subprocess.Popen:
@@ -71,27 +71,27 @@ def timed(worker: Worker, number: int, timeout: float) -> dict:
     worker.process.stdin.write(f"{number}\n")
     worker.process.stdin.flush()
     run = answer(worker, timeout)
-    if run["updates"] != worker.work.updates:
-        raise Failed(f"counted {run['updates']} updates where {worker.work.updates} were asked for")
+    if run["updates"] != worker.workload.updates:
+        raise Failed(f"counted {run['updates']} updates where {worker.workload.updates} were asked for")
     return run
 
 
-def check(facts: dict, work: Work, ours: dict) -> None:
+def check(facts: dict, workload: Workload, ours: dict) -> None:
     """The same network as jaxrl's, and a replay of the size that was asked for."""
-    for name, wanted in (("weights", ours.get("weights")), ("capacity", work.capacity)):
+    for name, wanted in (("weights", ours.get("weights")), ("capacity", workload.capacity)):
         if wanted and facts.get(name, wanted) != wanted:
             raise Failed(f"its {name} are {facts[name]}, wanted were {wanted}")
 
 
-def start(contestant: str, work: Work, device: dict, log: Path) -> Worker:
+def start(implementation: str, workload: Workload, device: dict, log: Path) -> Worker:
     row = device | {
-        "contestant": contestant,
-        "work": work._asdict(),
+        "implementation": implementation,
+        "workload": workload._asdict(),
         "load": os.getloadavg()[0],
         "seconds": [],
         "cpu_seconds": [],
     }
-    return Worker(contestant, work, launch(contestant, json.dumps(work._asdict()), log=log), log, row)
+    return Worker(implementation, workload, launch(implementation, json.dumps(workload._asdict()), log=log), log, row)
 
 
 def attempt(worker: Worker, do: Callable[[], None]) -> None:
@@ -103,18 +103,18 @@ def attempt(worker: Worker, do: Callable[[], None]) -> None:
     except (Failed, BrokenPipeError) as error:
         worker.row["error"] = str(error)
         worker.process.kill()
-        print(f"  {worker.contestant}: {error}", flush=True)
+        print(f"  {worker.implementation}: {error}", flush=True)
 
 
-def measure(work: Work, device: dict, options: argparse.Namespace, logs: Path) -> list[dict]:
-    """The rows of one work."""
+def measure(workload: Workload, device: dict, options: argparse.Namespace, logs: Path) -> list[dict]:
+    """The rows of one workload."""
     workers: list[Worker] = []
 
     def get_ready(worker):
         worker.row.update(answer(worker, options.timeout))
-        check(worker.row, worker.work, workers[0].row)
+        check(worker.row, worker.workload, workers[0].row)
         timed(worker, 0, options.timeout)
-        print(f"  {worker.contestant}: ready", flush=True)
+        print(f"  {worker.implementation}: ready", flush=True)
 
     def run(worker, number):
         told = timed(worker, number, options.timeout)
@@ -123,8 +123,8 @@ def measure(work: Work, device: dict, options: argparse.Namespace, logs: Path) -
         worker.row["rss_bytes"] = told["rss_bytes"]
 
     try:
-        for contestant, its_work in entries(work, device["platform"], options.jaxrl_only):
-            workers.append(start(contestant, its_work, device, logs / contestant.replace("/", "-")))
+        for implementation, its_workload in entries(workload, device["platform"], options.jaxrl_only):
+            workers.append(start(implementation, its_workload, device, logs / implementation.replace("/", "-")))
             attempt(workers[-1], partial(get_ready, workers[-1]))
         for number in range(1, options.rounds + 1):
             turn = number % len(workers)  # nobody is always behind the same one
@@ -137,9 +137,11 @@ def measure(work: Work, device: dict, options: argparse.Namespace, logs: Path) -
     return [worker.row for worker in workers]
 
 
-def missing(selected: list[Work], platform: str) -> set[str]:
+def missing(selected: list[Workload], platform: str) -> set[str]:
     """Peers that are not installed beside this Python."""
-    names = {contestant.partition("/")[0] for work in selected for contestant, _ in entries(work, platform, False)} - {"floor"}
+    names = {
+        implementation.partition("/")[0] for workload in selected for implementation, _ in entries(workload, platform, False)
+    } - {"floor"}
     return {name for name in names if importlib.util.find_spec(MODULES.get(name, name)) is None}
 
 
@@ -160,26 +162,29 @@ def describe(log: Path) -> dict:
 
 
 def run_all(options: argparse.Namespace, out: Path, logs: Path) -> None:
-    """Every work that was asked for; its rows are kept as soon as it is done."""
+    """Every workload that was asked for; its rows are kept as soon as it is done."""
     device = describe(logs / "describe")
-    selected = [w for w in works(device["platform"], options.quick) if w.name in options.only]
+    selected = [w for w in workloads(device["platform"], options.quick) if w.name in options.only]
     selected = [w for w in selected if not options.seeds or w.name == "rollout" or w.seeds in options.seeds]
     if not options.jaxrl_only and (absent := missing(selected, device["platform"])):
         raise SystemExit(f"{', '.join(sorted(absent))} not installed: run benchmarks/setup.sh, or give --jaxrl-only")
-    for work in selected:
-        print(f"{work.name}: {work.seeds} seeds, {work.num_envs} environments, replay of {work.capacity}", flush=True)
-        tables.save(measure(work, device, options, logs), out)
+    for workload in selected:
+        print(
+            f"{workload.name}: {workload.seeds} seeds, {workload.num_envs} environments, replay of {workload.capacity}",
+            flush=True,
+        )
+        tables.save(measure(workload, device, options, logs), out)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, some minutes; the rows go to runs/benchmarks")
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="these works alone")
-    parser.add_argument("--seeds", nargs="+", type=int, help="of the works with seeds, those of so many alone")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="these workloads alone")
+    parser.add_argument("--seeds", nargs="+", type=int, help="of the workloads with seeds, those of so many alone")
     parser.add_argument("--jaxrl-only", action="store_true", help="without the peers; the floor and gymnax stay")
     parser.add_argument("--rounds", type=int, default=5, help="timed runs of each (default: 5)")
     parser.add_argument(
-        "--timeout", type=float, default=1_800, help="seconds that a contestant may take to answer (default: 1800)"
+        "--timeout", type=float, default=1_800, help="seconds that a implementation may take to answer (default: 1800)"
     )
     parser.add_argument("--out", type=Path, help="folder of the rows (default: benchmarks/results)")
     options = parser.parse_args()

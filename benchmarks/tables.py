@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.works import NAMES
+from benchmarks.workloads import NAMES
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent / "RESULTS.md"
@@ -27,7 +27,7 @@ ORDER = (
 HEAD = """# Results
 
 Made by `benchmarks/tables.py` from the rows in `benchmarks/results/`. [README.md](README.md) says what is measured and how, and
-what each contestant does differently. A time is the median of the runs, which all contestants take in turns.
+what each implementation does differently. A time is the median of the runs, which all implementations take in turns.
 """
 
 Row = dict
@@ -40,8 +40,8 @@ def load(folder: Path) -> list[Row]:
 
 def identity(row: Row) -> tuple:
     """What a later row of the same replaces: how many updates were timed is no part of it."""
-    work = {name: value for name, value in row["work"].items() if name not in ("updates", "warmup")}
-    return row["platform"], row["device"], row["cores"], row["contestant"], json.dumps(work, sort_keys=True)
+    workload = {name: value for name, value in row["workload"].items() if name not in ("updates", "warmup")}
+    return row["platform"], row["device"], row["cores"], row["implementation"], json.dumps(workload, sort_keys=True)
 
 
 def save(rows: Iterable[Row], folder: Path) -> None:
@@ -49,7 +49,7 @@ def save(rows: Iterable[Row], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     merged = {identity(row): row for row in [*load(folder), *rows]}
     for name in NAMES:
-        lines = [json.dumps(row, sort_keys=True) for key, row in sorted(merged.items()) if row["work"]["name"] == name]
+        lines = [json.dumps(row, sort_keys=True) for key, row in sorted(merged.items()) if row["workload"]["name"] == name]
         if lines:
             (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
 
@@ -60,9 +60,9 @@ def seconds(row: Row, clock: str = "seconds") -> float:
 
 def micros(row: Row, clock: str = "seconds") -> float | None:
     """µs per update and seed."""
-    if row["contestant"].startswith("gymnax"):
+    if row["implementation"].startswith("gymnax"):
         return None
-    return seconds(row, clock) / (row["work"]["updates"] * row["work"]["seeds"]) * 1e6
+    return seconds(row, clock) / (row["workload"]["updates"] * row["workload"]["seeds"]) * 1e6
 
 
 def core_micros(row: Row) -> float | None:
@@ -71,7 +71,7 @@ def core_micros(row: Row) -> float | None:
 
 
 def steps_per_second(row: Row) -> float | None:
-    return None if row["contestant"] == "floor" else row["env_steps"] / seconds(row)
+    return None if row["implementation"] == "floor" else row["env_steps"] / seconds(row)
 
 
 def known(field: str, unit: float = 1.0) -> Value:
@@ -80,11 +80,11 @@ def known(field: str, unit: float = 1.0) -> Value:
 
 
 def relative(value: Value, rows: list[Row], to: str, by: str) -> Value:
-    """`value` of a row over that of the contestant `to` in the same column."""
-    base = {row["work"][by]: value(row) for row in rows if row["contestant"] == to and "error" not in row}
+    """`value` of a row over that of the implementation `to` in the same column."""
+    base = {row["workload"][by]: value(row) for row in rows if row["implementation"] == to and "error" not in row}
 
     def ratio(row):
-        mine, other = value(row), base.get(row["work"][by])
+        mine, other = value(row), base.get(row["workload"][by])
         return None if mine is None or other is None else mine / other
 
     return ratio
@@ -103,19 +103,19 @@ def cell(row: Row | None, value: Value) -> str:
 
 
 def table(title: str, rows: list[Row], by: str, value: Value) -> list[str]:
-    """Contestants downwards, the field `by` of the work across; nothing where there is no value."""
-    columns = sorted({row["work"][by] for row in rows})
+    """Implementations downwards, the field `by` of the workload across; nothing where there is no value."""
+    columns = sorted({row["workload"][by] for row in rows})
     label = {"seeds": "S", "num_envs": "B"}[by]
     lines = ["", f"| {title} | {' | '.join(f'{label} = {column:,}' for column in columns)} |", f"|---|{'---|' * len(columns)}"]
-    for contestant in ORDER:
-        mine = {row["work"][by]: row for row in rows if row["contestant"] == contestant}
+    for implementation in ORDER:
+        mine = {row["workload"][by]: row for row in rows if row["implementation"] == implementation}
         cells = [cell(mine.get(column), value) for column in columns]
-        lines += [f"| {contestant} | {' | '.join(cells)} |"] if any(cells) else []
+        lines += [f"| {implementation} | {' | '.join(cells)} |"] if any(cells) else []
     return lines if len(lines) > 3 else []
 
 
 def training_tables(rows: list[Row]) -> list[str]:
-    """The tables of one work that learns, over seeds."""
+    """The tables of one workload that learns, over seeds."""
     lines = table("µs per update and seed", rows, "seeds", micros)
     lines += table("time over the floor", rows, "seeds", relative(micros, rows, "floor", "seeds"))
     lines += table("time over jaxrl's", rows, "seeds", relative(micros, rows, "jaxrl", "seeds"))
@@ -137,41 +137,48 @@ def transition_table(rows: list[Row]) -> list[str]:
         "| bytes per stored transition | in the replay | in the program's memory, for each of more capacity |",
         "|---|---|---|",
     ]
-    for contestant in ORDER:
-        mine = [row for row in rows if row["contestant"] == contestant and "bytes_per_transition" in row]
+    for implementation in ORDER:
+        mine = [row for row in rows if row["implementation"] == implementation and "bytes_per_transition" in row]
         if not mine:
             continue
-        alone = sorted((r for r in mine if r["work"]["seeds"] == 1 and "memory_bytes" in r), key=lambda r: r["work"]["capacity"])
+        alone = sorted(
+            (r for r in mine if r["workload"]["seeds"] == 1 and "memory_bytes" in r), key=lambda r: r["workload"]["capacity"]
+        )
         growth = None
         if len(alone) > 1:
             small, large = alone[0], alone[-1]
-            growth = (large["memory_bytes"] - small["memory_bytes"]) / (large["work"]["capacity"] - small["work"]["capacity"])
-        lines.append(f"| {contestant} | {number(mine[0]['bytes_per_transition'])} | {number(growth)} |")
+            growth = (large["memory_bytes"] - small["memory_bytes"]) / (
+                large["workload"]["capacity"] - small["workload"]["capacity"]
+            )
+        lines.append(f"| {implementation} | {number(mine[0]['bytes_per_transition'])} | {number(growth)} |")
     return lines if len(lines) > 3 else []
 
 
-def title(work: dict) -> str:
-    widths = "-".join(map(str, work["hidden"]))
-    if work["name"] == "rollout":
-        return f"Rollouts alone: B environments of {work['env']}, random actions"
-    if work["name"] == "reinforce":
-        return f"REINFORCE on {work['env']}: {work['num_envs']} environments × {work['rollout_length']} steps, MLP {widths}"
-    network = f"MLP {widths} on {work['channels'][0]} channels" if work["channels"] else f"MLP {widths}"
-    environments = "one environment" if work["num_envs"] == 1 else f"{work['num_envs']} environments"
-    return f"DQN on {work['env']}: {environments}, batch {work['batch_size']}, {network}, replay of {work['capacity']:,}"
+def title(workload: dict) -> str:
+    widths = "-".join(map(str, workload["hidden"]))
+    if workload["name"] == "rollout":
+        return f"Rollouts alone: B environments of {workload['env']}, random actions"
+    if workload["name"] == "reinforce":
+        sizes = f"{workload['num_envs']} environments × {workload['rollout_length']} steps"
+        return f"REINFORCE on {workload['env']}: {sizes}, MLP {widths}"
+    network = f"MLP {widths} on {workload['channels'][0]} channels" if workload["channels"] else f"MLP {widths}"
+    environments = "one environment" if workload["num_envs"] == 1 else f"{workload['num_envs']} environments"
+    return (
+        f"DQN on {workload['env']}: {environments}, batch {workload['batch_size']}, {network}, replay of {workload['capacity']:,}"
+    )
 
 
 def work_section(name: str, rows: list[Row]) -> list[str]:
-    """All sizes of a work; S seeds, or B environments, go across."""
+    """All sizes of a workload; S seeds, or B environments, go across."""
     if name == "rollout":
-        lines = ["", f"### {title(rows[0]['work'])}"]
+        lines = ["", f"### {title(rows[0]['workload'])}"]
         lines += table("environment steps a second", rows, "num_envs", steps_per_second)
         lines += table("times gymnax's", rows, "num_envs", relative(steps_per_second, rows, "gymnax", "num_envs"))
         return lines + table("CPU seconds to compile", rows, "num_envs", known("compile_cpu_seconds"))
     lines, size = [], "num_envs" if name == "reinforce" else "capacity"
-    for value in sorted({row["work"][size] for row in rows}):
-        mine = [row for row in rows if row["work"][size] == value]
-        lines += ["", f"### {title(mine[0]['work'])}", *training_tables(mine)]
+    for value in sorted({row["workload"][size] for row in rows}):
+        mine = [row for row in rows if row["workload"][size] == value]
+        lines += ["", f"### {title(mine[0]['workload'])}", *training_tables(mine)]
     return lines + transition_table(rows)
 
 
@@ -188,13 +195,17 @@ def device_section(rows: list[Row]) -> list[str]:
         lines += ["", f"{dates[0]} to {dates[-1]}; {', '.join(versions)}; jaxrl at {', '.join(commits)}."]
         lines += [
             f"At least {runs} runs of each; from the fastest to the slowest it is {usual:.0%} of the median in half of the rows, "
-            f"{worst:.0%} at worst. The machine's load before a contestant started was at most {load:.1f}."
+            f"{worst:.0%} at worst. The machine's load before a implementation started was at most {load:.1f}."
         ]
     for row in rows:
         if "error" in row:
-            lines += ["", f"{row['contestant']} failed at {row['work']['name']} of {row['work']['seeds']} seeds: {row['error']}"]
+            lines += [
+                "",
+                f"{row['implementation']} failed at {row['workload']['name']} of {row['workload']['seeds']} seeds: "
+                f"{row['error']}",
+            ]
     for name in NAMES:
-        mine = [row for row in rows if row["work"]["name"] == name]
+        mine = [row for row in rows if row["workload"]["name"] == name]
         lines += work_section(name, mine) if mine else []
     return lines
 

@@ -1,6 +1,7 @@
 """What choices inside an update save on a CPU: `python benchmarks/updates.py`, on one core `taskset -c 0 python …`.
 
-First, REINFORCE's update from rollouts of 128 steps, in pieces of several sizes and whole. Second, a network forward and back
+First, REINFORCE's update from rollouts of 128 steps, in microbatches of several sizes and whole. Second, a network forward and
+back
 over the same rows with one axis in front, and with two. Third, whole runs of DQN in MinAtar's Breakout, with convolutions as
 matrix products of patches and as XLA has them. Times are medians, taken in turns.
 """
@@ -15,10 +16,11 @@ import jax
 import jax.numpy as jnp
 
 import jaxrl
-from benchmarks.contestants.jaxrl import train_of
+from benchmarks.implementations.jaxrl import train_of
 from benchmarks.resets import measure
-from benchmarks.works import breakout
-from jaxrl import networks, pieces
+from benchmarks.workloads import breakout
+from jaxrl import networks
+from jaxrl._src import microbatches
 from jaxrl.types import Transition
 from jaxrl.vectorization import compiler_options
 
@@ -35,7 +37,7 @@ def compiled(fn: Callable, *args) -> Callable:
 
 def reinforce_updates(num_envs: int, hidden: tuple[int, int], updates: int, size: int | None) -> Callable:
     """Updates from the same rollout, one after the other."""
-    pieces._PIECE = size or STEPS * num_envs
+    microbatches._MICROBATCH = size or STEPS * num_envs
     env = jaxrl.make("CartPole-v1")
     network = networks.policy(env.observation_space, env.action_space, value=True, hidden=hidden)
     agent = jaxrl.agents.reinforce(network, env.action_space, mode="continuing", baseline="value")
@@ -78,7 +80,7 @@ def breakout_run(convolution: Callable, updates: int) -> Callable:
 
 
 def main() -> None:
-    print(f"| REINFORCE, ms an update, rows in a piece | {' | '.join(map(str, SIZES[:-1]))} | whole |")
+    print(f"| REINFORCE, ms an update, rows in a microbatch | {' | '.join(map(str, SIZES[:-1]))} | whole |")
     print("|---" * (1 + len(SIZES)) + "|")
     for num_envs, hidden, updates in CASES:
         seconds = measure([reinforce_updates(num_envs, hidden, updates, size) for size in SIZES])

@@ -1,6 +1,6 @@
-"""A process that runs one contestant at one work, a run at a time, whenever its parent asks.
+"""A process that runs one implementation at one workload, a run at a time, whenever its parent asks.
 
-`python -m benchmarks.worker CONTESTANT WORK` (a name as in `works`, a JSON object) answers with a line of
+`python -m benchmarks.worker CONTESTANT WORK` (a name as in `workloads`, a JSON object) answers with a line of
 JSON when it is ready, and one for each line that it reads, the number of a run. `--describe` tells of the
 device and ends. What libraries print goes to stderr.
 """
@@ -14,7 +14,7 @@ import os
 import sys
 import time
 
-from benchmarks.works import Work, layout_of
+from benchmarks.workloads import Workload, layout_of
 
 PACKAGES = {"rejax": "rejax", "jaxnasium": "jaxnasium", "sb3": "stable-baselines3", "sbx": "sbx-rl", "gymnax": "gymnax"}
 TOO = {"sb3": ["torch", "gymnasium"], "sbx": ["gymnasium"]}
@@ -39,13 +39,17 @@ def cpu_model() -> str:
         return "CPU"
 
 
-def versions(contestant: str) -> dict[str, str]:
-    names = ["jaxrl", "jax", "jaxlib"] + ([PACKAGES[contestant]] if contestant in PACKAGES else []) + TOO.get(contestant, [])
+def versions(implementation: str) -> dict[str, str]:
+    names = (
+        ["jaxrl", "jax", "jaxlib"]
+        + ([PACKAGES[implementation]] if implementation in PACKAGES else [])
+        + TOO.get(implementation, [])
+    )
     return {name: importlib.metadata.version(name) for name in names}
 
 
-def serve(name: str, work: Work, replies) -> None:
-    contestant, layout = name.partition("/")[0], layout_of(name)
+def serve(name: str, workload: Workload, replies) -> None:
+    implementation, layout = name.partition("/")[0], layout_of(name)
     if layout == "process":
         os.environ["JAX_PLATFORMS"] = "cpu"
     from benchmarks import program  # and with it jax, after what it reads at its import
@@ -53,12 +57,12 @@ def serve(name: str, work: Work, replies) -> None:
 
     if layout == "vectorize":
         use_all_cores()
-    job = importlib.import_module(f"benchmarks.contestants.{contestant}").prepare(work, layout)
+    job = importlib.import_module(f"benchmarks.implementations.{implementation}").prepare(workload, layout)
 
     def reply(answer: dict) -> None:
         print(json.dumps(answer), file=replies, flush=True)
 
-    reply(job.facts | {"layout": layout, "versions": versions(contestant), "date": str(datetime.date.today())})
+    reply(job.facts | {"layout": layout, "versions": versions(implementation), "date": str(datetime.date.today())})
     for line in sys.stdin:
         inputs = job.inputs(int(line))
         start, start_cpu = time.perf_counter(), program.cpu_seconds()
@@ -69,8 +73,8 @@ def serve(name: str, work: Work, replies) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("contestant", nargs="?")
-    parser.add_argument("work", nargs="?")
+    parser.add_argument("implementation", nargs="?")
+    parser.add_argument("workload", nargs="?")
     parser.add_argument("--describe", action="store_true", help="print the device and end")
     options = parser.parse_args()
     # Answers keep the real stdout; everything else that is printed goes to stderr.
@@ -79,8 +83,8 @@ def main() -> None:
     if options.describe:
         print(json.dumps(describe()), file=replies, flush=True)
         return
-    fields = json.loads(options.work)
-    serve(options.contestant, Work(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}), replies)
+    fields = json.loads(options.workload)
+    serve(options.implementation, Workload(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}), replies)
 
 
 if __name__ == "__main__":

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _MODULES = (
-    "agents", "distributions", "dynamic_programming", "envs", "exploration", "losses", "networks", "optimizers", "prioritized",
+    "agents", "distributions", "dynamic_programming", "envs", "exploration", "losses", "networks", "optimizers",
     "replay", "returns", "types",
 )  # fmt: skip
 _NAMES = {
     "make": "envs",
-    "check_environment": "envs.checking",
+    "check_environment": "envs.validation.environment",
     "make_learner": "learner",
     "train": "learner",
     "advance": "learner",
     "evaluate": "rollout",
     "vectorize": "vectorization",
     "preset": "presets",
-    "render": "experiment.render",
+    "render": "rendering.episodes",
 }
 
 __all__ = [*_MODULES, *_NAMES]
@@ -36,16 +36,15 @@ if TYPE_CHECKING:
         losses,
         networks,
         optimizers,
-        prioritized,
         replay,
         returns,
         types,
     )
     from jaxrl.envs import make
-    from jaxrl.envs.checking import check_environment
-    from jaxrl.experiment.render import render
+    from jaxrl.envs.validation.environment import check_environment
     from jaxrl.learner import advance, make_learner, train
     from jaxrl.presets import preset
+    from jaxrl.rendering.episodes import render
     from jaxrl.rollout import evaluate
     from jaxrl.vectorization import vectorize
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl.checks import FRACTION, check_scalar, check_size
-from jaxrl.envs.tabular import TabularMDP
-from jaxrl.linear import solve
+from jaxrl._src.checks import FRACTION, check_scalar, check_size
+from jaxrl._src.linear_algebra import solve
+from jaxrl.envs.problems.tabular import TabularMDP
 from jaxrl.losses import greedy
 
 # Ground truth is never in the short floats in which accelerators multiply by default.

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl.checks import check_key, check_record, check_size
-from jaxrl.rollout import Players, RolloutNoise, unroll, zero_stats
-from jaxrl.types import Agent, Environment, HParams, Learner, LearnerState, Metrics, Stats
+from jaxrl._src.checks import check_key, check_record, check_size
+from jaxrl.rollout import RolloutCarry, RolloutNoise, unroll, zero_stats
+from jaxrl.types import Agent, Environment, EpisodeStats, HParams, Learner, LearnerState, Metrics
 
 # Noise is drawn for about this many environment steps at once: that saves the kernels which draw it
 # (30 against 41 for an iteration of DQN on a GPU). It takes at most this many bytes of a seed; where the fresh episodes
@@ -53,7 +53,7 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
     rollout_length = check_size("rollout_length", rollout_length)
     reset_pool = None if reset_pool is None else check_size("reset_pool", reset_pool)
     _check_whole_episodes(env, agent, rollout_length)
-    shape = (num_envs,) if agent.whole_episodes else (rollout_length, num_envs)
+    shape = (num_envs,) if agent.fresh_episodes else (rollout_length, num_envs)
     num_reset_keys, draw_resets = _reset_noise(env, shape, reset_pool)
     most_at_once = _most_at_once(rollout_length, reset_pool)
 
@@ -66,7 +66,7 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
         return IterationNoise(RolloutNoise(step_keys, reset, agent_noise.act, pool), agent_noise.update)
 
     def play(state: LearnerState, noise: IterationNoise, hparams: HParams, clock: jax.Array):
-        players = Players(state.env, state.obs, state.memory, state.stats)
+        players = RolloutCarry(state.env, state.obs, state.memory, state.stats)
         players, trajectory = unroll(env, agent, state.agent, players, noise.rollout, hparams, clock)
         agent_state = agent.store(state.agent, trajectory, clock)
         return LearnerState(state.key, agent_state, *players), trajectory
@@ -85,7 +85,7 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
             state, _ = _scan_iterations(
                 noise, lambda *args: (play(*args)[0], {}), state, jnp.int32(0), agent.warmup, most_at_once, hparams
             )
-        return state._replace(stats=begin_row(state.stats))
+        return state._replace(stats=reset_log_interval(state.stats))
 
     # Python runs these once for all that trace them: the check below, the shapes of the metrics, the warm-up and the run.
     noise, play, step = (jax.jit(f, inline=True) for f in (noise, play, step))
@@ -125,7 +125,7 @@ def train(
     (10,)
     """
     check_iterations(num_iterations, learner.agent.warmup)
-    hparams = prepare(key, learner, hparams)
+    hparams = check_and_cast(key, learner, hparams)
     state = learner.init(key, hparams)
     return advance(state, jnp.int32(learner.agent.warmup), learner, num_iterations, hparams, log_every=log_every)
 
@@ -157,7 +157,7 @@ def advance(
     """
     num_iterations = check_iterations(num_iterations)
     log_every = check_log_every(num_iterations, log_every)
-    hparams = prepare(state.key, learner, hparams)
+    hparams = check_and_cast(state.key, learner, hparams)
     if not isinstance(clock, jax.Array):
         clock = check_size("clock", clock, minimum=0)
     clock = jnp.asarray(clock, jnp.int32)
@@ -168,7 +168,7 @@ def advance(
         state, sums = _scan_iterations(learner.noise, learner.step, state, start, log_every, most_at_once, hparams)
         means = {name: jnp.mean(total) / log_every for name, total in sums.items()}
         metrics = episode_means(state.stats) | means
-        return state._replace(stats=begin_row(state.stats)), metrics
+        return state._replace(stats=reset_log_interval(state.stats)), metrics
 
     starts = clock + log_every * jnp.arange(num_iterations // log_every, dtype=jnp.int32)
     return jax.lax.scan(row, state, starts)
@@ -276,7 +276,7 @@ def _num_bytes(tree: Any) -> int:
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def episode_means(stats: Stats) -> Metrics:
+def episode_means(stats: EpisodeStats) -> Metrics:
     """Means over the episodes that finished, summed over the environments first; 0/0 is NaN, as it should."""
     finished = jnp.sum(stats.finished)
     count = finished.astype(jnp.float32)
@@ -287,14 +287,14 @@ def episode_means(stats: Stats) -> Metrics:
     }
 
 
-def begin_row(stats: Stats) -> Stats:
+def reset_log_interval(stats: EpisodeStats) -> EpisodeStats:
     finished = (stats.finished_return, stats.finished_length, stats.finished)
     return stats._replace(
         **dict(zip(("finished_return", "finished_length", "finished"), map(jnp.zeros_like, finished), strict=True))
     )
 
 
-def prepare(key: jax.Array, learner: Learner, hparams: HParams | None) -> HParams:
+def check_and_cast(key: jax.Array, learner: Learner, hparams: HParams | None) -> HParams:
     """Check the key, and give the hyperparameters as float32 arrays: a Python number's weak type would recompile."""
     check_key(key)
     hparams = learner.agent.hparams if hparams is None else hparams
@@ -304,7 +304,7 @@ def prepare(key: jax.Array, learner: Learner, hparams: HParams | None) -> HParam
 
 def _check_whole_episodes(env: Environment, agent: Agent, rollout_length: int) -> None:
     limit = getattr(env.params, "max_steps_in_episode", None)
-    if not agent.whole_episodes or limit is None or isinstance(limit, jax.core.Tracer):
+    if not agent.fresh_episodes or limit is None or isinstance(limit, jax.core.Tracer):
         return
     if rollout_length < limit:
         raise ValueError(

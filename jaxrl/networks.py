@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxrl.checks import check_choice, check_size
+from jaxrl._src.checks import check_choice, check_size
 from jaxrl.types import Box, Discrete, Space
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

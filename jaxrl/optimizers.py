@@ -59,7 +59,7 @@ def set_count(opt_state: Any, count: jax.Array) -> Any:
     return jax.tree_util.tree_map_with_path(set_leaf, opt_state)
 
 
-def take_step(
+def apply_gradients(
     optimizer: optax.GradientTransformation, count: jax.Array, grads: Any, opt_state: Any, params: Any
 ) -> tuple[Any, Any]:
     """The `count`-th step of `optimizer`, counted from 0: the new (params, opt_state)."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from jaxrl import agents, envs, networks
-from jaxrl.agents.dqn import HParams as DQNHParams
-from jaxrl.agents.reinforce import HParams as ReinforceHParams
-from jaxrl.checks import check_size
+from jaxrl._src.checks import check_size
+from jaxrl.agents._dqn import HParams as DQNHParams
+from jaxrl.agents._reinforce import HParams as ReinforceHParams
 from jaxrl.learner import check_iterations, make_learner
 from jaxrl.types import Agent, Environment, HParams, Learner
 
@@ -44,7 +44,7 @@ class DQNSettings:
     capacity: int = 100_000  # rounded down to whole iterations
     warmup_steps: int = 1_000
     updates: int = 4
-    target_period: int = 1
+    target_update_period: int = 1
     double: bool = False
     loss: Literal["squared", "huber"] = "squared"
     epsilon_fraction: float = 0.3  # of the run, until hparams.epsilon_end
@@ -72,7 +72,7 @@ class DQNSettings:
             capacity=max(1, self.capacity // rows) * rows,
             warmup=max(1, self.warmup_steps // rows),
             updates=self.updates,
-            target_period=self.target_period,
+            target_update_period=self.target_update_period,
             double=self.double,
             loss=self.loss,
         )
@@ -145,7 +145,7 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             capacity=10_000,
             warmup_steps=10_000,
             updates=1,
-            target_period=50,
+            target_update_period=50,
             double=True,
             epsilon_fraction=0.5,
             hparams=DQNHParams(learning_rate=5e-4, tau=1.0, epsilon_end=0.05),
@@ -165,7 +165,7 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             hidden=(120, 84),
             batch_size=64,
             capacity=10_000,
-            target_period=300,
+            target_update_period=300,
             epsilon_fraction=0.2,
             hparams=DQNHParams(learning_rate=4e-3, discount=0.98, tau=1.0, epsilon_end=0.07),
         ),

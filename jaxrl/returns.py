@@ -15,9 +15,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl._src.masking import read, weigh
+from jaxrl._src.shapes import check_equal, check_like
 from jaxrl.losses import selection
-from jaxrl.losses._shapes import check_equal, check_like
-from jaxrl.losses._unread import read, weigh
 
 __all__ = [
     "VTrace",

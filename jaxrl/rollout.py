@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl.checks import check_key, check_size
-from jaxrl.packing import Layout, layout_of, pack, unpack
-from jaxrl.types import Agent, Environment, HParams, Learner, LearnerState, Stats, Transition
+from jaxrl._src.checks import check_key, check_size
+from jaxrl._src.packing import Layout, layout_of, pack, unpack
+from jaxrl.types import Agent, Environment, EpisodeStats, HParams, Learner, LearnerState, Transition
 
 
 class RolloutNoise(NamedTuple):
@@ -24,23 +24,23 @@ class RolloutNoise(NamedTuple):
     pool: Any = ()  # (env_state, obs) of the fresh episodes that all share, leaves [K, ...]
 
 
-class Players(NamedTuple):
+class RolloutCarry(NamedTuple):
     """What `unroll` carries from step to step."""
 
     env: Any  # leaves [B, ...]
     obs: jax.Array  # [B, ...]
     memory: Any
-    stats: Stats
+    stats: EpisodeStats
 
 
-def zero_stats(num_envs: int) -> Stats:
+def zero_stats(num_envs: int) -> EpisodeStats:
     def zeros(dtype):
         return jnp.zeros(num_envs, dtype)
 
-    return Stats(zeros(jnp.float32), zeros(jnp.int32), zeros(jnp.float32), zeros(jnp.float32), zeros(jnp.int32))
+    return EpisodeStats(zeros(jnp.float32), zeros(jnp.int32), zeros(jnp.float32), zeros(jnp.float32), zeros(jnp.int32))
 
 
-def where_done(done: jax.Array, if_done: Any, otherwise: Any) -> Any:
+def select_done(done: jax.Array, if_done: Any, otherwise: Any) -> Any:
     """Choose per environment: `done` is bool `[B]`, the leaves of both trees `[B, ...]`."""
 
     def choose(x, y):
@@ -66,9 +66,9 @@ def batched_step(env: Environment, keys: jax.Array, env_state: Any, action: jax.
     return env_state, step._replace(truncated=step.truncated & ~step.terminated)
 
 
-def restart(env: Environment, env_state: Any, fresh: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
+def begin_episodes(env: Environment, env_state: Any, fresh: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
     """(env_state, obs) of new episodes `[B, ...]`: the fresh ones, with what outlives the episodes that ended."""
-    return fresh if env.renew is None else jax.vmap(env.renew)(env_state, *fresh)
+    return fresh if env.carry_over is None else jax.vmap(env.carry_over)(env_state, *fresh)
 
 
 def _fresh(env: Environment, noise: RolloutNoise, reset: Any) -> tuple[Any, jax.Array]:
@@ -80,11 +80,11 @@ def _fresh(env: Environment, noise: RolloutNoise, reset: Any) -> tuple[Any, jax.
     return jax.vmap(env.reset, (0, None))(reset, env.params)
 
 
-def count_step(stats: Stats, reward: jax.Array, done: jax.Array, ignored: jax.Array) -> Stats:
+def count_step(stats: EpisodeStats, reward: jax.Array, done: jax.Array, ignored: jax.Array) -> EpisodeStats:
     """Add a step to the episodes under way, and to the finished ones where it ended them and is not `ignored`."""
     total, length = stats.episode_return + reward, stats.episode_length + 1
     ends = done & ~ignored
-    return Stats(
+    return EpisodeStats(
         episode_return=jnp.where(done, 0.0, total),
         episode_length=jnp.where(done, 0, length),
         finished_return=stats.finished_return + jnp.where(ends, total, 0.0),
@@ -94,11 +94,17 @@ def count_step(stats: Stats, reward: jax.Array, done: jax.Array, ignored: jax.Ar
 
 
 def unroll(
-    env: Environment, agent: Agent, agent_state: Any, players: Players, noise: RolloutNoise, hparams: HParams, clock: jax.Array
-) -> tuple[Players, Transition]:
+    env: Environment,
+    agent: Agent,
+    agent_state: Any,
+    players: RolloutCarry,
+    noise: RolloutNoise,
+    hparams: HParams,
+    clock: jax.Array,
+) -> tuple[RolloutCarry, Transition]:
     """Let the agent act for T steps in B environments, resetting each where its episode ends.
 
-    For an agent of `whole_episodes`, every environment first starts afresh and only
+    For an agent of `fresh_episodes`, every environment first starts afresh and only
     its first episode enters the statistics; what follows that is played but nobody looks at it.
 
     Returns:
@@ -107,11 +113,11 @@ def unroll(
     """
     num_envs = players.obs.shape[0]
     nobody = jnp.zeros(num_envs, bool)
-    first = _fresh(env, noise, noise.reset) if agent.whole_episodes else None
+    first = _fresh(env, noise, noise.reset) if agent.fresh_episodes else None
     if first is not None:
-        env_state, obs = restart(env, players.env, first)
+        env_state, obs = begin_episodes(env, players.env, first)
         fresh = players.stats._replace(episode_return=jnp.zeros(num_envs), episode_length=jnp.zeros(num_envs, jnp.int32))
-        players = Players(env_state, obs, agent.memory(num_envs), fresh)
+        players = RolloutCarry(env_state, obs, agent.memory(num_envs), fresh)
     layout: Layout | None = None  # of a packed transition: static, known once the step is traced
 
     def step(carry, noise_t):
@@ -123,14 +129,14 @@ def unroll(
         transition = Transition(obs, action, after.reward, after.terminated, after.truncated, after.obs, memory, extras)
         done = after.terminated | after.truncated
         stats = count_step(stats, after.reward, done, ignored=over)
-        over = over | done if agent.whole_episodes else over
+        over = over | done if agent.fresh_episodes else over
         fresh = _fresh(env, noise, reset) if first is None else first
-        env_state, obs = where_done(done, restart(env, env_state, fresh), (env_state, after.obs))
-        memory = where_done(done, agent.memory(num_envs), next_memory)
+        env_state, obs = select_done(done, begin_episodes(env, env_state, fresh), (env_state, after.obs))
+        memory = select_done(done, agent.memory(num_envs), next_memory)
         layout = layout_of(transition, batch_ndim=1)
-        return (Players(env_state, obs, memory, stats), over), pack(transition, batch_ndim=1)
+        return (RolloutCarry(env_state, obs, memory, stats), over), pack(transition, batch_ndim=1)
 
-    resets = None if agent.whole_episodes else noise.reset
+    resets = None if agent.fresh_episodes else noise.reset
     (players, _), rows = jax.lax.scan(step, (players, nobody), (noise.env, resets, noise.act))
     assert layout is not None
     return players, unpack(rows, layout)
@@ -169,7 +175,7 @@ def evaluate(
     reset_key, step_key = jax.random.split(key)
     fresh = jax.vmap(env.reset, (0, None))(jax.random.split(reset_key, num_episodes), env.params)
     players = jnp.arange(num_episodes) % learner.num_envs
-    env_state, obs = restart(env, jax.tree.map(lambda x: x[players], state.env), fresh)
+    env_state, obs = begin_episodes(env, jax.tree.map(lambda x: x[players], state.env), fresh)
     clock = jnp.int32(0)
 
     def unfinished(carry):

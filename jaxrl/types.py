@@ -86,8 +86,8 @@ class Environment(NamedTuple):
     observation_space: Space
     action_space: Space
     name: str
-    renew: Callable[..., tuple[EnvState, jax.Array]] | None = None
-    # renew: (old env_state, fresh env_state, fresh obs) -> (env_state, obs), where something outlives an episode
+    carry_over: Callable[..., tuple[EnvState, jax.Array]] | None = None
+    # carry_over: (old env_state, fresh env_state, fresh obs) -> (env_state, obs), where something outlives an episode
 
 
 class Transition(NamedTuple):
@@ -122,7 +122,7 @@ class Agent(NamedTuple):
     """An algorithm as pure functions. `clock` is the unbatched int32 number of the iteration.
 
     `noise_t=None` asks `act` for the greedy action. `store` puts a trajectory into a replay and is the
-    identity for an on-policy agent. `whole_episodes` asks for a fresh episode in every environment at
+    identity for an on-policy agent. `fresh_episodes` asks for a fresh episode in every environment at
     the start of every iteration. Metrics are float arrays of any shape, reported by their mean: an array over
     a batch is summed over the iterations as it is, where a mean in each would be a kernel of its own.
     """
@@ -137,10 +137,10 @@ class Agent(NamedTuple):
     update: Callable[..., tuple[AgentState, Metrics]]
     # update: (agent_state, trajectory[T, B, ...], noise.update, hparams, clock) -> (agent_state, metrics)
     warmup: int = 0  # iterations that only act and store, before the first update
-    whole_episodes: bool = False
+    fresh_episodes: bool = False
 
 
-class Stats(NamedTuple):
+class EpisodeStats(NamedTuple):
     """Episode sums, each `[B]`: of the episode under way, and of those finished since the row began."""
 
     episode_return: jax.Array  # float32
@@ -158,7 +158,7 @@ class LearnerState(NamedTuple):
     env: EnvState  # leaves [B, ...]
     obs: jax.Array  # [B, ...]
     memory: Memory
-    stats: Stats
+    stats: EpisodeStats
 
 
 class Learner(NamedTuple):

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
-from jaxrl.checks import check_size
-from jaxrl.memory import fit
+from jaxrl._src.checks import check_size
+from jaxrl._src.device_memory import largest_that_fits
 
 # Batched small matrix products are slow on a CPU: one seed after the other on each core is fastest.
 _CPU_BATCH_SIZE = 1
@@ -80,7 +80,7 @@ def vectorize(
             return outermost.lower(groups, width, *padded).compile()
 
         if shapes not in fitting:
-            fitting[shapes] = fit(compile_for, most, used)
+            fitting[shapes] = largest_that_fits(compile_for, most, used)
         return fitting[shapes]
 
     def checked(*args):

@@ -44,7 +44,7 @@ def learn(key, clock, params, target_params, opt_state, buffer):
         discount_t = DISCOUNT * (1.0 - batch["terminated"].astype(jnp.float32))
         return jnp.mean(optax.squared_error(losses.q_learning(q_tm1, batch["action"], batch["reward"], discount_t, q_t)))
 
-    filled = replay.filled(clock + 1, NUM_ENVS, CAPACITY)
+    filled = replay.num_stored(clock + 1, NUM_ENVS, CAPACITY)
     for update_key in jax.random.split(key, UPDATES):
         batch = replay.sample(buffer, replay.noise(update_key, (BATCH_SIZE,)), filled)
         grads = jax.grad(loss)(params, target_params, batch)

@@ -10,6 +10,6 @@ for suite in ${@:-brax craftax jumanji pgx playground xminigrid}; do
     JAXRL_VENV=".venv-suites/$suite"
     . scripts/environment.sh
     prepare "[test,$suite]"
-    "$VENV/bin/python" -m pytest -rA "tests/suites/test_$suite.py"
+    "$VENV/bin/python" -m pytest -rA "tests/envs/suites/test_$suite.py"
   )
 done

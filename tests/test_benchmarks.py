@@ -7,14 +7,14 @@ import jax
 import pytest
 
 from benchmarks import launches, tables
-from benchmarks.contestants import floor
-from benchmarks.contestants import jaxrl as ours
-from benchmarks.works import OURS, Work, breakout, dqn, entries, reinforce, rollout, works
+from benchmarks.implementations import floor
+from benchmarks.implementations import jaxrl as ours
+from benchmarks.workloads import OURS, Workload, breakout, dqn, entries, reinforce, rollout, workloads
 
 
 @functools.cache
-def compiled_text(contestant, work: Work) -> str:
-    return jax.jit(contestant.train_of(work)).lower(jax.random.key(0)).compile().as_text()
+def compiled_text(implementation, workload: Workload) -> str:
+    return jax.jit(implementation.train_of(workload)).lower(jax.random.key(0)).compile().as_text()
 
 
 def products_in_loops(text: str) -> list[list[tuple[int, ...]]]:
@@ -45,13 +45,13 @@ def test_the_floor_of_dqn_has_the_products_that_one_counts_by_hand():
     assert found == sorted(tuple(sorted(shape)) for shape in expected)
 
 
-@pytest.mark.parametrize("work", [dqn(1, 1_000, 60), reinforce(1, 4, 6, 50)], ids=lambda work: work.name)
-def test_the_floor_has_the_products_of_the_training_program_and_no_more(work):
-    real, bare = (products_in_loops(compiled_text(contestant, work)) for contestant in (ours, floor))
+@pytest.mark.parametrize("workload", [dqn(1, 1_000, 60), reinforce(1, 4, 6, 50)], ids=lambda workload: workload.name)
+def test_the_floor_has_the_products_of_the_training_program_and_no_more(workload):
+    real, bare = (products_in_loops(compiled_text(implementation, workload)) for implementation in (ours, floor))
     for shapes in bare:
         real.remove(shapes)
     # What jaxrl has beside them is the acting of the warm-up.
-    assert real == [[(2, 10), (10, 84), (10, 120)]] * bool(work.warmup)
+    assert real == [[(2, 10), (10, 84), (10, 120)]] * bool(workload.warmup)
 
 
 def test_the_floor_has_no_environment_replay_or_random_numbers_in_its_loop():
@@ -63,17 +63,17 @@ def test_the_floor_has_no_environment_replay_or_random_numbers_in_its_loop():
     assert "[1000," in compiled_text(ours, dqn(1, 1_000, 60))
 
 
-def row(contestant: str, work: Work, seconds: list[float], **fields) -> dict:
+def row(implementation: str, workload: Workload, seconds: list[float], **fields) -> dict:
     """As run.py writes it: through JSON, so that tuples are lists."""
     same = {"platform": "cpu", "device": "Testing", "cores": 2, "commit": "abc", "date": "2026-01-01", "load": 0.5}
-    work_of_row = {name: list(x) if isinstance(x, tuple) else x for name, x in work._asdict().items()}
-    versions = {"jaxrl": "0.1.0", contestant.partition("/")[0]: "1.0"}
+    work_of_row = {name: list(x) if isinstance(x, tuple) else x for name, x in workload._asdict().items()}
+    versions = {"jaxrl": "0.1.0", implementation.partition("/")[0]: "1.0"}
     times = {"seconds": seconds, "cpu_seconds": [2 * x for x in seconds]}
-    return same | {"contestant": contestant, "work": work_of_row, "versions": versions} | times | fields
+    return same | {"implementation": implementation, "workload": work_of_row, "versions": versions} | times | fields
 
 
 def lines_of(page: str, title: str) -> dict[str, list[str]]:
-    """The cells of the first table with that title, by contestant."""
+    """The cells of the first table with that title, by implementation."""
     table = page[page.index(f"| {title} |") :].split("\n\n")[0].splitlines()
     return {cells[1].strip(): [c.strip() for c in cells[2:-1]] for cells in (line.split("|") for line in table[2:])}
 
@@ -106,8 +106,11 @@ def test_memory_for_each_transition_is_the_growth_with_the_capacity():
 
 
 def test_a_share_of_gymnax_is_by_steps():
-    work = reinforce(1, 16, 32, 100)
-    rows = [row("jaxrl", work, [0.4], env_steps=work.env_steps), row("gymnax", work, [0.1], env_steps=work.env_steps)]
+    workload = reinforce(1, 16, 32, 100)
+    rows = [
+        row("jaxrl", workload, [0.4], env_steps=workload.env_steps),
+        row("gymnax", workload, [0.1], env_steps=workload.env_steps),
+    ]
     page = tables.page(rows)
     assert lines_of(page, "steps a second, as a share of gymnax's") == {"jaxrl": ["0.25"], "gymnax": ["1.00"]}
     assert lines_of(page, "µs per update and seed") == {"jaxrl": ["4,000"]}
@@ -116,7 +119,7 @@ def test_a_share_of_gymnax_is_by_steps():
 def test_a_later_row_takes_the_place_of_an_older_one(tmp_path):
     tables.save([row("jaxrl", dqn(1, 100, 10), [1.0]), row("rejax", dqn(1, 100, 10), [2.0])], tmp_path)
     tables.save([row("jaxrl", dqn(1, 100, 20), [3.0]), row("jaxrl", rollout(8, 320), [4.0])], tmp_path)
-    kept = sorted((r["contestant"], r["work"]["name"], r["seconds"]) for r in tables.load(tmp_path))
+    kept = sorted((r["implementation"], r["workload"]["name"], r["seconds"]) for r in tables.load(tmp_path))
     assert kept == [("jaxrl", "dqn", [3.0]), ("jaxrl", "rollout", [4.0]), ("rejax", "dqn", [2.0])]
 
 
@@ -128,18 +131,18 @@ def test_the_page_of_the_results_is_made_from_the_rows():
 @pytest.mark.parametrize("quick", [False, True])
 def test_the_works_can_be_done(platform, quick):
     """jaxrl's bounds on sizes, and rows that do not take each other's place."""
-    every = works(platform, quick)
-    for work in every:
-        assert work.updates > 0
-        assert work.capacity % (work.num_envs * work.rollout_length) == 0
-        assert work.capacity >= work.batch_size
-        assert work.warmup * work.num_envs >= work.batch_size  # or jaxnasium, and rejax, would warm up for longer
-        names = [name for name, _ in entries(work, platform, jaxrl_only=False)]
+    every = workloads(platform, quick)
+    for workload in every:
+        assert workload.updates > 0
+        assert workload.capacity % (workload.num_envs * workload.rollout_length) == 0
+        assert workload.capacity >= workload.batch_size
+        assert workload.warmup * workload.num_envs >= workload.batch_size  # or jaxnasium, and rejax, would warm up for longer
+        names = [name for name, _ in entries(workload, platform, jaxrl_only=False)]
         assert names[0] == "jaxrl"
         assert len(set(names)) == len(names)
         assert set(names) <= set(tables.ORDER)
-        assert {name for name, _ in entries(work, platform, jaxrl_only=True)} == set(names) & set(OURS[work.name])
-    rows = [row("jaxrl", work, [1.0]) for work in every]
+        assert {name for name, _ in entries(workload, platform, jaxrl_only=True)} == set(names) & set(OURS[workload.name])
+    rows = [row("jaxrl", workload, [1.0]) for workload in every]
     assert len({tables.identity(r) for r in rows}) == len(rows)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import jaxrl
 from jaxrl import dynamic_programming as dp
-from jaxrl.envs.tabular import tabular_mdp
+from jaxrl.envs.problems.tabular import tabular_mdp
 
 NUM_STATES, NUM_ACTIONS = 6, 3
 GAMMA = 0.9

@@ -34,12 +34,12 @@ def lives(limit: int = 3, renewed: bool = True) -> Environment:
         state = state._replace(time=state.time + 1)
         return state, Step(observe(state), state.episodes, jnp.bool_(False), state.time >= limit)
 
-    def renew(old, fresh, obs):
+    def carry_over(old, fresh, obs):
         state = fresh._replace(episodes=old.episodes + 1)
         return state, observe(state)
 
     space = Box(0, np.inf, (2,))
-    return Environment(reset, step, (), space, Discrete(2), "lives", renew if renewed else None)
+    return Environment(reset, step, (), space, Discrete(2), "lives", carry_over if renewed else None)
 
 
 def test_what_an_environment_renews_outlives_its_episodes():
@@ -51,7 +51,7 @@ def test_what_an_environment_renews_outlives_its_episodes():
 
 
 def test_a_whole_episode_begins_with_what_the_last_one_left():
-    agent = counting_agent()._replace(whole_episodes=True)
+    agent = counting_agent()._replace(fresh_episodes=True)
     learner = jaxrl.make_learner(lives(3), agent, num_envs=2, rollout_length=3)
     state, metrics = jax.jit(lambda key: jaxrl.train(key, learner, 4, HP(), log_every=1))(jax.random.key(0))
     # Two episodes an iteration: the one that counts, and what begins at its end.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl.rollout import Players, unroll, zero_stats
+from jaxrl.rollout import RolloutCarry, unroll, zero_stats
 from jaxrl.types import Agent, Box, Discrete, Environment, Noise, Step
 from tests.problems import countdown, dqn_learner, endless
 
@@ -38,7 +38,7 @@ def play(env, num_steps=8, num_envs=2):
     learner = jaxrl.make_learner(env, counting_agent(), num_envs=num_envs, rollout_length=num_steps)
     state = learner.init(jax.random.key(0), HP())
     noise = learner.noise(jax.random.key(1))
-    players = Players(state.env, state.obs, state.memory, zero_stats(num_envs))
+    players = RolloutCarry(state.env, state.obs, state.memory, zero_stats(num_envs))
     return unroll(env, learner.agent, (), players, noise.rollout, HP(), jnp.int32(0)), noise
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl import memory, vectorization
+from jaxrl import vectorization
+from jaxrl._src import device_memory as memory
 from tests.problems import countdown, dqn_learner, plain
 
 

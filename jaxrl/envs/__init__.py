@@ -6,13 +6,14 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from jaxrl.envs import probes, wrappers
-from jaxrl.envs.adapter import unknown_name
-from jaxrl.envs.classics import baird, chain, garnet
-from jaxrl.envs.grids import cliff_walk, frozen_lake, grid_world
-from jaxrl.envs.lqr import lqr
-from jaxrl.envs.point_mass import point_mass
-from jaxrl.envs.tabular import tabular, tabular_mdp
+from jaxrl.envs import wrappers
+from jaxrl.envs.problems import probes
+from jaxrl.envs.problems.classics import baird, chain, garnet
+from jaxrl.envs.problems.grids import cliff_walk, frozen_lake, grid_world
+from jaxrl.envs.problems.lqr import lqr
+from jaxrl.envs.problems.point_mass import point_mass
+from jaxrl.envs.problems.tabular import tabular, tabular_mdp
+from jaxrl.envs.suites.adapter import unknown_name
 from jaxrl.types import Environment
 
 OWN: dict[str, Callable[..., Environment]] = {
@@ -36,14 +37,14 @@ __all__ = [
 
 def names() -> list[str]:
     """Every name that `make` takes."""
-    from jaxrl.envs import gymnax  # slow to import: only where it is asked for
+    from jaxrl.envs.suites import gymnax  # slow to import: only where it is asked for
 
     return [*OWN, *gymnax.names()]
 
 
 def suite(name: str) -> Any:
-    """The adapter of another suite, the module `jaxrl.envs.NAME`: it has `make(name, **overrides)`, and `names()` where its
-    names can be listed.
+    """The adapter of another suite, the module `jaxrl.envs.suites.NAME`: it has `make(name, **overrides)`, and `names()`
+    where its names can be listed.
 
     Raises:
       ImportError: where a package is missing, naming the extra that brings it.
@@ -51,7 +52,7 @@ def suite(name: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of their dependencies
-            return importlib.import_module(f"jaxrl.envs.{name}")
+            return importlib.import_module(f"jaxrl.envs.suites.{name}")
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         raise ImportError(f"{name} needs the package {package}: pip install 'jaxrl[{name}]'", name=package) from error
@@ -79,7 +80,7 @@ def make(name: str, **overrides) -> Environment:
     prefix, _, rest = name.partition("/")
     if rest and prefix in SUITES:
         return suite(prefix).make(rest, **overrides)
-    from jaxrl.envs import gymnax
+    from jaxrl.envs.suites import gymnax
 
     if name in (*gymnax.names(), *gymnax.REFUSED):
         return gymnax.make(name, **overrides)

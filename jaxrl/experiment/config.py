@@ -14,7 +14,7 @@ import numpy as np
 
 import jaxrl
 from jaxrl import envs, presets
-from jaxrl.checks import check_size
+from jaxrl._src.checks import check_size
 from jaxrl.experiment.folder import CONFIG
 from jaxrl.presets import Preset, Settings
 

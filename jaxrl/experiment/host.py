@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.checks import check_size
-from jaxrl.envs.host import Host, HostEnvs
-from jaxrl.learner import begin_row, check_iterations, check_log_every, episode_means, prepare
-from jaxrl.rollout import count_step, where_done, zero_stats
-from jaxrl.types import Agent, HParams, Learner, LearnerState, Metrics, Noise, Stats, Transition
+from jaxrl._src.checks import check_size
+from jaxrl.envs.suites.host import Host, HostEnvs
+from jaxrl.learner import check_and_cast, check_iterations, check_log_every, episode_means, reset_log_interval
+from jaxrl.rollout import count_step, select_done, zero_stats
+from jaxrl.types import Agent, EpisodeStats, HParams, Learner, LearnerState, Metrics, Noise, Transition
 
 Row = dict[str, float]
 
@@ -66,7 +66,7 @@ def train_on_host(
     warmup, num_envs = learner.agent.warmup, learner.num_envs
     check_iterations(num_iterations, warmup)
     log_every = check_log_every(num_iterations, log_every)
-    hparams = prepare(key, learner, hparams)
+    hparams = check_and_cast(key, learner, hparams)
     run_key, agent_key, reset_key = jax.random.split(key, 3)  # the first two are those of `Learner.init`
     rows = []
     with closing(_open(learner, num_envs)) as envs:
@@ -77,7 +77,7 @@ def train_on_host(
             state, trajectory, _ = _play(learner, envs, state, hparams, clock)
             state = _store(_static(learner.agent), state, trajectory, np.int32(clock))
         for start in range(warmup, warmup + num_iterations, log_every):
-            state = state._replace(stats=begin_row(state.stats))
+            state = state._replace(stats=reset_log_interval(state.stats))
             of_each = []
             for clock in range(start, start + log_every):
                 state, trajectory, noise = _play(learner, envs, state, hparams, clock)
@@ -86,7 +86,7 @@ def train_on_host(
             means = jax.tree.map(lambda *x: np.mean(np.asarray(x), dtype=np.float32), *of_each)
             rows.append(jax.tree.map(np.asarray, episode_means(state.stats)) | means)
             report(start + log_every - warmup, rows[-1])
-    return state._replace(stats=begin_row(state.stats)), jax.tree.map(lambda *x: np.stack(x), *rows)
+    return state._replace(stats=reset_log_interval(state.stats)), jax.tree.map(lambda *x: np.stack(x), *rows)
 
 
 def evaluate_on_host(
@@ -113,7 +113,7 @@ def evaluate_on_host(
     """
     num_episodes = check_size("num_episodes", num_episodes)
     max_steps = check_size("max_steps", max_steps)
-    hparams = prepare(key, learner, hparams)
+    hparams = check_and_cast(key, learner, hparams)
     num_envs = min(num_episodes, learner.num_envs)
     seeds = _seeds(key, math.ceil(num_episodes / num_envs) * num_envs)
     with closing(_open(learner, num_envs)) as envs:
@@ -146,7 +146,7 @@ def _play(
     """`unroll` on the host: the state after T steps, their trajectory `[T, B, ...]`, and the noise of the update."""
     agent, num_envs, num_steps = learner.agent, learner.num_envs, learner.rollout_length
     noise = _draw(_static(agent), num_steps, num_envs, state.key, np.int32(clock))
-    obs, memory = (envs.reset(), agent.memory(num_envs)) if agent.whole_episodes else (state.obs, state.memory)
+    obs, memory = (envs.reset(), agent.memory(num_envs)) if agent.fresh_episodes else (state.obs, state.memory)
     over = np.zeros(num_envs, bool)
     steps: list[Transition] = []
     for t in range(num_steps):
@@ -156,9 +156,9 @@ def _play(
         steps.append(Transition(obs, action, reward, terminated, truncated, successor, memory, extras))
         obs, memory, done = successor, next_memory, terminated | truncated
         if done.any():
-            obs, memory = envs.reset(mask=done), where_done(done, agent.memory(num_envs), next_memory)
+            obs, memory = envs.reset(mask=done), select_done(done, agent.memory(num_envs), next_memory)
         over |= done
-        if agent.whole_episodes and over.all():
+        if agent.fresh_episodes and over.all():
             break
     steps += steps[-1:] * (num_steps - len(steps))  # after their episodes, where nobody looks
     trajectory = jax.tree.map(lambda *x: np.stack(x), *steps)
@@ -207,11 +207,11 @@ def _learn(
     return state._replace(agent=agent_state, stats=stats), jax.tree.map(jnp.mean, metrics)
 
 
-def _tally(agent: Agent, stats: Stats, trajectory: Transition) -> Stats:
+def _tally(agent: Agent, stats: EpisodeStats, trajectory: Transition) -> EpisodeStats:
     """Count the steps as `unroll` does: of whole episodes, the first of each environment alone."""
     done = trajectory.terminated | trajectory.truncated
     ignored = jnp.zeros_like(done)
-    if agent.whole_episodes:
+    if agent.fresh_episodes:
         ignored = jnp.cumsum(done, axis=0, dtype=jnp.int32) > done.astype(jnp.int32)
         begun = zero_stats(done.shape[1])
         stats = stats._replace(episode_return=begun.episode_return, episode_length=begun.episode_length)

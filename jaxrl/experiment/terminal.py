@@ -12,8 +12,8 @@ from rich.table import Table
 
 from jaxrl.experiment import folder
 from jaxrl.experiment.config import Config
-from jaxrl.experiment.run import Progress, Result
 from jaxrl.experiment.statistics import iqm, iqm_interval
+from jaxrl.experiment.training import Progress, Result
 
 
 @contextlib.contextmanager

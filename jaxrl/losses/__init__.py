@@ -7,17 +7,17 @@ was truncated). Dtypes are kept. Shapes that do not fit are a ValueError, action
 a TypeError, both when the function is traced.
 """
 
-from jaxrl.losses.actor_critic import deterministic_policy_gradient, sac_actor, sac_critic, sac_temperature
+from jaxrl.losses.actor_critic import deterministic_policy_gradient, sac_actor, sac_temperature, soft_td_error
 from jaxrl.losses.distributional import (
     categorical_double_q_learning,
     categorical_l2_project,
     categorical_q_learning,
     dueling,
-    implicit_quantile,
+    implicit_quantile_q_learning,
     quantile_q_learning,
     quantile_regression,
 )
-from jaxrl.losses.policies import entropy, policy_gradient, ppo_clip, value_clip
+from jaxrl.losses.policies import entropy, policy_gradient, ppo_clip, ppo_value_loss
 from jaxrl.losses.selection import greedy, select
 from jaxrl.losses.td import (
     double_q_learning,
@@ -39,19 +39,19 @@ __all__ = [
     "entropy",
     "expected_sarsa",
     "greedy",
-    "implicit_quantile",
+    "implicit_quantile_q_learning",
     "munchausen_q_learning",
     "persistent_q_learning",
     "policy_gradient",
     "ppo_clip",
+    "ppo_value_loss",
     "q_learning",
     "quantile_q_learning",
     "quantile_regression",
     "sac_actor",
-    "sac_critic",
     "sac_temperature",
     "sarsa",
     "select",
+    "soft_td_error",
     "td_learning",
-    "value_clip",
 ]

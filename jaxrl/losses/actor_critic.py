@@ -1,14 +1,14 @@
 """Losses of actors and critics for continuous actions: the deterministic policy gradient, soft actor-critic.
 
 `K` is the number of critics; the least of them is believed (clipped double Q-learning, Fujimoto et al. 2018,
-eq. 10). With temperature 0, `sac_critic` and `sac_actor` are those of TD3 and DDPG.
+eq. 10). With temperature 0, `soft_td_error` and `sac_actor` are those of TD3 and DDPG.
 """
 
 import jax
 import jax.numpy as jnp
 
-from jaxrl.losses._shapes import check_equal, check_like
-from jaxrl.losses._unread import weigh
+from jaxrl._src.masking import weigh
+from jaxrl._src.shapes import check_equal, check_like
 
 
 def deterministic_policy_gradient(a_t: jax.Array, dqda_t: jax.Array, *, max_norm: float | None = None) -> jax.Array:
@@ -41,7 +41,7 @@ def deterministic_policy_gradient(a_t: jax.Array, dqda_t: jax.Array, *, max_norm
     return -jnp.sum(a_t * dqda_t, axis=-1)
 
 
-def sac_critic(
+def soft_td_error(
     q_tm1: jax.Array, r_t: jax.Array, discount_t: jax.Array, q_t: jax.Array, log_prob_t: jax.Array, temperature
 ) -> jax.Array:
     """TD errors of the soft critics: r_t + γ_t (min_k q_t[k] − α log π(a_t|s_t)) − q_tm1[k] (Haarnoja et al. 2018b, eq. 3, 5).
@@ -62,12 +62,12 @@ def sac_critic(
 
     >>> import jax.numpy as jnp
     >>> q_t = jnp.array([3.0, 4.0])
-    >>> sac_critic(jnp.array([1.0, 2.0]), jnp.array(0.5), jnp.array(0.5), q_t, jnp.array(-1.0), 1.0).tolist()
+    >>> soft_td_error(jnp.array([1.0, 2.0]), jnp.array(0.5), jnp.array(0.5), q_t, jnp.array(-1.0), 1.0).tolist()
     [1.5, 0.5]
     """
-    check_equal("sac_critic", q_tm1=q_tm1, q_t=q_t)
+    check_equal("soft_td_error", q_tm1=q_tm1, q_t=q_t)
     check_like(
-        "sac_critic", "the leading axes of q_tm1", jnp.shape(q_tm1)[:-1], r_t=r_t, discount_t=discount_t, log_prob_t=log_prob_t
+        "soft_td_error", "the leading axes of q_tm1", jnp.shape(q_tm1)[:-1], r_t=r_t, discount_t=discount_t, log_prob_t=log_prob_t
     )
     v_t = jnp.min(q_t, axis=-1) - jnp.asarray(temperature, q_t.dtype) * log_prob_t
     return jax.lax.stop_gradient(r_t + weigh(discount_t, v_t))[..., None] - q_tm1

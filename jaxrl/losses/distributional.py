@@ -6,8 +6,8 @@ All of them are losses `[...]`, to be averaged and minimised. No gradient flows 
 import jax
 import jax.numpy as jnp
 
-from jaxrl.losses._shapes import check_like
-from jaxrl.losses._unread import read
+from jaxrl._src.masking import read
+from jaxrl._src.shapes import check_like
 from jaxrl.losses.selection import greedy, select_row
 
 
@@ -198,7 +198,7 @@ def quantile_q_learning(
     return _quantile("quantile_q_learning", q_quantiles_tm1, tau, a_tm1, r_t, discount_t, q_quantiles_t, selector, kappa)
 
 
-def implicit_quantile(
+def implicit_quantile_q_learning(
     q_quantiles_tm1: jax.Array,
     tau_tm1: jax.Array,
     a_tm1: jax.Array,
@@ -229,10 +229,10 @@ def implicit_quantile(
 
     >>> import jax.numpy as jnp
     >>> q = jnp.array([[0.0, 1.0], [1.0, 2.0]])
-    >>> float(implicit_quantile(q, jnp.array([0.25, 0.75]), jnp.array(0), jnp.array(0.5), jnp.array(0.0), q, q))
+    >>> float(implicit_quantile_q_learning(q, jnp.array([0.25, 0.75]), jnp.array(0), jnp.array(0.5), jnp.array(0.0), q, q))
     0.0625
     """
-    name = "implicit_quantile"
+    name = "implicit_quantile_q_learning"
     _check_actions(name, "q_quantiles_tm1", q_quantiles_tm1, a_tm1, r_t, discount_t)
     check_like(
         name, "the leading and last axes of q_quantiles_tm1", (*jnp.shape(a_tm1), jnp.shape(q_quantiles_tm1)[-1]), tau_tm1=tau_tm1

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxrl.losses._shapes import check_equal
+from jaxrl._src.shapes import check_equal
 
 
 def policy_gradient(log_prob_t: jax.Array, advantage_t: jax.Array) -> jax.Array:
@@ -77,7 +77,7 @@ def ppo_clip(log_prob_t: jax.Array, old_log_prob_t: jax.Array, advantage_t: jax.
     return -jnp.exp(jnp.where(advantage_t < 0, below, above)) * advantage_t
 
 
-def value_clip(v_tm1: jax.Array, old_v_tm1: jax.Array, target_tm1: jax.Array, clip_range=0.2) -> jax.Array:
+def ppo_value_loss(v_tm1: jax.Array, old_v_tm1: jax.Array, target_tm1: jax.Array, clip_range=0.2) -> jax.Array:
     """½ max((v − G)², (v_old + clip(v − v_old, −ε, ε) − G)²): a value that stays near the old one.
 
     (In PPO's first implementation; Engstrom et al. 2020, section 3, equation for L^V.)
@@ -95,10 +95,10 @@ def value_clip(v_tm1: jax.Array, old_v_tm1: jax.Array, target_tm1: jax.Array, cl
       ValueError: where the shapes differ.
 
     >>> import jax.numpy as jnp
-    >>> float(value_clip(jnp.array(2.0), jnp.array(0.0), jnp.array(2.0), clip_range=1.0))
+    >>> float(ppo_value_loss(jnp.array(2.0), jnp.array(0.0), jnp.array(2.0), clip_range=1.0))
     0.5
     """
-    check_equal("value_clip", v_tm1=v_tm1, old_v_tm1=old_v_tm1, target_tm1=target_tm1)
+    check_equal("ppo_value_loss", v_tm1=v_tm1, old_v_tm1=old_v_tm1, target_tm1=target_tm1)
     old_v_tm1, target_tm1 = jax.lax.stop_gradient((old_v_tm1, target_tm1))
     clip_range = jnp.asarray(clip_range, v_tm1.dtype)
     clipped = old_v_tm1 + jnp.clip(v_tm1 - old_v_tm1, -clip_range, clip_range)

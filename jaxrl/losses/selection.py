@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxrl.losses._shapes import check_integers, check_like
+from jaxrl._src.shapes import check_integers, check_like
 
 # Up to this many actions, comparing them one by one is cheaper on an accelerator than an argmax, a
 # gather and the scatter of its gradient: the comparisons fuse with what surrounds them, those do not.

@@ -15,8 +15,8 @@ is False. For targets over n steps, take them from `jaxrl.returns` and subtract 
 import jax
 import jax.numpy as jnp
 
-from jaxrl.losses._shapes import check_equal, check_like
-from jaxrl.losses._unread import read, weigh
+from jaxrl._src.masking import read, weigh
+from jaxrl._src.shapes import check_equal, check_like
 from jaxrl.losses.selection import greedy, largest, select
 
 

@@ -55,7 +55,7 @@ def equal(a, b):
 
 def test_the_target_is_copied_every_period_of_gradient_steps():
     """Two updates an iteration, period 4: the copies fall on the end of every second iteration."""
-    learner = dqn_learner(countdown(), updates=2, target_period=4)
+    learner = dqn_learner(countdown(), updates=2, target_update_period=4)
     states = steps(learner, jax.tree.map(jnp.float32, learner.agent.hparams._replace(tau=1.0)), 6)
     copied = [equal(after.params, after.target_params) for after in states[1:]]
     assert copied == [False, True, False, True, False, True]
@@ -78,7 +78,7 @@ def test_polyak_moves_the_target_towards_the_online_network(tau, which):
 
 
 def test_the_clock_may_be_far_beyond_10_billion_environment_steps():
-    learner = dqn_learner(countdown(), updates=4, target_period=3)
+    learner = dqn_learner(countdown(), updates=4, target_update_period=3)
     hparams = jax.tree.map(jnp.float32, learner.agent.hparams)
     state = learner.init(jax.random.key(0), hparams)
     clock = jnp.int32(2**31 - 3)

@@ -7,8 +7,8 @@ import optax
 import pytest
 
 import jaxrl
-from jaxrl.agents.reinforce import _first_episodes, _mean_of_others
-from jaxrl.rollout import Players, unroll
+from jaxrl.agents._reinforce import _first_episodes, _mean_of_others
+from jaxrl.rollout import RolloutCarry, unroll
 from jaxrl.types import Box, Discrete
 from tests.problems import endless, reinforce_learner, short_point_mass, tabular
 
@@ -104,7 +104,7 @@ def written_out(params, rollout, network, hparams, mode, baseline, normalize):
     ("mode", "baseline"), [("episodic", "none"), ("episodic", "mean"), ("episodic", "value"), ("continuing", "value")]
 )
 def test_an_update_follows_the_loss_as_written_out(mode, baseline, normalize):
-    """Of 2,048 rows, which a CPU takes in four pieces."""
+    """Of 2,048 rows, which a CPU takes in four microbatches."""
     num_envs, rollout_length = 256, 8
     env = short_point_mass()
     network = jaxrl.networks.policy(
@@ -117,7 +117,7 @@ def test_an_update_follows_the_loss_as_written_out(mode, baseline, normalize):
     state = learner.init(jax.random.key(0), hparams)
     state = state._replace(agent=state.agent._replace(params=jax.tree.map(lambda x: x + 0.1, state.agent.params)))
     noise, clock = learner.noise(jax.random.key(1)), jnp.int32(0)
-    players = Players(state.env, state.obs, state.memory, state.stats)
+    players = RolloutCarry(state.env, state.obs, state.memory, state.stats)
     _, rollout = jax.jit(lambda noise: unroll(env, agent, state.agent, players, noise, hparams, clock))(noise.rollout)
     assert np.any(rollout.truncated)
     assert not np.all(rollout.truncated[-1])

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxrl import memory
-from jaxrl.agents.dqn import HParams
+from jaxrl._src import device_memory as memory
+from jaxrl.agents._dqn import HParams
 from jaxrl.experiment import Config, evaluate_policies, folder, load_policies, run
 from jaxrl.experiment.curves import fill_forward, plot, read_curves
-from jaxrl.experiment.run import abstract_policies
 from jaxrl.experiment.statistics import iqm, iqm_interval
+from jaxrl.experiment.training import abstract_policies
 from jaxrl.presets import DQNSettings, ReinforceSettings
 
 pytestmark = pytest.mark.xdist_group("experiment")  # one worker: its runs are shared

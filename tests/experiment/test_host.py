@@ -110,7 +110,7 @@ def test_the_loop_on_the_host_is_the_compiled_one(name):
     assert metrics["episodes"].sum() > 0
     for ours, theirs in zip(jax.tree.leaves(state.agent.params), jax.tree.leaves(host_state.agent.params), strict=True):
         np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-4)
-    if not compiled.agent.whole_episodes:  # where the compiled loop plays on after them, and the host does not
+    if not compiled.agent.fresh_episodes:  # where the compiled loop plays on after them, and the host does not
         np.testing.assert_allclose(host_state.obs, state.obs)
         for ours, theirs in zip(state.stats, host_state.stats, strict=True):
             np.testing.assert_allclose(theirs, ours)

@@ -225,7 +225,9 @@ def quantile_regression(quantiles, tau, targets, kappa=1.0):
 
 
 @looped({**_TRANSITION, "q_quantiles_tm1": 2, "tau_tm1": 1, "q_quantiles_t": 2, "q_quantiles_t_selector": 2})
-def implicit_quantile(q_quantiles_tm1, tau_tm1, a_tm1, r_t, discount_t, q_quantiles_t, q_quantiles_t_selector=None, kappa=1.0):
+def implicit_quantile_q_learning(
+    q_quantiles_tm1, tau_tm1, a_tm1, r_t, discount_t, q_quantiles_t, q_quantiles_t_selector=None, kappa=1.0
+):
     """Dabney et al. (2018b), eq. 2 and 3, algorithm 1."""
     selector = q_quantiles_t if q_quantiles_t_selector is None else q_quantiles_t_selector
     a = first_argmax([sum(samples) / len(samples) for samples in selector])
@@ -237,7 +239,9 @@ def quantile_q_learning(q_quantiles_tm1, **args):
     """Dabney et al. (2018a), algorithm 1, the quantile midpoints of lemma 2."""
     n = np.shape(q_quantiles_tm1)[-1]
     args = {k: v for k, v in args.items() if v is not None}
-    return implicit_quantile(q_quantiles_tm1=q_quantiles_tm1, tau_tm1=np.array([(i + 0.5) / n for i in range(n)]), **args)
+    return implicit_quantile_q_learning(
+        q_quantiles_tm1=q_quantiles_tm1, tau_tm1=np.array([(i + 0.5) / n for i in range(n)]), **args
+    )
 
 
 @looped({"value": 0, "advantage": 1})
@@ -272,7 +276,7 @@ def ppo_clip(log_prob_t, old_log_prob_t, advantage_t, clip_range=0.2):
 
 
 @looped({"v_tm1": 0, "old_v_tm1": 0, "target_tm1": 0})
-def value_clip(v_tm1, old_v_tm1, target_tm1, clip_range=0.2):
+def ppo_value_loss(v_tm1, old_v_tm1, target_tm1, clip_range=0.2):
     """The value loss of PPO's first implementation (OpenAI baselines, ppo2)."""
     clipped = old_v_tm1 + min(max(v_tm1 - old_v_tm1, -clip_range), clip_range)
     return 0.5 * max((v_tm1 - target_tm1) ** 2, (clipped - target_tm1) ** 2)
@@ -290,7 +294,7 @@ def deterministic_policy_gradient(a_t, dqda_t, max_norm=None):
 
 
 @looped({"q_tm1": 1, "r_t": 0, "discount_t": 0, "q_t": 1, "log_prob_t": 0})
-def sac_critic(q_tm1, r_t, discount_t, q_t, log_prob_t, temperature):
+def soft_td_error(q_tm1, r_t, discount_t, q_t, log_prob_t, temperature):
     """Haarnoja et al. (2018b), the error within eq. 6."""
     soft_value = min(q_t) - temperature * log_prob_t
     return [r_t + weighted(discount_t, soft_value) - q for q in q_tm1]
@@ -476,7 +480,7 @@ PROBLEMS = {
     "quantile_q_learning": Problem(
         {**_QUANTILES, "q_quantiles_t": ("real", "AM")}, {}, ({"kappa": 0.0}, {"kappa": 0.5}), learns=("q_quantiles_tm1",)
     ),
-    "implicit_quantile": Problem(
+    "implicit_quantile_q_learning": Problem(
         {
             "q_quantiles_tm1": ("real", "AN"),
             "tau_tm1": ("fraction", "N"),
@@ -497,7 +501,7 @@ PROBLEMS = {
         ({"clip_range": 0.5},),
         learns=("log_prob_t",),
     ),
-    "value_clip": Problem(
+    "ppo_value_loss": Problem(
         {"v_tm1": ("real", ""), "old_v_tm1": ("real", ""), "target_tm1": ("real", "")},
         {},
         ({"clip_range": 0.7},),
@@ -506,7 +510,7 @@ PROBLEMS = {
     "deterministic_policy_gradient": Problem(
         {"a_t": ("real", "m"), "dqda_t": ("real", "m")}, {}, ({"max_norm": 1.0},), learns=("a_t",)
     ),
-    "sac_critic": Problem(
+    "soft_td_error": Problem(
         {"q_tm1": ("real", "C"), **_REWARDS, "q_t": ("real", "C"), "log_prob_t": ("log probability", "")},
         {"temperature": 0.2},
         learns=("q_tm1",),

@@ -14,7 +14,7 @@ from jax.test_util import check_grads
 from jaxrl import losses
 from tests.losses import oracles
 
-NAMES = ["deterministic_policy_gradient", "sac_critic", "sac_actor", "sac_temperature"]
+NAMES = ["deterministic_policy_gradient", "soft_td_error", "sac_actor", "sac_temperature"]
 HYPERPARAMETERS = {"deterministic_policy_gradient": ["max_norm"]}
 functions = {
     name: jax.jit(getattr(losses, name), static_argnames=HYPERPARAMETERS.get(name, [])) for name in [*NAMES, "td_learning"]
@@ -115,17 +115,17 @@ def test_the_chain_rule_ends_in_the_deterministic_policy_gradient():
 
 def test_at_temperature_zero_the_critic_takes_the_least_target():
     """As TD3 does: r + γ min_k q_k (Fujimoto et al. 2018, eq. 10)."""
-    args = oracles.draw("sac_critic", (4, 5), C=3)
+    args = oracles.draw("soft_td_error", (4, 5), C=3)
     expected = [
         functions["td_learning"](args["q_tm1"][..., k], args["r_t"], args["discount_t"], args["q_t"].min(-1)) for k in range(3)
     ]
-    close(functions["sac_critic"](**args, temperature=0.0), np.stack(expected, -1))
+    close(functions["soft_td_error"](**args, temperature=0.0), np.stack(expected, -1))
 
 
 def test_entropy_is_worth_its_temperature():
     """The bonus is −α log π of the successor's action, discounted as the value is."""
-    args = oracles.draw("sac_critic", (4, 5))
-    bonus = functions["sac_critic"](**args, temperature=0.5) - functions["sac_critic"](**args, temperature=0.0)
+    args = oracles.draw("soft_td_error", (4, 5))
+    bonus = functions["soft_td_error"](**args, temperature=0.5) - functions["soft_td_error"](**args, temperature=0.0)
     expected = -0.5 * args["discount_t"] * args["log_prob_t"]
     close(bonus, np.stack([expected] * 2, -1))
 

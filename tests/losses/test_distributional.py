@@ -19,7 +19,7 @@ LOSSES = [
     "categorical_double_q_learning",
     "quantile_regression",
     "quantile_q_learning",
-    "implicit_quantile",
+    "implicit_quantile_q_learning",
 ]
 LINEAR = ["categorical_l2_project", "dueling"]
 functions = {
@@ -194,7 +194,7 @@ def test_categorical_double_q_learning_with_one_estimate_is_categorical_q_learni
 def test_implicit_quantiles_at_the_midpoints_are_quantile_q_learning(num_actions, kappa):
     args = oracles.draw("quantile_q_learning", (6,), A=num_actions)
     midpoints = np.broadcast_to(np.float32([0.125, 0.375, 0.625, 0.875]), (6, 4))
-    implicit = functions["implicit_quantile"](
+    implicit = functions["implicit_quantile_q_learning"](
         **args, tau_tm1=midpoints, q_quantiles_t_selector=args["q_quantiles_t"], kappa=kappa
     )
     explicit = functions["quantile_q_learning"](**args, kappa=kappa)
@@ -299,9 +299,9 @@ def test_categorical_losses_agree_with_rlax(rlax, num_actions):
 @each_path
 @pytest.mark.parametrize("kappa", [0.0, 1.0])
 def test_quantile_losses_agree_with_rlax(rlax, num_actions, kappa):
-    args = oracles.draw("implicit_quantile", (6,), A=num_actions)
+    args = oracles.draw("implicit_quantile_q_learning", (6,), A=num_actions)
 
     def expected(q_tm1, tau, a_tm1, r_t, discount_t, q_t, selector):
         return rlax.quantile_q_learning(q_tm1.T, tau, a_tm1, r_t, discount_t, selector.T, q_t.T, kappa)
 
-    close(functions["implicit_quantile"](**args, kappa=kappa), jax.vmap(expected)(*args.values()))
+    close(functions["implicit_quantile_q_learning"](**args, kappa=kappa), jax.vmap(expected)(*args.values()))

@@ -33,16 +33,16 @@ SIGNATURES = {
     "categorical_double_q_learning": "q_logits_tm1, a_tm1, r_t, discount_t, q_logits_t, q_logits_t_selector, atoms",
     "quantile_regression": "quantiles, tau, targets, *, kappa=1.0",
     "quantile_q_learning": ("q_quantiles_tm1, a_tm1, r_t, discount_t, q_quantiles_t, *, q_quantiles_t_selector=None, kappa=1.0"),
-    "implicit_quantile": (
+    "implicit_quantile_q_learning": (
         "q_quantiles_tm1, tau_tm1, a_tm1, r_t, discount_t, q_quantiles_t, q_quantiles_t_selector, *, kappa=1.0"
     ),
     "dueling": "value, advantage",
     "policy_gradient": "log_prob_t, advantage_t",
     "entropy": "logits",
     "ppo_clip": "log_prob_t, old_log_prob_t, advantage_t, clip_range=0.2",
-    "value_clip": "v_tm1, old_v_tm1, target_tm1, clip_range=0.2",
+    "ppo_value_loss": "v_tm1, old_v_tm1, target_tm1, clip_range=0.2",
     "deterministic_policy_gradient": "a_t, dqda_t, *, max_norm=None",
-    "sac_critic": "q_tm1, r_t, discount_t, q_t, log_prob_t, temperature",
+    "soft_td_error": "q_tm1, r_t, discount_t, q_t, log_prob_t, temperature",
     "sac_actor": "log_prob_t, q_t, temperature",
     "sac_temperature": "log_prob_t, log_temperature, target_entropy",
     "lambda_returns": "r_t, discount_t, v_t, lambda_=1.0, *, truncated=None",
@@ -211,7 +211,7 @@ def edges():
         yield q("masked", "quantile_q_learning", {"q_quantiles_t": masked(num_actions, [1, 2, 3], shape=(3,))})
         yield q(
             "masked",
-            "implicit_quantile",
+            "implicit_quantile_q_learning",
             {
                 "q_quantiles_t": masked(num_actions, [1, 2, 3], shape=(3,)),
                 "q_quantiles_t_selector": masked(num_actions, [1, 2], shape=(2,)),
@@ -289,19 +289,19 @@ def edges():
         "discount 1": {"discount_t": np.float32(1)},
     }.items():
         yield label, Edge("td_learning", changes)
-        yield label, Edge("sac_critic", changes)
+        yield label, Edge("soft_td_error", changes)
     for unread in (np.inf, -np.inf, np.nan):
         end = {"discount_t": np.float32(0)}
         yield f"terminal, successor {unread}", Edge("td_learning", {**end, "v_t": np.float32(unread)}, undefined=("discount_t",))
         yield (
             f"terminal, successor {unread}",
-            Edge("sac_critic", {**end, "q_t": np.full(2, unread, np.float32)}, undefined=("discount_t",)),
+            Edge("soft_td_error", {**end, "q_t": np.full(2, unread, np.float32)}, undefined=("discount_t",)),
         )
         yield (
             f"terminal, log-prob {unread}",
-            Edge("sac_critic", {**end, "log_prob_t": np.float32(unread)}, undefined=("discount_t",)),
+            Edge("soft_td_error", {**end, "log_prob_t": np.float32(unread)}, undefined=("discount_t",)),
         )
-    yield "greater critic inf", Edge("sac_critic", {"q_t": np.float32([1, np.inf])})
+    yield "greater critic inf", Edge("soft_td_error", {"q_t": np.float32([1, np.inf])})
     yield "greater critic inf", Edge("sac_actor", {"q_t": np.float32([1, np.inf])}, gradients={"q_t": [-1.0, 0.0]})
     yield "critics equal", Edge("sac_actor", {"q_t": np.float32([1, 1])})
     yield "critics 1e30", Edge("sac_actor", {"q_t": np.float32([1e30, -1e30])}, gradients={"q_t": [0.0, -1.0]})
@@ -377,10 +377,10 @@ def edges():
     )
     yield (
         "all equal",
-        Edge("value_clip", dict.fromkeys(["v_tm1", "old_v_tm1", "target_tm1"], np.float32(2)), gradients={"v_tm1": 0.0}),
+        Edge("ppo_value_loss", dict.fromkeys(["v_tm1", "old_v_tm1", "target_tm1"], np.float32(2)), gradients={"v_tm1": 0.0}),
     )
-    yield "target 1e30", Edge("value_clip", {"target_tm1": np.float32(1e30)})
-    yield "clip range 0", Edge("value_clip", {}, {"clip_range": 0.0})
+    yield "target 1e30", Edge("ppo_value_loss", {"target_tm1": np.float32(1e30)})
+    yield "clip range 0", Edge("ppo_value_loss", {}, {"clip_range": 0.0})
     yield "clip range 0", Edge("ppo_clip", {}, {"clip_range": 0.0})
     yield "clip range 1", Edge("ppo_clip", {"advantage_t": np.float32(-1)}, {"clip_range": 1.0})
     yield "clip range 2", Edge("ppo_clip", {"advantage_t": np.float32(-1)}, {"clip_range": 2.0})

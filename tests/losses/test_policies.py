@@ -14,7 +14,7 @@ from jax.test_util import check_grads
 from jaxrl import losses
 from tests.losses import oracles
 
-NAMES = ["entropy", "ppo_clip", "value_clip"]
+NAMES = ["entropy", "ppo_clip", "ppo_value_loss"]
 functions = {
     name: jax.jit(getattr(losses, name), static_argnames=["clip_range"] * ("clip" in name))
     for name in [*NAMES, "policy_gradient"]
@@ -45,7 +45,7 @@ def summed(name, **kwargs):
     return jax.jit(function)
 
 
-@pytest.mark.parametrize("name", ["ppo_clip", "value_clip"])
+@pytest.mark.parametrize("name", ["ppo_clip", "ppo_value_loss"])
 def test_gradient_flows_into_the_prediction_and_nothing_else(name):
     gradients = jitted_grad(summed(name))(oracles.draw(name, (4, 5)))
     assert np.abs(gradients.pop(*oracles.PROBLEMS[name].learns)).max() > 0
@@ -134,9 +134,9 @@ def test_without_a_clip_in_reach_ppo_is_importance_sampling():
 
 
 def test_near_the_old_value_it_is_half_the_square():
-    args = oracles.draw("value_clip", (20,))
+    args = oracles.draw("ppo_value_loss", (20,))
     args["v_tm1"] = args["old_v_tm1"] + 0.1 * args["v_tm1"].clip(-1.5, 1.5)
-    close(functions["value_clip"](**args), 0.5 * (args["v_tm1"] - args["target_tm1"]) ** 2)
+    close(functions["ppo_value_loss"](**args), 0.5 * (args["v_tm1"] - args["target_tm1"]) ** 2)
 
 
 @pytest.mark.parametrize(
@@ -149,8 +149,8 @@ def test_near_the_old_value_it_is_half_the_square():
 )
 def test_value_clip_takes_the_greater_loss(v, old, target, loss, gradient):
     args = jnp.float32(v), jnp.float32(old), jnp.float32(target)
-    close(functions["value_clip"](*args), loss)
-    close(jitted_grad(losses.value_clip)(*args), gradient)
+    close(functions["ppo_value_loss"](*args), loss)
+    close(jitted_grad(losses.ppo_value_loss)(*args), gradient)
 
 
 # --- rlax --------------------------------------------------------------------------------------------------------

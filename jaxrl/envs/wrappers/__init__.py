@@ -9,7 +9,6 @@ from jaxrl.envs.wrappers.actions import (
     sticky_actions,
 )
 from jaxrl.envs.wrappers.episodes import EpisodeStatistics, episode_statistics, find_state, time_limit
-from jaxrl.envs.wrappers.moments import Moments, freeze, merge, merge_all, standardize, synchronize
 from jaxrl.envs.wrappers.normalization import (
     NormalizedObservations,
     NormalizedRewards,
@@ -19,12 +18,13 @@ from jaxrl.envs.wrappers.normalization import (
 from jaxrl.envs.wrappers.observations import flatten, frame_stack, observation_noise, one_hot, partial_observation, time_aware
 from jaxrl.envs.wrappers.randomization import over_params, randomize_params, split_params, uniform_params
 from jaxrl.envs.wrappers.rewards import clip_rewards, scale_rewards
+from jaxrl.envs.wrappers.running_statistics import RunningStatistics, freeze, merge, merge_all, standardize, synchronize
 
 __all__ = [
     "EpisodeStatistics",
-    "Moments",
     "NormalizedObservations",
     "NormalizedRewards",
+    "RunningStatistics",
     "action_grid",
     "action_repeat",
     "clip_actions",

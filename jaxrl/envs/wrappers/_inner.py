@@ -15,18 +15,18 @@ def limit_inside(params: Any) -> Any:
 
 
 def renewal(env: Environment) -> Callable:
-    """`env.renew`, or what stands for it where nothing outlives an episode."""
-    return env.renew or (lambda old, fresh, obs: (fresh, obs))
+    """`env.carry_over`, or what stands for it where nothing outlives an episode."""
+    return env.carry_over or (lambda old, fresh, obs: (fresh, obs))
 
 
-def renew_inside(env: Environment) -> Callable | None:
-    """`renew` of a wrapper whose own state begins afresh with each episode and leaves observations as they are."""
+def carry_over_inside(env: Environment) -> Callable | None:
+    """`carry_over` of a wrapper whose own state begins afresh with each episode and leaves observations as they are."""
 
-    def renew(old, fresh, obs):
+    def carry_over(old, fresh, obs):
         state, obs = renewal(env)(old.env, fresh.env, obs)
         return fresh._replace(env=state), obs
 
-    return None if env.renew is None else renew
+    return None if env.carry_over is None else carry_over
 
 
 class Observed(NamedTuple):
@@ -37,12 +37,12 @@ class Observed(NamedTuple):
 
 
 def recall(env: Environment) -> Environment:
-    """The environment, with its observation kept in its state where `renew` will want it back.
+    """The environment, with its observation kept in its state where `carry_over` will want it back.
 
-    `renew` gets a fresh observation as the outermost wrapper made it, from which that of the environment inside can
-    often not be had again. What this returns does not look at it. Without a `renew` nothing is kept.
+    `carry_over` gets a fresh observation as the outermost wrapper made it, from which that of the environment inside can
+    often not be had again. What this returns does not look at it. Without a `carry_over` nothing is kept.
     """
-    if env.renew is None:
+    if env.carry_over is None:
         return env
 
     def reset(key, params):
@@ -53,11 +53,11 @@ def recall(env: Environment) -> Environment:
         inside, after = env.step(key, state.env, action, params)
         return Observed(inside, after.obs), after
 
-    def renew(old, fresh, _):
+    def carry_over(old, fresh, _):
         state, obs = renewal(env)(old.env, fresh.env, fresh.obs)
         return Observed(state, obs), obs
 
-    return env._replace(reset=reset, step=step, renew=renew)
+    return env._replace(reset=reset, step=step, carry_over=carry_over)
 
 
 def map_observations(env: Environment, observe: Callable[[jax.Array], jax.Array], space: Space) -> Environment:
@@ -72,11 +72,13 @@ def map_observations(env: Environment, observe: Callable[[jax.Array], jax.Array]
         state, after = env.step(key, state, action, params)
         return state, after._replace(obs=observe(after.obs))
 
-    def renew(old, fresh, obs):
+    def carry_over(old, fresh, obs):
         state, obs = renewal(env)(old, fresh, obs)
         return state, observe(obs)
 
-    return env._replace(reset=reset, step=step, observation_space=space, renew=None if env.renew is None else renew)
+    return env._replace(
+        reset=reset, step=step, observation_space=space, carry_over=None if env.carry_over is None else carry_over
+    )
 
 
 def observed_box(wrapper: str, env: Environment, *, floats: bool = False) -> Box:

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.checks import FRACTION, check_scalar, check_size
-from jaxrl.envs.wrappers._inner import acted_box, limit_inside, renew_inside
+from jaxrl._src.checks import FRACTION, check_scalar, check_size
+from jaxrl.envs.wrappers._inner import acted_box, carry_over_inside, limit_inside
 from jaxrl.types import Box, Discrete, Environment, EnvState, Space, Step
 
 _MOST_ACTIONS = 2**16  # of a grid
@@ -155,7 +155,7 @@ def sticky_actions(env: Environment, probability: Any = 0.25) -> Environment:
         inside, after = env.step(key, state.env, action, params.env)
         return StickyActions(inside, action, jnp.bool_(True)), after
 
-    return env._replace(reset=reset, step=step, params=StickyParams(env.params, probability), renew=renew_inside(env))
+    return env._replace(reset=reset, step=step, params=StickyParams(env.params, probability), carry_over=carry_over_inside(env))
 
 
 def action_repeat(env: Environment, num_repeats: int) -> Environment:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.checks import check_size
-from jaxrl.envs.wrappers._inner import limit_inside, renew_inside, renewal
+from jaxrl._src.checks import check_size
+from jaxrl.envs.wrappers._inner import carry_over_inside, limit_inside, renewal
 from jaxrl.types import Environment, EnvState
 
 Record = TypeVar("Record")
@@ -70,7 +70,7 @@ def time_limit(env: Environment, max_steps: Any) -> Environment:
         truncated = (after.truncated | (time >= params.max_steps)) & ~after.terminated
         return TimeLimit(inside, time), after._replace(truncated=truncated)
 
-    return env._replace(reset=reset, step=step, params=TimeLimitParams(env.params, max_steps), renew=renew_inside(env))
+    return env._replace(reset=reset, step=step, params=TimeLimitParams(env.params, max_steps), carry_over=carry_over_inside(env))
 
 
 def episode_statistics(env: Environment) -> Environment:
@@ -99,12 +99,12 @@ def episode_statistics(env: Environment) -> Environment:
         )
         return state, after
 
-    def renew(old, fresh, obs):
+    def carry_over(old, fresh, obs):
         state, obs = renewal(env)(old.env, fresh.env, obs)
         kept = fresh._replace(env=state, last_return=old.last_return, last_length=old.last_length, episodes=old.episodes)
         return kept, obs
 
-    return env._replace(reset=reset, step=step, renew=renew)
+    return env._replace(reset=reset, step=step, carry_over=carry_over)
 
 
 def find_state(env_state: EnvState, kind: type[Record]) -> Record:

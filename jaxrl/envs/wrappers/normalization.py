@@ -5,9 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl.checks import AT_LEAST_ZERO, FRACTION, check_scalar
+from jaxrl._src.checks import AT_LEAST_ZERO, FRACTION, check_scalar
 from jaxrl.envs.wrappers._inner import observed_box, renewal
-from jaxrl.envs.wrappers.moments import Moments, deviation, empty_moments, merge, moments_of, standardize
+from jaxrl.envs.wrappers.running_statistics import RunningStatistics, deviation, empty_moments, merge, moments_of, standardize
 from jaxrl.types import Box, Environment, EnvState
 
 
@@ -15,14 +15,14 @@ class NormalizedObservations(NamedTuple):
     """State of `normalize_observations`."""
 
     env: EnvState
-    statistics: Moments  # of the observations, [*obs_shape]
+    statistics: RunningStatistics  # of the observations, [*obs_shape]
 
 
 class NormalizedRewards(NamedTuple):
     """State of `normalize_rewards`."""
 
     env: EnvState
-    statistics: Moments  # of the discounted return so far, []
+    statistics: RunningStatistics  # of the discounted return so far, []
     discounted_return: jax.Array  # float32 []
 
 
@@ -62,12 +62,12 @@ def normalize_observations(env: Environment, *, clip: float = 10.0) -> Environme
         state, obs = see(inside, state.statistics, after.obs)
         return state, after._replace(obs=obs)
 
-    def renew(old, fresh, _):
+    def carry_over(old, fresh, _):
         first = fresh.statistics.mean.astype(space.dtype)  # the mean of a single observation is that observation
         state, obs = renewal(env)(old.env, fresh.env, first)
         return see(state, old.statistics, obs)
 
-    return env._replace(reset=reset, step=step, observation_space=Box(-clip, clip, space.shape), renew=renew)
+    return env._replace(reset=reset, step=step, observation_space=Box(-clip, clip, space.shape), carry_over=carry_over)
 
 
 def normalize_rewards(env: Environment, *, discount: float = 0.99, clip: float = 10.0) -> Environment:
@@ -99,8 +99,8 @@ def normalize_rewards(env: Environment, *, discount: float = 0.99, clip: float =
         reward = jnp.clip(after.reward / deviation(statistics), -clip, clip)
         return NormalizedRewards(inside, statistics, discounted_return), after._replace(reward=reward)
 
-    def renew(old, fresh, obs):
+    def carry_over(old, fresh, obs):
         state, obs = renewal(env)(old.env, fresh.env, obs)
         return fresh._replace(env=state, statistics=old.statistics), obs
 
-    return env._replace(reset=reset, step=step, renew=renew)
+    return env._replace(reset=reset, step=step, carry_over=carry_over)

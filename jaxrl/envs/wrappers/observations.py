@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.checks import AT_LEAST_ZERO, check_number, check_size
+from jaxrl._src.checks import AT_LEAST_ZERO, check_number, check_size
 from jaxrl.envs.wrappers._inner import check_broadcast, limit_inside, map_observations, observed_box, recall, renewal
 from jaxrl.types import Box, Discrete, Environment, EnvState
 
@@ -114,14 +114,16 @@ def frame_stack(env: Environment, num_frames: int) -> Environment:
         frames = jnp.concatenate([state.frames[..., channels:], jnp.atleast_1d(after.obs)], axis=-1)
         return FrameStack(inside, frames), after._replace(obs=frames)
 
-    def renew(old, fresh, frames):
+    def carry_over(old, fresh, frames):
         state, obs = renewal(env)(old.env, fresh.env, frames[..., -channels:].reshape(space.shape))
         frames = stack(obs)
         return FrameStack(state, frames), frames
 
     low, high = (np.concatenate([np.atleast_1d(bound)] * num_frames, axis=-1) for bound in (space.low, space.high))
     stacked = Box(low, high, low.shape, space.dtype)
-    return env._replace(reset=reset, step=step, observation_space=stacked, renew=None if env.renew is None else renew)
+    return env._replace(
+        reset=reset, step=step, observation_space=stacked, carry_over=None if env.carry_over is None else carry_over
+    )
 
 
 def observation_noise(env: Environment, scale: Any) -> Environment:
@@ -156,7 +158,7 @@ def observation_noise(env: Environment, scale: Any) -> Environment:
         state, after = inner.step(key, state, action, params.env)
         return state, after._replace(obs=blur(noise_key, after.obs, params))
 
-    def renew(old, fresh, noisy):
+    def carry_over(old, fresh, noisy):
         state, obs = renewal(inner)(old, fresh, noisy)
         return state, obs + (noisy - fresh.obs)
 
@@ -165,7 +167,7 @@ def observation_noise(env: Environment, scale: Any) -> Environment:
         step=step,
         params=NoiseParams(env.params, scale),
         observation_space=Box(-np.inf, np.inf, space.shape, space.dtype),
-        renew=None if env.renew is None else renew,
+        carry_over=None if env.carry_over is None else carry_over,
     )
 
 
@@ -198,7 +200,7 @@ def time_aware(env: Environment) -> Environment:
         time = state.time + 1
         return TimeAware(inside, time), after._replace(obs=observe(after.obs, time, params))
 
-    def renew(old, fresh, obs):
+    def carry_over(old, fresh, obs):
         state, inside = renewal(env)(old.env, fresh.env, obs[:-1])
         return fresh._replace(env=state), jnp.append(inside, obs[-1])
 
@@ -207,5 +209,5 @@ def time_aware(env: Environment) -> Environment:
         reset=reset,
         step=step,
         observation_space=Box(low, high, low.shape, space.dtype),
-        renew=None if env.renew is None else renew,
+        carry_over=None if env.carry_over is None else carry_over,
     )

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.checks import FINITE, check_key, check_number, check_size
-from jaxrl.envs.wrappers._inner import renew_inside
+from jaxrl._src.checks import FINITE, check_key, check_number, check_size
+from jaxrl.envs.wrappers._inner import carry_over_inside
 from jaxrl.types import Environment, EnvState, PyTree
 
 Sample = Callable[[jax.Array, PyTree], PyTree]  # (key, params) -> the parameters of an episode
@@ -157,7 +157,7 @@ def _randomize(env: Environment, sample: Sample) -> Environment:
         inside, after = env.step(key, state.env, action, state.params)
         return state._replace(env=inside), after
 
-    return env._replace(reset=reset, step=step, renew=renew_inside(env))
+    return env._replace(reset=reset, step=step, carry_over=carry_over_inside(env))
 
 
 def _strong(params: PyTree) -> PyTree:

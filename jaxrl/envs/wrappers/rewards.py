@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.checks import FINITE, check_scalar
+from jaxrl._src.checks import FINITE, check_scalar
 from jaxrl.types import Environment
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.envs import wrappers as w
-from jaxrl.rollout import Players, RolloutNoise, unroll, zero_stats
+from jaxrl.rollout import RolloutCarry, RolloutNoise, unroll, zero_stats
 from jaxrl.types import Agent, Box, Discrete, Environment, Step, Transition
 from tests.test_rollout import counting_agent
 
@@ -76,7 +76,7 @@ def echo(space, limit: int = 6) -> Environment:
 
 
 class Played(NamedTuple):
-    players: Players  # after the last step
+    players: RolloutCarry  # after the last step
     transitions: Transition  # leaves [T, B, ...], in NumPy
 
 
@@ -100,7 +100,7 @@ def play(env: Environment, num_steps: int = 16, num_envs: int = 3) -> Played:
 
     def run(start_keys, reset_keys, step_keys, actions):
         env_state, obs = jax.vmap(env.reset, (0, None))(start_keys, env.params)
-        players = Players(env_state, obs, (), zero_stats(num_envs))
+        players = RolloutCarry(env_state, obs, (), zero_stats(num_envs))
         return unroll(env, acting_by_noise(), (), players, RolloutNoise(step_keys, reset_keys, actions), (), jnp.int32(0))
 
     start_keys = jax.random.split(jax.random.key(1), num_envs)
@@ -143,8 +143,8 @@ def check_types(env):
     assert not any(x.weak_type for x in jax.tree.leaves(state))
     flag = ((), jnp.bool_, False)
     assert specs(out[1:]) == [((), jnp.float32, False), flag, flag]
-    if env.renew is not None:
-        assert specs(jax.eval_shape(env.renew, after, state, obs)) == specs((state, obs))
+    if env.carry_over is not None:
+        assert specs(jax.eval_shape(env.carry_over, after, state, obs)) == specs((state, obs))
 
 
 WRAPPERS = {

@@ -61,7 +61,7 @@ def test_all_wrappers_compose_in_any_order(names):
 
 
 def test_a_composition_keeps_the_contract_and_passes_on_what_outlives_an_episode():
-    """Statistics at the bottom count every episode, so each wrapper has handed `renew` through."""
+    """Statistics at the bottom count every episode, so each wrapper has handed `carry_over` through."""
     names = [str(name) for name in np.random.default_rng(0).permutation(sorted(WRAPPERS)) if name != "episode_statistics"]
     env = compose(w.episode_statistics(walk()), names)
     players, transitions = play(env)

@@ -101,7 +101,7 @@ def test_statistics_inside_are_of_the_rewards_there():
 def test_a_record_is_found_at_any_depth_and_missed_by_name():
     env = w.sticky_actions(w.normalize_observations(w.time_limit(walk(), 3)))
     state, _ = env.reset(jax.random.key(0), env.params)
-    assert isinstance(w.find_state(state, w.NormalizedObservations).statistics, w.Moments)
+    assert isinstance(w.find_state(state, w.NormalizedObservations).statistics, w.RunningStatistics)
     with pytest.raises(ValueError, match="there is no EpisodeStatistics in a StickyActions"):
         w.find_state(state, w.EpisodeStatistics)
 
@@ -148,5 +148,5 @@ class HasEnv(NamedTuple):
 
 
 def test_an_environment_whose_own_state_has_a_field_env_ends_the_search():
-    with pytest.raises(ValueError, match="there is no Moments in a HasEnv"):
-        w.find_state(HasEnv(3), w.Moments)
+    with pytest.raises(ValueError, match="there is no RunningStatistics in a HasEnv"):
+        w.find_state(HasEnv(3), w.RunningStatistics)

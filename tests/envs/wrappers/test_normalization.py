@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import jaxrl
 from jaxrl.envs import wrappers as w
-from jaxrl.envs.wrappers.moments import empty_moments, moments_of
+from jaxrl.envs.wrappers.running_statistics import empty_moments, moments_of
 from jaxrl.types import Box
 from tests.envs.wrappers.problems import (
     acting_by_noise,
@@ -33,7 +33,7 @@ LENGTH, PARTS = 256, 8
 
 @jit
 def running(stream, counted):
-    """Moments of the stream in order, the standardised stream, and moments merged from eight parts of it."""
+    """RunningStatistics of the stream in order, the standardised stream, and moments merged from eight parts of it."""
 
     def see(moments, x_and_counted):
         x, counted = x_and_counted
@@ -72,7 +72,7 @@ def test_running_and_merged_statistics_are_those_of_the_whole_stream(size, log_s
     deviation = np.sqrt(x.var() + 1e-8)
     for moments in (whole, merged):
         assert moments.num == size
-        assert abs(moments.mean.astype(np.float64) + moments.mean_rest - x.mean()) < 1e-5 * deviation
+        assert abs(moments.mean.astype(np.float64) + moments.mean_compensation - x.mean()) < 1e-5 * deviation
         assert abs(np.sqrt(moments.variance + np.float64(1e-8)) - deviation) < 1e-5 * deviation
 
 
@@ -84,7 +84,7 @@ def test_statistics_of_a_long_stream_do_not_drift(offset):
     moments = jax.tree.map(lambda x: np.asarray(x, np.float64), scan(x))
     x = x.astype(np.float64)
     assert abs(moments.variance + moments.variance_rest - x.var()) < 1e-6
-    assert abs(moments.mean + moments.mean_rest - x.mean()) < 1e-6
+    assert abs(moments.mean + moments.mean_compensation - x.mean()) < 1e-6
 
 
 def test_merging_nothing_gives_nothing_and_adds_nothing():
@@ -99,7 +99,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec as P
 from jaxrl.envs.wrappers import merge, merge_all
-from jaxrl.envs.wrappers.moments import empty_moments, moments_of
+from jaxrl.envs.wrappers.running_statistics import empty_moments, moments_of
 
 mesh = jax.make_mesh((8,), ("devices",), axis_types=(AxisType.Auto,))
 x = (1e4 + np.random.default_rng(0).standard_normal((8, 50, 3)) * [1, 10, 100]).astype(np.float32)
@@ -117,7 +117,7 @@ outside = jax.jit(lambda x: merge_all(jax.vmap(own)(x)))(spread)
 x = x.reshape(-1, 3).astype(np.float64)
 for moments in (inside, outside):
     assert moments.num == 400
-    mean = np.asarray(moments.mean, np.float64) + moments.mean_rest
+    mean = np.asarray(moments.mean, np.float64) + moments.mean_compensation
     np.testing.assert_allclose((mean - x.mean(axis=0)) / x.std(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(np.sqrt(moments.variance), x.std(axis=0), rtol=1e-5)
 print("as one stream")
@@ -184,11 +184,11 @@ synchronize = jit(w.synchronize)
 
 
 def seen(x):
-    """Moments `[B]` of environments that have each seen their own `x` `[B, n]`."""
+    """RunningStatistics `[B]` of environments that have each seen their own `x` `[B, n]`."""
     exact = x.astype(np.float64).mean(axis=1), x.astype(np.float64).var(axis=1)
     rounded = [value.astype(np.float32) for value in exact]
     rests = [(value - near).astype(np.float32) for value, near in zip(exact, rounded, strict=True)]
-    return w.Moments(np.full(len(x), x.shape[1], np.float32), *rounded, *rests)
+    return w.RunningStatistics(np.full(len(x), x.shape[1], np.float32), *rounded, *rests)
 
 
 def test_synchronised_environments_hold_the_statistics_of_all_and_count_nothing_twice():

@@ -107,8 +107,8 @@ def test_noise_lies_on_what_the_environment_inside_renewed(wrap, scale):
     inside = wrap(walk())
     env = w.observation_noise(inside, scale)
     (old, _), (fresh, noisy) = (env.reset(jax.random.key(i), env.params) for i in range(2))
-    state, obs = env.renew(old, fresh, noisy)
-    expected_state, expected = inside.renew(old.env, fresh.env, fresh.obs)
+    state, obs = env.carry_over(old, fresh, noisy)
+    expected_state, expected = inside.carry_over(old.env, fresh.env, fresh.obs)
     np.testing.assert_allclose(obs - expected, noisy - fresh.obs, atol=1e-6)
     jax.tree.map(np.testing.assert_array_equal, state.env, expected_state)
 
@@ -121,9 +121,9 @@ def test_new_episodes_show_what_the_environment_inside_renewed(name):
         name, lambda env: w.partial_observation(env, [True, False])
     )(inside)
     (old, _), (fresh, shown) = (env.reset(jax.random.key(i), env.params) for i in range(2))
-    renewed, obs = env.renew(old, fresh, shown)
+    renewed, obs = env.carry_over(old, fresh, shown)
     (old, _), (fresh, shown) = (inside.reset(jax.random.key(i), inside.params) for i in range(2))
-    expected_state, expected = inside.renew(old, fresh, shown)
+    expected_state, expected = inside.carry_over(old, fresh, shown)
     seen = {"partial_observation": expected * np.float32([1, 0]), "time_aware": np.append(expected, 1)}
     np.testing.assert_array_equal(obs, np.tile(expected, 2) if name == "frame_stack" else seen.get(name, expected))
     jax.tree.map(np.testing.assert_array_equal, renewed.env, expected_state)

@@ -1,0 +1,125 @@
+"""The floor: the network passes and optimizer steps of a run, and nothing else.
+
+No environment, no replay, no random numbers, no returns: the same products of the same shapes in the same
+order, Adam, and the move of the target network. Inputs are fixed numbers, plus a nudge that the iteration
+before computed, so that nothing can be done ahead of the loop or left out. Time over this floor is what
+everything else of a framework costs.
+"""
+
+import math
+
+import gymnax  # noqa: F401 - jaxrl imports this and the others when it first needs them; no implementation's imports are timed
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import jaxrl
+import jaxrl.agents
+import jaxrl.networks
+from benchmarks.program import Job, compiled_job, keys_of, weights
+from benchmarks.workloads import Workload
+from jaxrl._src.microbatches import grad_of_mean, map_rows
+from jaxrl.optimizers import adam, apply_gradients
+
+
+def fixed(*shape: int, largest: float = 1.0) -> jax.Array:
+    """Numbers between ±largest; of one shape they must differ, or equal products are computed once."""
+    return jnp.asarray(np.linspace(-largest, largest, math.prod(shape), dtype=np.float32).reshape(shape))
+
+
+def nudge_from(outputs: jax.Array) -> jax.Array:
+    """A small number that needs every output."""
+    return 1e-6 * jnp.mean(jnp.max(outputs, axis=-1))
+
+
+def network_of(workload: Workload):
+    env = jaxrl.make(workload.env)
+    spaces = env.observation_space, env.action_space
+    if workload.name == "reinforce":
+        return jaxrl.networks.policy(*spaces, value=True, hidden=workload.hidden), *spaces
+    return jaxrl.networks.q_network(*spaces, hidden=workload.hidden, channels=workload.channels), *spaces
+
+
+def dqn(workload: Workload):
+    """Each iteration: a forward pass for the actions, one of the target network, one forward and back, Adam, the target."""
+    network, obs_space, action_space = network_of(workload)
+    optimizer = adam(1e-3)
+
+    def train(key):
+        acting, batch = fixed(workload.num_envs, *obs_space.shape), fixed(workload.batch_size, *obs_space.shape)
+        successors = fixed(*batch.shape, largest=0.5)
+        actions = jnp.arange(workload.batch_size, dtype=jnp.int32) % action_space.n
+        params = network.init(key, acting)
+
+        def loss(params, target_params, nudge):
+            goal = 1.0 + 0.99 * jnp.max(network.apply(target_params, successors + nudge), axis=-1)
+            return jnp.mean(jnp.square(goal - jaxrl.losses.select(network.apply(params, batch + nudge), actions)))
+
+        def iterate(carry, clock):
+            params, target_params, opt_state, nudge = carry
+            q = network.apply(params, acting + nudge)
+            grads = jax.grad(loss)(params, target_params, nudge)
+            params, opt_state = apply_gradients(optimizer, clock, grads, opt_state, params)
+            moved = optax.incremental_update(params, target_params, workload.tau)
+            sync = (clock + 1) % workload.target_update_period == 0
+            target_params = jax.tree.map(lambda new, old: jnp.where(sync, new, old), moved, target_params)
+            return (params, target_params, opt_state, nudge_from(q)), None
+
+        carry = (params, params, optimizer.init(params), jnp.float32(0))
+        (params, _, opt_state, _), _ = jax.lax.scan(iterate, carry, jnp.arange(workload.updates, dtype=jnp.int32))
+        return opt_state.count, params
+
+    return train
+
+
+def reinforce(workload: Workload):
+    """Each iteration: T forward passes of the policy, one after the other; the value of the rollout's successors forward,
+    policy and value forward and back over the rollout, in microbatches as jaxrl does; Adam."""
+    network, obs_space, action_space = network_of(workload)
+    optimizer = adam(1e-3)
+
+    def train(key):
+        num = workload.rollout_length * workload.num_envs
+        acting, rollout = fixed(workload.num_envs, *obs_space.shape), fixed(num, *obs_space.shape)
+        successors = fixed(*rollout.shape, largest=0.5)
+        actions = jnp.arange(num, dtype=jnp.int32) % action_space.n
+        params = network.init(key, acting)
+
+        def loss(params, rows, nudge):
+            obs, action, target = rows
+            logits, value = network.apply(params, obs + nudge)
+            log_prob = jaxrl.losses.select(jax.nn.log_softmax(logits), action)
+            advantage = jax.lax.stop_gradient(target - value)
+            return jnp.mean(0.25 * jnp.square(target - value) - advantage * log_prob), ()
+
+        def iterate(carry, clock):
+            params, opt_state, nudge = carry
+
+            def act(nudge, _):
+                return nudge_from(network.apply(params, acting + nudge)[0]), None
+
+            nudge, _ = jax.lax.scan(act, nudge, None, workload.rollout_length)
+            target = 1.0 + 0.99 * map_rows(lambda obs: network.apply(params, obs + nudge)[1], successors)
+            grads, _ = grad_of_mean(lambda params, rows: loss(params, rows, nudge), params, (rollout, actions, target))
+            params, opt_state = apply_gradients(optimizer, clock, grads, opt_state, params)
+            return (params, opt_state, nudge), None
+
+        carry = (params, optimizer.init(params), jnp.float32(0))
+        (params, opt_state, _), _ = jax.lax.scan(iterate, carry, jnp.arange(workload.updates, dtype=jnp.int32))
+        return opt_state.count, params
+
+    return train
+
+
+def train_of(workload: Workload):
+    return reinforce(workload) if workload.name == "reinforce" else dqn(workload)
+
+
+def facts_of(workload: Workload) -> dict:
+    network, obs_space, _ = network_of(workload)
+    return {"weights": weights(jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *obs_space.shape))))}
+
+
+def prepare(workload: Workload, layout: str) -> Job:
+    return compiled_job(lambda: train_of(workload), keys_of(workload.seeds), workload, layout, lambda: facts_of(workload))

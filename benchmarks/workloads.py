@@ -1,0 +1,120 @@
+"""What is measured: the workloads, their sizes, and who takes part in which.
+
+Everything here is plain data, so that the parent process needs neither jax nor any implementation.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+
+class Workload(NamedTuple):
+    """One thing to do. An iteration is `num_envs * rollout_length` environment steps, and one update where there is one."""
+
+    name: str  # "dqn", "reinforce", "rollout" or "breakout"
+    env: str
+    seeds: int
+    num_envs: int  # of each seed
+    rollout_length: int
+    updates: int  # iterations of each seed, the warm-up not counted
+    warmup: int = 0  # iterations that only act and store
+    batch_size: int = 0
+    capacity: int = 0
+    target_update_period: int = 1  # updates between two syncs of the target network
+    tau: float = 1.0  # share of the online parameters at a sync
+    hidden: tuple[int, ...] = ()
+    channels: tuple[int, ...] = ()
+
+    @property
+    def env_steps(self) -> int:
+        """Of all seeds together."""
+        return self.seeds * self.num_envs * self.rollout_length * (self.warmup + self.updates)
+
+
+NAMES = ("dqn", "reinforce", "rollout", "breakout")
+
+# A implementation is a module of `implementations` and, after a slash, a layout other than its users' own.
+OURS = {
+    "dqn": ("jaxrl", "floor"),
+    "reinforce": ("jaxrl", "floor", "gymnax", "gymnax/vectorize"),
+    "rollout": ("jaxrl", "gymnax"),
+    "breakout": ("jaxrl", "floor"),
+}
+PEERS = {
+    "dqn": ("rejax", "rejax/vectorize", "jaxnasium", "jaxnasium/vectorize"),
+    "reinforce": ("rejax", "rejax/vectorize", "jaxnasium", "jaxnasium/vectorize"),
+    "rollout": (),
+    "breakout": ("rejax", "rejax/vectorize"),
+}
+ONE_SEED = {"dqn": ("sb3", "sbx"), "reinforce": ("sb3",)}  # these have no way to train several at once
+
+
+def layout_of(implementation: str) -> str:
+    """How its seeds are laid out: "vectorize" as ours, "vmap" as its own users do, "process": one seed, no program."""
+    own = {"jaxrl": "vectorize", "floor": "vectorize", "sb3": "process", "sbx": "process"}
+    name, _, layout = implementation.partition("/")
+    return layout or own.get(name, "vmap")
+
+
+def dqn(seeds: int, capacity: int, updates: int) -> Workload:
+    """10 environments, batch 128, MLP 120-84, one update an iteration; the warm-up just fills a batch."""
+    return Workload(
+        "dqn", "CartPole-v1", seeds, 10, 1, updates, warmup=13, batch_size=128, capacity=capacity, tau=0.01, hidden=(120, 84)
+    )
+
+
+def reinforce(seeds: int, num_envs: int, rollout_length: int, updates: int) -> Workload:
+    return Workload("reinforce", "CartPole-v1", seeds, num_envs, rollout_length, updates, hidden=(64, 64))
+
+
+def rollout(num_envs: int, num_steps: int) -> Workload:
+    """Random actions, no network, no learning."""
+    return Workload("rollout", "CartPole-v1", 1, num_envs, 32, num_steps // 32)
+
+
+def breakout(seeds: int, capacity: int, warmup: int, updates: int) -> Workload:
+    """The sizes that rejax published (its benchmark of a million steps), with the network of the MinAtar paper."""
+    sizes = {"batch_size": 100, "capacity": capacity, "target_update_period": 1_000, "hidden": (128,), "channels": (16,)}
+    return Workload("breakout", "Breakout-MinAtar", seeds, 1, 1, updates, warmup=warmup, **sizes)
+
+
+def workloads(platform: str, quick: bool) -> list[Workload]:
+    """Everything that is measured on a platform ("cpu", "gpu" or "tpu"), small things first."""
+    if quick:
+        dqns = [dqn(seeds, 10_000, 100) for seeds in (1, 4)]
+        reinforces = [reinforce(seeds, 16, 32, 20) for seeds in (1, 4)]
+        rollouts = [rollout(num_envs, num_steps) for num_envs, num_steps in ((8, 3_200), (256, 320))]
+        return [*rollouts, *reinforces, *dqns, breakout(1, 2_000, 100, 50)]
+    rollouts = [rollout(2**n, max(640, 2**22 // 2**n // 32 * 32)) for n in (3, 6, 8, 11, 14)]
+    if platform == "cpu":
+        dqns = [dqn(seeds, n, 250 if seeds > 128 else 1_000) for n in (10_000, 100_000) for seeds in (1, 16, 128, 512)]
+        small = [reinforce(seeds, 16, 32, 300) for seeds in (1, 16, 128)]
+        large = [reinforce(seeds, 64, 128, 10 if seeds > 16 else 40) for seeds in (1, 16, 128)]
+        breakouts = [breakout(seeds, 100_000, 500, 500) for seeds in (1, 4)]
+    else:
+        seeds_of_all = (1, 16, 128, 512, 1024, 4096)
+        dqns = [dqn(seeds, capacity, 10_000) for capacity in (10_000, 100_000) for seeds in seeds_of_all]
+        sizes_of_all = ((16, 32, 1_000), (64, 128, 200))
+        small, large = ([reinforce(seeds, *sizes) for seeds in seeds_of_all] for sizes in sizes_of_all)
+        breakouts = [breakout(seeds, 100_000, 1_000, 999_000) for seeds in (1, 50)]
+    return [*rollouts, *small, *large, *dqns, *breakouts]
+
+
+def entries(workload: Workload, platform: str, jaxrl_only: bool) -> Iterator[tuple[str, Workload]]:
+    """Who takes part, and with what: peers do fewer updates of the largest workloads, which would take them hours."""
+    for implementation in OURS[workload.name]:
+        if implementation != "gymnax/vectorize" or platform == "cpu":
+            yield implementation, workload
+    if jaxrl_only:
+        return
+    crowded = workload.seeds >= 128
+    share = 50 if workload.updates > 100_000 else 5 if crowded or (workload.seeds > 1 and workload.capacity > 10_000) else 1
+    for implementation in PEERS[workload.name]:
+        # On one GPU `vectorize` is the same `jit(vmap)`, and for one seed anywhere.
+        if implementation.endswith("/vectorize") and (platform != "cpu" or workload.seeds == 1):
+            continue
+        if implementation == "jaxnasium/vectorize" and crowded:
+            continue  # with 16 seeds it shows what that layout does; this would be an hour more
+        yield implementation, workload._replace(updates=max(workload.updates // share, min(workload.updates, 10)))
+    if workload.seeds == 1:
+        for implementation in ONE_SEED.get(workload.name, ()):
+            yield implementation, workload

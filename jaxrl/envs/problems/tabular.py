@@ -1,0 +1,161 @@
+"""Finite Markov decision processes as arrays, as environments, and some of them ready made.
+
+The arrays are the environment's parameters: `env.params.mdp` is what `jaxrl.dynamic_programming` solves exactly.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl._src.checks import check_size
+from jaxrl.types import Box, Discrete, Environment, Step
+
+
+class TabularMDP(NamedTuple):
+    """S states and A actions. What the arrays say of leaving a terminal state is never read.
+
+    A reward that depends on the successor too is paid as it is, and counts in every solver by its expectation,
+    r(s, a) = Σ_s' P(s'|s, a) r(s, a, s'): no value and no policy depends on more than that.
+    """
+
+    transition: jax.Array  # P(s'|s, a), [S, A, S]
+    reward: jax.Array  # r(s, a), [S, A]; or r(s, a, s'), [S, A, S]
+    start: jax.Array  # distribution of the first state, [S]
+    terminal: jax.Array  # bool [S]: reaching it ends the episode, and its value is 0
+
+
+class Params(NamedTuple):
+    """The fields are arrays and may be traced."""
+
+    mdp: TabularMDP
+    features: Any  # the observation of each state, [S, K]; None: one-hot
+    max_steps_in_episode: Any
+
+
+class State(NamedTuple):
+    state: jax.Array  # int32
+    time: jax.Array  # int32
+
+
+def tabular_mdp(transition, reward, start=None, terminal=None) -> TabularMDP:
+    """Checked arrays, as float32 (float64 where JAX is set to it).
+
+    Args:
+      transition: P(s'|s, a), `[S, A, S]`; rows sum to 1, save those of terminal states.
+      reward: r(s, a), `[S, A]`, or r(s, a, s'), `[S, A, S]`; finite.
+      start: distribution of the first state, `[S]`, without weight on terminal states; by default state 0.
+      terminal: bool `[S]`; by default none is.
+
+    Raises:
+      ValueError: for other shapes, or numbers that are no distributions; values are checked where they are
+        known, so not those of tracers.
+
+    >>> import numpy as np
+    >>> mdp = tabular_mdp(transition=np.full((3, 2, 3), 1 / 3), reward=np.zeros((3, 2)))
+    >>> mdp.start.tolist()
+    [1.0, 0.0, 0.0]
+    """
+    shape = np.shape(transition)
+    if len(shape) != 3 or shape[0] != shape[2] or 0 in shape:
+        raise ValueError(f"transition must be P(s'|s, a), [S, A, S] with at least one of each; got {list(shape)}")
+    num_states, num_actions, _ = shape
+    start = np.eye(num_states)[0] if start is None else start
+    terminal = np.zeros(num_states, bool) if terminal is None else terminal
+    for name, value in (("start", start), ("terminal", terminal)):
+        if np.shape(value) != (num_states,):
+            raise ValueError(f"{name} must be [{num_states}], an entry for each state; got {list(np.shape(value))}")
+    if np.shape(reward) not in ((num_states, num_actions), shape):
+        raise ValueError(
+            f"reward must be r(s, a), {[num_states, num_actions]}, or r(s, a, s'), {list(shape)}; got {list(np.shape(reward))}"
+        )
+    transition, reward, start = (jnp.asarray(x, float) for x in (transition, reward, start))
+    mdp = TabularMDP(transition, reward, start, jnp.asarray(terminal, bool))
+    if not any(isinstance(x, jax.core.Tracer) for x in mdp):
+        _check_values(*(np.asarray(x) for x in mdp))
+    return mdp
+
+
+def _check_values(transition: np.ndarray, reward: np.ndarray, start: np.ndarray, terminal: np.ndarray) -> None:
+    for name, values in (("transition", transition), ("reward", reward)):
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} must be finite; {name}{np.argwhere(~np.isfinite(values)).tolist()[0]} is not")
+    wrong = (transition < 0).any(axis=-1) | ~np.isclose(transition.sum(axis=-1), 1, rtol=0, atol=1e-5)
+    wrong &= ~terminal[:, None]
+    if wrong.any():
+        s, a = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"transition[{s}, {a}] must be probabilities that sum to 1; they are between {transition[s, a].min():g} and "
+            f"{transition[s, a].max():g} and sum to {transition[s, a].sum():g}"
+        )
+    if (start < 0).any() or not np.isclose(start.sum(), 1, rtol=0, atol=1e-5):
+        raise ValueError(f"start must be probabilities that sum to 1; got a sum of {start.sum():g}")
+    if (start[terminal] > 0).any():
+        raise ValueError(f"start must give terminal states no weight; state {np.argmax((start > 0) & terminal)} has some")
+
+
+def tabular(mdp: TabularMDP, *, max_steps_in_episode: int = 100, features=None, name: str = "Tabular") -> Environment:
+    """A tabular MDP as an environment: entering a terminal state terminates, the time limit truncates.
+
+    Observations are one-hot float32, so that a linear network is a table. Its `params` are a record of arrays,
+    `(mdp, features, max_steps_in_episode)`: replace and `vmap` them.
+
+    Args:
+      mdp: from `tabular_mdp`, or arrays of your own, which are checked as there.
+      max_steps_in_episode: time limit in steps.
+      features: observations instead, float `[S, K]`; states that share a row cannot be told apart.
+      name: of the environment.
+
+    Raises:
+      TypeError, ValueError: as `tabular_mdp`; for features of another shape, for a limit that is no positive int.
+
+    >>> import jax, numpy as np
+    >>> env = tabular(tabular_mdp(transition=np.eye(3)[[[1, 0], [2, 0], [2, 2]]], reward=np.ones((3, 2))))
+    >>> state, obs = env.reset(jax.random.key(0), env.params)
+    >>> env.step(jax.random.key(1), state, 0, env.params)[1].obs.tolist()
+    [0.0, 1.0, 0.0]
+    """
+    mdp = tabular_mdp(*mdp)
+    check_size("max_steps_in_episode", max_steps_in_episode)
+    num_states, num_actions, _ = mdp.transition.shape
+    space = Box(0.0, 1.0, (num_states,))
+    if features is not None:
+        if np.ndim(features) != 2 or len(features) != num_states:
+            raise ValueError(f"features must be [{num_states}, K], a row for each state; got {list(np.shape(features))}")
+        features = np.asarray(features, np.float32)
+        space = Box(features.min(axis=0), features.max(axis=0), features.shape[1:])
+        features = jnp.asarray(features)
+    params = Params(mdp, features, max_steps_in_episode)
+    return Environment(_reset, _step, params, space, Discrete(num_actions), name)
+
+
+def _reset(key: jax.Array, params: Params) -> tuple[State, jax.Array]:
+    state = State(_draw(key, params.mdp.start), jnp.int32(0))
+    return state, _observe(state.state, params)
+
+
+def _step(key: jax.Array, state: State, action: jax.Array, params: Params) -> tuple[State, Step]:
+    mdp = params.mdp
+    entered = _draw(key, mdp.transition[state.state, action])
+    reward = mdp.reward[state.state, action]
+    reward = reward[entered] if reward.ndim else reward
+    terminated, time = mdp.terminal[entered], state.time + 1
+    truncated = (time >= params.max_steps_in_episode) & ~terminated
+    return State(entered, time), Step(_observe(entered, params), reward.astype(jnp.float32), terminated, truncated)
+
+
+def _observe(state: jax.Array, params: Params) -> jax.Array:
+    if params.features is None:
+        return jax.nn.one_hot(state, params.mdp.start.shape[0], dtype=jnp.float32)
+    return params.features[state]
+
+
+def _draw(key: jax.Array, probs: jax.Array) -> jax.Array:
+    """An index with its probability of `probs` `[S]`, int32: one uniform number, looked up in the distribution function.
+
+    Scaled by the sum, which may round to less than 1: so no index without weight is ever drawn.
+    """
+    cumulative = jnp.cumsum(probs)
+    uniform = jax.random.uniform(key, dtype=probs.dtype)
+    return jnp.sum(cumulative <= uniform * cumulative[-1], dtype=jnp.int32)

@@ -1,0 +1,224 @@
+"""From episodes that were played to a file: panels side by side, text around each picture, a GIF or a sheet."""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from jaxrl._src.checks import check_size
+from jaxrl.rendering.drawings import INK, PAPER, RED, Drawing
+from jaxrl.types import Discrete, Environment
+
+_MAX_PICTURES = 20_000  # of states in one film, which holds about a gigabyte while it is written
+_MAX_COLUMNS = 8
+_MOMENTS = 6  # of each policy on a sheet
+_MARGIN, _LINE, _MIN_WIDTH = 8, 17, 190  # pixels: around a panel, a line of text, and a panel for whose text there is room
+_GREY = "#69727d"
+
+
+class Play(NamedTuple):
+    """Episodes as they were played: leaves `[T, E, ...]`, of state and observation `[T + 1, E, ...]`."""
+
+    state: Any  # with its keys as bits
+    obs: Any
+    action: Any
+    reward: Any
+    terminated: Any
+    truncated: Any
+
+
+class Moment(NamedTuple):
+    """The state after `step` steps of an episode, and how it came to be."""
+
+    episode: int
+    step: int
+    total: float  # the return so far
+    end: str  # "terminated", "time limit", "cut", or "" while the episode goes on
+
+
+class Panel(NamedTuple):
+    """One policy's part of the film."""
+
+    label: str  # may have several lines
+    play: Play  # NumPy arrays
+    moments: list[Moment]
+
+
+Paint = Callable[[Panel, Moment], Image.Image]
+
+
+def check_film(out: Path | str, fps: int, num_policies: int, num_episodes: int, max_steps: int) -> Path:
+    """Return the file's path. Raises ValueError where such a film cannot be made, TypeError for sizes that are no ints."""
+    check_size("fps", fps, maximum=50)  # browsers play a GIF of more at ten
+    pictures = num_policies * check_size("num_episodes", num_episodes) * check_size("max_steps", max_steps)
+    if pictures > _MAX_PICTURES:
+        raise ValueError(
+            f"{num_policies} policies × {num_episodes} episodes × {max_steps} steps may be {pictures:,} pictures, and a film has "
+            f"at most {_MAX_PICTURES:,}: take fewer seeds, episodes or steps"
+        )
+    out = Path(out)
+    if out.is_dir() or not out.parent.is_dir():
+        raise ValueError(f"cannot write {out}: {'it is a folder' if out.is_dir() else f'there is no folder {out.parent}'}")
+    out = out if out.suffix else out.with_suffix(".gif")
+    if out.suffix.lower() not in (".gif", ".png"):
+        raise ValueError(f"a film is a .gif, or a .png sheet with {_MOMENTS} moments of each policy; got {out}")
+    return out
+
+
+def write(out: Path, labels: list[str], plays: Play, env: Environment, drawing: Drawing, fps: int, *, group: int) -> Path:
+    """Write the file and return where it is.
+
+    Args:
+      out: from `check_film`.
+      labels: of each policy.
+      plays: leaves `[S, T, E, ...]`.
+      env, drawing: what was played, and how it is shown.
+      fps: frames in a second.
+      group: so many policies that follow each other belong together, and begin a row.
+
+    Raises:
+      ValueError: where it cannot be written, or a drawing gives something else than a picture.
+    """
+    plays = jax.tree.map(np.asarray, plays)
+    each = [jax.tree.map(lambda x, i=i: x[i], plays) for i in range(len(labels))]
+    film = out.suffix.lower() == ".gif"
+    panels = [Panel(label, play, moments(play, hold=fps // 2 if film else 0)) for label, play in zip(labels, each, strict=True)]
+    paint = _painter(env, drawing)
+    try:
+        if not film:
+            _sheet(panels, paint).save(out)
+        else:
+            _save_gif(out, panels, paint, fps, columns=math.ceil(group / math.ceil(group / _MAX_COLUMNS)))
+    except OSError as error:
+        raise ValueError(f"cannot write {out} ({error.strerror})") from error
+    return out
+
+
+def moments(play: Play, *, hold: int) -> list[Moment]:
+    """Every episode from its start to its end, whose moment comes `hold` more times."""
+    found = []
+    for episode in range(play.reward.shape[1]):
+        terminated, truncated = play.terminated[:, episode], play.truncated[:, episode]
+        ends = np.flatnonzero(terminated | truncated)
+        length = ends[0] + 1 if len(ends) else len(terminated)
+        end = "cut" if not len(ends) else "terminated" if terminated[ends[0]] else "time limit"
+        totals = [0.0, *np.cumsum(play.reward[:length, episode], dtype=np.float64)]
+        found += [Moment(episode, step, total, "") for step, total in enumerate(totals[:-1])]
+        found += [Moment(episode, length, totals[-1], end)] * (1 + hold)
+    return found
+
+
+# --- a panel -------------------------------------------------------------------------------------
+
+
+@cache
+def _font() -> Any:
+    import matplotlib  # its font has arrows, and is on every machine
+
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 12)
+
+
+def _painter(env: Environment, drawing: Drawing) -> Paint:
+    """What paints a policy's panel of a moment: its picture, and what there is to say about it."""
+    params = jax.tree.map(np.asarray, env.params)
+
+    def paint(panel: Panel, moment: Moment) -> Image.Image:
+        at = moment.step, moment.episode
+        picture = _image(drawing.draw(jax.tree.map(lambda x: x[at], panel.play.state), panel.play.obs[at], params))
+        above, below = captions(panel, moment, env, drawing)
+        top = _MARGIN // 2 + _LINE * len(above)
+        width = max(picture.width, _MIN_WIDTH) + 2 * _MARGIN
+        image = Image.new("RGB", (width, top + picture.height + _LINE + 2 * _MARGIN), PAPER)
+        image.paste(picture, ((width - picture.width) // 2, top))
+        for i, (left, right) in enumerate(above):
+            _text(image, _MARGIN // 2 + i * _LINE, left, right, INK if i < len(above) - 1 else _GREY, _GREY)
+        _text(image, top + picture.height + _MARGIN // 2, *below, _GREY, RED)
+        return image
+
+    return paint
+
+
+def captions(panel: Panel, moment: Moment, env: Environment, drawing: Drawing) -> tuple[list[tuple[str, str]], tuple[str, str]]:
+    """What stands above the picture, line by line, and below it; each to the left and to the right."""
+    play = panel.play
+    episodes = play.reward.shape[1]
+    above = [(line, "") for line in panel.label.split("\n")]
+    above[0] = above[0][0], f"episode {moment.episode + 1} of {episodes}" if episodes > 1 else ""
+    above.append((f"return {_number(moment.total, play.reward)}", f"step {moment.step}"))
+    action = f"action {_action(env, drawing, play.action[moment.step - 1, moment.episode])}" if moment.step else ""
+    return above, (action, moment.end)
+
+
+def _number(total: float, rewards: np.ndarray) -> str:
+    """A return with as many decimals as its rewards ask for."""
+    return f"{total:z.0f}" if np.all(rewards == np.round(rewards)) else f"{total:z.2f}"
+
+
+def _action(env: Environment, drawing: Drawing, action: np.ndarray) -> str:
+    if isinstance(env.action_space, Discrete):
+        return drawing.actions[action] if len(drawing.actions) == env.action_space.n else str(action)
+    shown = " ".join(f"{x:+.2f}" for x in action.ravel()[:4])
+    return shown + (" …" if action.size > 4 else "")
+
+
+def _text(image: Image.Image, y: int, left: str, right: str, left_color: str, right_color: str) -> None:
+    draw = ImageDraw.Draw(image)
+    if left:
+        draw.text((_MARGIN, y), left, left_color, _font())
+    if right:
+        draw.text((image.width - _MARGIN, y), right, right_color, _font(), anchor="ra")
+
+
+def _image(picture: Any) -> Image.Image:
+    if isinstance(picture, Image.Image):
+        return picture.convert("RGB")
+    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3:
+        return Image.fromarray(picture)
+    given = f"{picture.dtype}{list(picture.shape)}" if hasattr(picture, "dtype") else type(picture).__name__
+    raise ValueError(f"draw must give a PIL image or a NumPy array uint8 [height, width, 3]; it gave {given}")
+
+
+# --- frames and files ----------------------------------------------------------------------------
+
+
+def _side_by_side(images: list[Image.Image], columns: int) -> Image.Image:
+    width, height = images[0].size
+    frame = Image.new("RGB", (columns * width, math.ceil(len(images) / columns) * height), PAPER)
+    for i, image in enumerate(images):
+        frame.paste(image, (i % columns * width, i // columns * height))
+    return frame
+
+
+def _frames(panels: list[Panel], paint: Paint, indices: range, columns: int) -> Iterator[Image.Image]:
+    """The frames of these numbers; a policy that is done stays at its end until all are."""
+    shown: list[Any] = [None] * len(panels)
+    images: list[Any] = [None] * len(panels)
+    for index in indices:
+        for i, panel in enumerate(panels):
+            moment = panel.moments[min(index, len(panel.moments) - 1)]
+            if moment != shown[i]:
+                shown[i], images[i] = moment, paint(panel, moment)
+        yield _side_by_side(images, columns)
+
+
+def _save_gif(out: Path, panels: list[Panel], paint: Paint, fps: int, columns: int) -> None:
+    """One palette for all frames, from some of them: colours do not flicker, and a frame stores what changed."""
+    length = max(len(panel.moments) for panel in panels)
+    samples = list(_frames(panels, paint, range(0, length, math.ceil(length / 8)), columns))
+    palette = _side_by_side(samples, 1).quantize(255)  # one colour is left, for what did not change
+    frames = (
+        frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in _frames(panels, paint, range(length), columns)
+    )
+    duration = round(100 / fps) * 10  # ms; a GIF counts hundredths of a second
+    next(frames).save(out, format="GIF", save_all=True, append_images=frames, duration=duration, loop=0, optimize=True)
+
+
+def _sheet(panels: list[Panel], paint: Paint) -> Image.Image:
+    """A row for each policy: moments at even distances, from its start to its end."""
+    chosen = [np.linspace(0, len(panel.moments) - 1, _MOMENTS).astype(int) for panel in panels]
+    return _side_by_side([paint(p, p.moments[i]) for p, row in zip(panels, chosen, strict=True) for i in row], _MOMENTS)

@@ -1,0 +1,111 @@
+"""A replay buffer as three pure functions: `init`, `add`, `sample`.
+
+The buffer is one array of packed rows, a row an item: storing is one write in place, sampling one
+gather, and neither depends on the capacity. There is no counter in it. The caller knows how many
+times it has added (its `clock`), and passes that: under `vmap` over seeds the position then stays
+unbatched, and the write in place.
+
+>>> import jax, jax.numpy as jnp
+>>> from jaxrl import replay
+>>> buffer = replay.init({"obs": jnp.zeros(3), "done": jnp.bool_(False)}, capacity=8)
+>>> items = {"obs": jnp.ones((4, 3)), "done": jnp.ones(4, bool)}
+>>> buffer = replay.add(buffer, items, jnp.int32(0))
+>>> batch = replay.sample(buffer, replay.noise(jax.random.key(0), (32,)), replay.num_stored(1, 4, 8))
+>>> batch["obs"].shape, bool(batch["done"].all())
+((32, 3), True)
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl._src.checks import check_size
+from jaxrl._src.in_place import make_write
+from jaxrl._src.packing import Layout, layout_of, pack, unpack
+
+_write = make_write(axis=-2)  # rows: uint32[..., capacity, W]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["rows"], meta_fields=["layout"])
+@dataclass(frozen=True)
+class Replay:
+    rows: jax.Array  # uint32[capacity, W]
+    layout: Layout  # static: how a row reads back
+
+    @property
+    def capacity(self) -> int:
+        return self.rows.shape[-2]
+
+
+def init(example: Any, capacity: int) -> Replay:
+    """An empty buffer for `capacity` items with the shapes and dtypes of `example`, one unbatched item."""
+    capacity = check_size("capacity", capacity)
+    layout = layout_of(example)
+    return Replay(jnp.zeros((capacity, layout.num_words), jnp.uint32), layout)
+
+
+def add(replay: Replay, items: Any, clock: jax.Array) -> Replay:
+    """Write `items` (leaves `[n, ...]`) as the `clock`-th block of n rows, over the oldest where full.
+
+    Args:
+      replay: the buffer; donate it at the jit boundary and the write is in place.
+      items: leaves `[n, ...]`; every call for one buffer has the same n.
+      clock: int32 scalar, how often `add` was called before. Not batched, or the write is a scatter.
+
+    Raises:
+      ValueError: where the capacity is not a multiple of n, or `items` differ from the example.
+    """
+    layout = layout_of(items, batch_ndim=1)
+    if layout != replay.layout:
+        raise ValueError(f"replay.add: items must be as in init, {_describe(replay.layout)}; got {_describe(layout)}")
+    counts = {x.shape[0] for x in jax.tree.leaves(items)}
+    if len(counts) != 1:
+        raise ValueError(f"replay.add: all leaves need one number of items in front, got {sorted(counts)}")
+    n = counts.pop()
+    check_capacity(replay.capacity, n)
+    position = (clock % (replay.capacity // n)) * n
+    return Replay(_write(replay.rows, pack(items, batch_ndim=1), position), layout)
+
+
+def check_capacity(capacity: int, rows_per_add: int) -> None:
+    """Raise ValueError unless `capacity` is a positive multiple of the rows that each `add` writes."""
+    if capacity < rows_per_add or capacity % rows_per_add:
+        fitting = max(1, round(capacity / rows_per_add)) * rows_per_add
+        raise ValueError(
+            f"the replay's capacity {capacity} must be a multiple of the {rows_per_add} rows that one iteration "
+            f"stores (num_envs * rollout_length); the nearest is {fitting}"
+        )
+
+
+def num_stored(num_adds, rows_per_add: int, capacity: int) -> jax.Array:
+    """How many rows hold items after `num_adds` calls of `add`, int32 scalar. Does not overflow."""
+    return jnp.minimum(jnp.asarray(num_adds, jnp.int32), capacity // rows_per_add) * rows_per_add
+
+
+def noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The random bits that `sample` turns into indices, `uint32[shape]`."""
+    return jax.random.bits(key, shape, jnp.uint32)
+
+
+def sample(replay: Replay, noise: jax.Array, num_stored: jax.Array) -> Any:
+    """Uniformly drawn items, with replacement, in time proportional to their number.
+
+    Args:
+      replay: the buffer.
+      noise: `uint32[*shape]`, from `noise`. An index is noise mod num_stored, so the probabilities
+        differ from uniform by at most num_stored / 2^32, relatively.
+      num_stored: int32 scalar in 1 … capacity, from `num_stored`.
+
+    Returns:
+      Items with leaves `[*shape, ...]`.
+    """
+    index = (noise % num_stored.astype(jnp.uint32)).astype(jnp.int32)
+    return unpack(replay.rows.at[index].get(mode="promise_in_bounds"), replay.layout)
+
+
+def _describe(layout: Layout) -> str:
+    example = [jax.ShapeDtypeStruct(s, d) for s, d in zip(layout.shapes, layout.dtypes, strict=True)]
+    return str(jax.tree.unflatten(layout.treedef, [f"{x.dtype}{list(x.shape)}" for x in example]))

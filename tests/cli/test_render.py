@@ -1,0 +1,97 @@
+"""`jaxrl render` as a user meets it."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxrl.cli import main
+from jaxrl.experiment import Config, folder
+from jaxrl.experiment.training import abstract_policies
+from jaxrl.presets import DQNSettings, ReinforceSettings
+
+pytestmark = pytest.mark.xdist_group("cli")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run folder as training leaves it, two settings of three seeds, with random policies."""
+    path = tmp_path_factory.mktemp("render") / "run"
+    settings = DQNSettings(steps=2000, hidden=(8,), capacity=64, batch_size=8, warmup_steps=40)
+    config = Config(env="CartPole-v1", settings=settings, seeds=3, seed=5, sweep={"tau": [0.1, 0.2]})
+    path.mkdir()
+    config.save(path / folder.CONFIG)
+    draw = np.random.default_rng(0)
+    folder.save_policies(path, jax.tree.map(lambda x: draw.normal(size=x.shape).astype(x.dtype), abstract_policies(config)))
+    return path
+
+
+def test_a_film_of_a_run(run, tmp_path, capsys):
+    out = tmp_path / "policy.gif"
+    assert main(["render", str(run), "-o", str(out), "--seeds", "5", "7", "--max-steps", "8", "--fps", "10"]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    with Image.open(out) as gif:
+        assert gif.format == "GIF"
+        assert gif.n_frames == 9
+        assert gif.info["duration"] == 100
+        two_rows_of_two = gif.size
+    sheet = tmp_path / "policy.png"
+    assert main(["render", str(run), "-o", str(sheet), "--seeds", "5", "7", "--max-steps", "8"]) == 0
+    with Image.open(sheet) as png:
+        assert png.size == (3 * two_rows_of_two[0], 2 * two_rows_of_two[1])  # six moments of four policies
+
+
+def other_run(tmp_path, **fields):
+    path = tmp_path / "other"
+    path.mkdir()
+    Config(**({"env": "CartPole-v1", "settings": DQNSettings()} | fields)).save(path / folder.CONFIG)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seeds", "9"], "has the seeds 5 to 7; got 9"),
+        (["--seeds"], "has the seeds 5 to 7; got none"),
+        (["--seeds", "x"], "--seeds cannot be 'x'"),
+        (["--episodes", "0"], "num_episodes must be at least 1, got 0"),
+        (["--max-steps", "100000"], "600,000 pictures"),
+        (["--fps", "100"], "fps must be at most 50, got 100"),
+        (["--seed", "-1"], "seed must be at least 0"),
+        (["-o", "film.mp4"], "a film is a .gif, or a .png"),
+        (["-o", "/nowhere/film.gif"], "there is no folder /nowhere"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_exit_code_2(run, options, message, capsys):
+    assert main(["render", str(run), *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("jaxrl: error: ")
+    assert error.count("\n") == 1
+
+
+def test_a_wrong_run_is_one_line_and_exit_code_2(run, tmp_path, capsys):
+    without = tmp_path / "without"
+    shutil.copytree(run, without)
+    shutil.rmtree(without / folder.POLICIES)
+    no_picture = other_run(tmp_path, env="Swimmer-misc", settings=ReinforceSettings())
+    for path, message in [
+        ("/nowhere", "/nowhere is no run folder: it has no config.json"),
+        (str(without), "holds no policies: the run did not finish"),
+        (no_picture, "there is no picture of 'Swimmer-misc'; there are pictures of CartPole-v1"),
+    ]:
+        assert main(["render", path]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+
+
+def test_the_options_are_listed(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["render", "--help"])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    for option in ("--out", "-o", "--seeds", "--episodes", "--max-steps", "--fps", "--seed"):
+        assert option in printed

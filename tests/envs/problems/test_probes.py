@@ -1,0 +1,146 @@
+"""The answers of the probes, what each bug does to them, and agents that learn them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrl
+from jaxrl.envs.problems.probes import PROBES, memory
+from jaxrl.envs.problems.tabular import State
+from tests.problems import dqn_learner, reinforce_learner
+
+ALL = {name: make() for name, make in PROBES.items()}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_answers_are_the_optimal_values(name):
+    """By value iteration in NumPy, over the states: what a policy that knew them would get."""
+    probe = ALL[name]
+    mdp, features = (jax.tree.map(np.asarray, x) for x in (probe.env.params.mdp, probe.env.params.features))
+    q = np.zeros(mdp.reward.shape)
+    for _ in range(100):
+        q = (mdp.reward + probe.discount * mdp.transition @ q.max(axis=1)) * ~mdp.terminal[:, None]
+    states = [np.flatnonzero((features == obs).all(axis=1) & ~mdp.terminal)[0] for obs in probe.obs]
+    np.testing.assert_allclose(probe.q, q[states], atol=1e-6)
+    assert probe.env.name == f"probe: {name}"
+    assert probe.obs.dtype == probe.q.dtype == np.float32
+    if name != "memory":
+        seen = {tuple(features[s]) for s in np.flatnonzero(~mdp.terminal)}
+        assert seen == {tuple(obs) for obs in probe.obs}
+
+
+# --- a learner without function approximation, with a bug
+
+
+def transitions(probe):
+    """Each (time, obs, action, reward, terminated, truncated, next obs) that an episode may hold, and the first obs."""
+    mdp, features = (jax.tree.map(np.asarray, x) for x in (probe.env.params.mdp, probe.env.params.features))
+    found, states = [], set(np.flatnonzero(mdp.start).tolist())
+    for time in range(1, probe.env.params.max_steps_in_episode + 1):
+        entered = set()
+        for s in states:
+            for a in range(mdp.reward.shape[1]):
+                t = int(mdp.transition[s, a].argmax())
+                over = bool(mdp.terminal[t]), time == probe.env.params.max_steps_in_episode and not mdp.terminal[t]
+                found.append((tuple(features[s]), a, mdp.reward[s, a], *over, tuple(features[t])))
+                entered |= {t} - set(np.flatnonzero(mdp.terminal).tolist())
+        states = entered
+    return found, [tuple(features[s]) for s in np.flatnonzero(mdp.start)]
+
+
+def learn(probe, bug):
+    """Expected Q-learning over all transitions of a probe: the mean target of each observation and action."""
+    found, first = transitions(probe)
+    num_actions = probe.q.shape[1]
+    key = (lambda obs: ()) if bug == "sees no observation" else (lambda obs: obs)
+    gamma = 1.0 if bug == "does not discount" else probe.discount
+    q = {key(obs): np.zeros(num_actions) for obs, *_ in found}
+
+    def value(obs):
+        return q.get(key(obs), np.zeros(1)).max()
+
+    for _ in range(30):
+        targets = {obs: [[] for _ in range(num_actions)] for obs in q}
+        for obs, a, reward, terminated, truncated, next_obs in found:
+            follows = value(next_obs)
+            if bug == "bootstraps from the next episode" and (terminated or truncated):
+                follows = np.mean([value(obs) for obs in first])
+            stops = {"stops at the time limit": terminated or truncated, "goes on through the end": False}
+            target = reward + (0.0 if stops.get(bug, terminated) else gamma * follows)
+            targets[key(obs)][a].append(target)
+        q = {obs: np.array([np.mean(x) for x in each]) for obs, each in targets.items()}
+        if bug == "ignores the action":
+            q = {obs: np.full(num_actions, x.mean()) for obs, x in q.items()}
+        if bug == "adds values of action and observation":
+            effect = np.mean(list(q.values()), axis=0)
+            q = {obs: x.mean() + effect - effect.mean() for obs, x in q.items()}
+    return np.array([q[key(tuple(obs))] for obs in probe.obs])
+
+
+@pytest.mark.parametrize(
+    ("bug", "first"),
+    [
+        ("sees no observation", "value of the observation"),
+        ("does not discount", "discounting"),
+        ("ignores the action", "action"),
+        ("adds values of action and observation", "action and observation"),
+        ("bootstraps from the next episode", "reset leakage"),
+        ("stops at the time limit", "truncation"),
+        ("goes on through the end", "truncation"),
+        ("remembers nothing", "memory"),
+    ],
+)
+def test_the_first_probe_that_fails_names_the_bug(bug, first):
+    wrong = [name for name, probe in ALL.items() if not np.allclose(learn(probe, bug), probe.q, atol=1e-3)]
+    assert wrong[0] == first
+
+
+# --- the environments
+
+
+@pytest.mark.parametrize("delay", [1, 3])
+def test_memory_shows_its_cue_once(delay):
+    env = memory(delay).env
+    step = jax.jit(env.step)
+    for cue, right in ((0, 0), (1, 1)):
+        state, shown, rewards = State(jnp.int32(cue), jnp.int32(0)), [], []
+        for _ in range(delay + 1):
+            state, after = step(jax.random.key(0), state, jnp.int32(right), env.params)
+            shown.append(float(after.obs[0]))
+            rewards.append(float(after.reward))
+        assert rewards == [0.0] * delay + [1.0]
+        assert not any(shown)
+        assert bool(after.terminated)
+    np.testing.assert_array_equal(memory(delay).q, 0.5**delay)
+
+
+MARKOV = [name for name in ALL if name != "memory"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MARKOV)
+def test_dqn_learns_the_answer(name):
+    probe = ALL[name]
+    learner = dqn_learner(probe.env, hidden=())
+    hparams = learner.agent.hparams._replace(
+        learning_rate=0.05, learning_rate_iterations=1000.0, discount=probe.discount, tau=0.1, epsilon_end=1.0
+    )
+    state, _ = jax.jit(lambda key: jaxrl.train(key, learner, 1000, hparams))(jax.random.key(0))
+    network = jaxrl.networks.q_network(probe.env.observation_space, probe.env.action_space, hidden=())
+    np.testing.assert_allclose(network.apply(state.agent.params, probe.obs), probe.q, atol=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MARKOV)
+def test_reinforce_learns_value_and_policy(name):
+    probe = ALL[name]
+    learner = reinforce_learner(probe.env, mode="continuing", baseline="value", hidden=())
+    hparams = learner.agent.hparams._replace(learning_rate=0.05, learning_rate_iterations=2000.0, discount=probe.discount)
+    state, _ = jax.jit(lambda key: jaxrl.train(key, learner, 2000, hparams))(jax.random.key(0))
+    network = jaxrl.networks.policy(probe.env.observation_space, probe.env.action_space, hidden=(), value=True)
+    logits, value = network.apply(state.agent.params, probe.obs)
+    np.testing.assert_array_equal(
+        np.take_along_axis(probe.q, np.argmax(logits, axis=1)[:, None], axis=1)[:, 0], probe.q.max(axis=1)
+    )
+    np.testing.assert_allclose(value, probe.q.max(axis=1), atol=0.05)

@@ -1,0 +1,412 @@
+"""`check_environment`: a sound environment passes, and each planted mistake is found, with its mend."""
+
+import random
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrl
+from jaxrl import check_environment
+from jaxrl.types import Box, Discrete, Environment, Step
+from tests import problems
+
+
+class Params(NamedTuple):
+    drift: float = 0.1
+    limit: int = 20
+
+
+class State(NamedTuple):
+    x: jax.Array
+    time: jax.Array
+
+
+def reset(key, params):
+    bits = jax.random.key_data(key)[-1]  # random enough, and nothing to compile
+    x = bits.astype(jnp.float32) / 2.0**32 * 0.2 - 0.1
+    return State(x, jnp.int32(0)), x[None]
+
+
+def step(key, state, action, params):
+    """A walk that terminates beyond ±1; 20 steps are the time limit."""
+    state = State(state.x + params.drift * (2.0 * action.astype(jnp.float32) - 1.0), state.time + 1)
+    return state, Step(state.x[None], -jnp.abs(state.x), jnp.abs(state.x) >= 1, state.time >= params.limit)
+
+
+SOUND = Environment(reset, step, Params(), Box(-2, 2, (1,)), Discrete(2), "walk")
+
+
+def with_step(change, **fields):
+    """The sound environment with a step whose results `change` (from the inputs, the new state and the Step) replaces."""
+
+    def changed(key, state, action, params):
+        return change(key, state, *step(key, state, action, params))
+
+    return SOUND._replace(step=changed, **fields)
+
+
+def finds(env, *messages, **options):
+    """Exactly these mistakes, one line each, and a mend with every one."""
+    with pytest.raises(ValueError, match="check_environment found") as caught:
+        check_environment(env, **options)
+    lines = str(caught.value).splitlines()
+    wrong = [line for line in lines[1:] if not line.startswith("   Mend: ")]
+    assert len(wrong) == len(messages), lines
+    for line, message in zip(wrong, messages, strict=True):
+        assert message in line
+    assert len(lines) == 1 + 2 * len(wrong)
+
+
+@pytest.fixture
+def unplayed(monkeypatch):
+    """For mistakes that tracing finds, and that would not keep the environment from being played."""
+    monkeypatch.setattr("jaxrl.envs.validation.environment.played", lambda env, num_steps: [])
+
+
+# --- no false alarm ------------------------------------------------------------------------------
+
+
+def lottery():
+    """No state at all: what follows an end looks like a start, as everything does. Its observations are bits."""
+
+    def step(key, state, action, params):
+        lost = jax.random.key_data(key)[-1] < jnp.uint32(2**29)
+        return (), Step(lost[None], jnp.float32(1), lost, jnp.bool_(False))
+
+    space = Box(False, True, (1,), np.bool_)
+    return Environment(lambda key, params: ((), jnp.zeros(1, bool)), step, (), space, Discrete(2), "lottery")
+
+
+@pytest.mark.parametrize(
+    "env",
+    [SOUND, lottery(), problems.endless(), problems.countdown(), jaxrl.make("PointMass", noise_scale=0.1)],
+    ids=lambda env: env.name,
+)
+def test_a_sound_environment_passes(env):
+    assert check_environment(env, num_steps=100) is None
+
+
+# --- what tracing shows --------------------------------------------------------------------------
+
+
+def test_a_branch_in_python_is_named_with_its_line():
+    def branching(key, state, action, params):
+        if action == 1:
+            return step(key, state, action, params)
+        return step(key, state, 1 - action, params)
+
+    finds(SOUND._replace(step=branching), "step branches in Python (if, while, and, or, min, max) on a value that is traced")
+    with pytest.raises(ValueError, match=r"test_checking\.py, line \d+: if action == 1:"):
+        check_environment(SOUND._replace(step=branching))
+
+
+@pytest.mark.parametrize(
+    ("take", "message"),
+    [
+        (lambda state: np.sin(state.x), "hands a traced value to NumPy"),
+        (lambda state: float(state.x), "needs the number behind a traced value"),
+        (lambda state: [0.0, 1.0][state.time], "uses a traced value as a Python int"),
+        (lambda state: state.x[None][state.x[None] > 0].sum(), "selects by a mask"),
+        (lambda state: state.y, "step raises AttributeError: 'State' object has no attribute 'y'"),
+    ],
+)
+def test_what_cannot_be_compiled_is_told_apart(take, message):
+    finds(with_step(lambda key, old, state, out: (state, out._replace(reward=take(state)))), message)
+
+
+def test_what_cannot_be_batched():
+    @jax.custom_batching.custom_vmap
+    def solve(x):
+        return x
+
+    @solve.def_vmap
+    def rule(axis_size, in_batched, x):
+        raise NotImplementedError("no rule for a batch")
+
+    env = with_step(lambda key, old, state, out: (state, out._replace(reward=solve(out.reward))))
+    finds(env, "step cannot be batched by vmap: NotImplementedError: no rule for a batch")
+
+
+class Counter:
+    def __init__(self):
+        self.calls = 0
+
+    def step(self, key, state, action, params):
+        self.calls += 1
+        return step(key, state, action, params)
+
+
+def test_side_effects_in_python():
+    log = []
+
+    def logging(key, old, state, out):
+        log.append(out.reward)
+        return state, out
+
+    finds(with_step(logging), "step changes change.log, which lives outside")
+    finds(SOUND._replace(step=Counter().step), "step changes self.calls, which lives outside of it")
+    finds(SOUND._replace(step=jax.jit(Counter().step)), "step changes self.calls")
+
+
+def test_numbers_that_are_drawn_while_tracing():
+    noisy = with_step(lambda key, old, state, out: (state, out._replace(reward=out.reward + random.random())))
+    finds(noisy, "step is another program when it is traced again: something outside of it takes part")
+
+
+def test_a_callback():
+    def called(key, old, state, out):
+        shape = jax.ShapeDtypeStruct((), jnp.float32)
+        return state, out._replace(reward=jax.pure_callback(np.abs, shape, out.reward, vmap_method="sequential"))
+
+    finds(with_step(called), "step calls back into Python")
+
+
+@pytest.mark.parametrize("look", [lambda x: jax.debug.callback(print, x), lambda x: jax.debug.print("{}", x)])
+def test_a_callback_that_only_looks(look):
+    def looked_at(key, old, state, out):
+        look(out.reward)
+        return state, out
+
+    finds(with_step(looked_at), "step calls back into Python")
+
+
+@pytest.mark.parametrize(
+    ("change", "messages"),
+    [
+        (
+            lambda state, out: (state._replace(time=state.time.astype(jnp.float32)), out),
+            ["step gives env_state.time as a float32 scalar, and reset as a int32 scalar"],
+        ),
+        (
+            lambda state, out: (state._replace(x=state.x[None]), out),
+            ["step gives env_state.x as float32[1], and reset as a float32 scalar"],
+        ),
+        (lambda state, out: (tuple(state), out), ["step gives a state of another structure than reset"]),
+        (lambda state, out: (state, out._replace(obs=out.obs[0])), ["step gives the observation a float32 scalar, and"]),
+        (lambda state, out: (state, out._replace(obs=state)), ["step gives a State as observation"]),
+    ],
+)
+def test_types_and_shapes_that_drift(change, messages):
+    finds(with_step(lambda key, old, state, out: change(state, out)), *messages)
+
+
+@pytest.mark.parametrize(
+    ("change", "messages"),
+    [
+        ({"reward": 1.0}, ["step gives Step.reward as a weakly typed float32"]),
+        ({"reward": jnp.int32(1)}, ["step gives reward as a int32 scalar, and it must be a float32 scalar"]),
+        ({"reward": jnp.ones(1)}, ["step gives reward as float32[1]"]),
+        ({"terminated": jnp.float32(0)}, ["step gives terminated as a float32 scalar, and it must be a bool scalar"]),
+        (
+            {"terminated": 0, "truncated": 0},
+            [
+                "terminated as a int32",
+                "truncated as a int32",
+                "Step.terminated as a weakly",
+                "Step.truncated as a weakly",
+                "params.limit",
+            ],
+        ),
+    ],
+)
+def test_rewards_and_flags_of_another_type(change, messages):
+    finds(with_step(lambda key, old, state, out: (state, out._replace(**change))), *messages)
+
+
+def test_weak_types_of_the_state():
+    weak = SOUND._replace(reset=lambda key, params: (State(reset(key, params)[0].x, 0), reset(key, params)[1]))
+    finds(weak, "reset gives env_state.time as a weakly typed int32, as Python numbers are", "step gives env_state.time")
+
+
+def test_results_in_another_order():
+    swapped = SOUND._replace(reset=lambda key, params: reset(key, params)[::-1])
+    finds(swapped, "reset returns the observation first and the state second")
+    gymnax_style = SOUND._replace(step=lambda *args: (step(*args)[1].obs, step(*args)[0], 0.0, False, {}))
+    finds(gymnax_style, "step returns 5 values, not 2")
+    finds(with_step(lambda key, old, state, out: (state, tuple(out))), "step returns a tuple beside the state, not a Step")
+    finds(SOUND._replace(reset=lambda key: reset(key, Params())), "reset raises TypeError")
+
+
+def test_parameters_that_change_nothing(unplayed):
+    baked = SOUND._replace(step=lambda key, state, action, params: step(key, state, action, Params()))
+    finds(baked, "neither reset nor step reads params.drift, params.limit")
+    half = SOUND._replace(step=lambda key, state, action, params: step(key, state, action, Params()._replace(drift=params.drift)))
+    finds(half, "neither reset nor step reads params.limit")
+
+
+def test_spaces_of_another_library():
+    gymnasium = pytest.importorskip("gymnasium")
+    finds(SOUND._replace(action_space=gymnasium.spaces.Discrete(2)), "action_space is a gymnasium.spaces.discrete.Discrete")
+
+
+def test_what_outlives_an_episode(unplayed):
+    sound = SOUND._replace(carry_over=lambda old, fresh, obs: (fresh._replace(time=old.time), obs))
+    check_environment(sound)
+    finds(sound._replace(carry_over=lambda old, fresh: fresh), "carry_over raises TypeError")
+    finds(
+        sound._replace(carry_over=lambda old, fresh, obs: (fresh._replace(time=old.x), obs)),
+        "carry_over gives env_state.time as a float32",
+    )
+    finds(sound._replace(carry_over=lambda old, fresh, obs: obs), "carry_over returns a ")
+
+
+# --- what playing shows --------------------------------------------------------------------------
+
+
+def resetting(step):
+    """As gymnax steps: where the episode ended, the state is that of the next one."""
+
+    def changed(key, state, action, params):
+        key, reset_key = jax.random.split(key)
+        state, out = step(key, state, action, params)
+        fresh, obs = reset(reset_key, params)
+        done = out.terminated | out.truncated
+        state = jax.tree.map(lambda x, y: jnp.where(done, x, y), fresh, state)
+        return state, out._replace(obs=jnp.where(done, obs, out.obs))
+
+    return changed
+
+
+def test_a_reset_inside_step():
+    finds(SOUND._replace(step=resetting(step)), "step resets: after an episode's end its state is a fresh one", num_steps=100)
+
+
+def test_a_reset_inside_step_that_keeps_something():
+    """Wins counted over the episodes: the state after an end is no fresh one, but its clock goes back."""
+
+    class Scored(NamedTuple):
+        state: State
+        ended: jax.Array
+
+    def first(key, params):
+        state, obs = reset(key, params)
+        return Scored(state, jnp.int32(0)), obs
+
+    def scored(key, state, action, params):
+        inner, out = resetting(step)(key, state.state, action, params)
+        return Scored(inner, state.ended + (out.terminated | out.truncated).astype(jnp.int32)), out
+
+    finds(SOUND._replace(reset=first, step=scored), "step resets", num_steps=100)
+
+
+def test_a_reset_inside_step_without_a_counter():
+    def timeless(key, state, action, params):
+        state, out = step(key, state, action, params)
+        return state._replace(time=jnp.int32(0)), out._replace(truncated=jnp.bool_(False))
+
+    sound = SOUND._replace(step=timeless, params=Params(drift=0.5, limit=0))
+    unread = "neither reset nor step reads params.limit"
+    finds(sound, unread, num_steps=100)
+    finds(sound._replace(step=resetting(timeless)), unread, "step resets", num_steps=100)
+
+
+@pytest.mark.parametrize(
+    ("obs", "space", "message"),
+    [
+        (lambda state: state.time, Discrete(20), "observations leave observation_space: from 0 to 20, and it goes from 0 to 19"),
+        (lambda state: jnp.stack([state.x, -jnp.abs(state.x)]), Box([-2, -0.5], 2, (2,)), "at [1], and it goes from -0.5 to 2"),
+    ],
+)
+def test_observations_outside_their_space(obs, space, message):
+    def first(key, params):
+        state, _ = reset(key, params)
+        return state, obs(state)
+
+    env = with_step(lambda key, old, state, out: (state, out._replace(obs=obs(state))), reset=first, observation_space=space)
+    finds(env, message, num_steps=100)
+
+
+def either_way(out):
+    return out._replace(terminated=out.terminated | out.truncated, truncated=jnp.bool_(False))
+
+
+def one_flag_for_both(out):
+    return out._replace(terminated=out.terminated | out.truncated, truncated=out.terminated | out.truncated)
+
+
+@pytest.mark.parametrize(("flags", "limit"), [(either_way, 5000), (one_flag_for_both, 20)])
+def test_a_time_limit_that_terminates(flags, limit):
+    """Also a limit beyond the steps that are played."""
+    env = with_step(lambda key, old, state, out: (state, flags(out)), params=Params(limit=limit))
+    finds(
+        env, "terminated is set by the number of steps (env_state.time), which no observation shows: a time limit", num_steps=100
+    )
+
+
+def test_a_limit_that_counts_down_and_terminates():
+    def first(key, params):
+        state, obs = reset(key, params)
+        return state._replace(time=jnp.asarray(params.limit, jnp.int16)), obs
+
+    def down(key, state, action, params):
+        after, out = step(key, state, action, params)
+        time = state.time - jnp.int16(1)
+        return State(after.x, time), out._replace(terminated=out.terminated | (time <= 0), truncated=jnp.bool_(False))
+
+    finds(SOUND._replace(reset=first, step=down), "terminated is set by the number of steps (env_state.time)", num_steps=100)
+
+
+def test_flags_that_are_always_set_together():
+    def together(key, old, state, out):
+        return state, out._replace(truncated=out.terminated)
+
+    finds(with_step(together, params=Params(drift=0.5)), "params.limit", "every end sets both terminated and truncated")
+
+
+def test_episodes_that_never_end():
+    never = with_step(lambda key, old, state, out: (state, out._replace(terminated=out.reward > 0, truncated=out.reward > 0)))
+    finds(
+        never._replace(observation_space=Box(-np.inf, np.inf, (1,))),
+        "params.limit",
+        "no episode ended in 100 random steps, nor with a step counter far ahead",
+        num_steps=100,
+    )
+
+
+def test_what_is_not_a_number():
+    nan = with_step(lambda key, old, state, out: (state._replace(x=jnp.sqrt(state.x)), out))
+    # The state is NaN after a step, and what the next step makes of it.
+    reward = "step makes the reward NaN or infinite, first after 2 random steps"
+    finds(nan, "the observation NaN or infinite", reward, "env_state NaN, first after 1 random", num_steps=100)
+
+
+def test_a_key_that_is_used_twice():
+    def twice(key, old, state, out):
+        return state, out._replace(reward=jax.random.normal(key) + jax.random.uniform(key))
+
+    finds(with_step(twice), "a key is used twice", num_steps=100)
+
+
+def test_only_an_environment_is_checked():
+    with pytest.raises(TypeError, match=r"env must be a jaxrl\.types\.Environment, got int: reset\(key, params\)"):
+        check_environment(3)
+    with pytest.raises(ValueError, match="num_steps must be at least 1"):
+        check_environment(SOUND, num_steps=0)
+
+
+# What gymnax's environments are known for: a parameter that nothing reads, bounds that observations leave.
+KNOWN = {
+    "CartPole-v1": ["params.total_mass, params.polemass_length"],  # computed from the others
+    "BernoulliBandit-misc": ["params.t_max"],  # the time limit
+    "Acrobot-v1": ["params.link_length_2"],
+    "Asterix-MinAtar": ["params.shot_cool_down"],
+    "Seaquest-MinAtar": ["params.ramp_interval, params.enemy_move_interval"],
+    "MemoryChain-bsuite": ["observations leave observation_space: from -1 to 1"],
+    "MetaMaze-misc": ["observations leave observation_space: from 0 to 10"],
+    "GaussianBandit-misc": ["observations leave observation_space"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", jaxrl.envs.names())
+def test_there_is_no_false_alarm(name):
+    """Nothing is found in any environment but what is known of it, and that may be mended."""
+    try:
+        check_environment(jaxrl.make(name))
+    except ValueError as error:
+        wrong = [line for line in str(error).splitlines()[1:] if "   Mend: " not in line]
+        known = KNOWN.get(name, [])
+        assert all(any(quirk in line for quirk in known) for line in wrong), wrong
