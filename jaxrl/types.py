@@ -4,11 +4,15 @@ Shapes are written `[T, B, ...]`: time leads, then the batch of environments.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import numpy as np
+
+from jaxrl.spaces import Box as Box
+from jaxrl.spaces import Dict as Dict
+from jaxrl.spaces import Discrete as Discrete
+from jaxrl.spaces import MultiDiscrete as MultiDiscrete
+from jaxrl.spaces import Space as Space
 
 PyTree = Any
 EnvState = PyTree
@@ -16,56 +20,6 @@ AgentState = PyTree
 Memory = PyTree
 HParams = Any  # an agent's own NamedTuple of floats or float32 arrays
 Metrics = dict[str, jax.Array]
-
-
-@dataclass(frozen=True)
-class Discrete:
-    """The integers 0 … n-1, as int32 scalars."""
-
-    n: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return ()
-
-    @property
-    def dtype(self) -> np.dtype:
-        return np.dtype(np.int32)
-
-    def __str__(self) -> str:
-        return f"Discrete({self.n})"
-
-
-@dataclass(frozen=True, eq=False)
-class Box:
-    """Arrays of one shape and dtype within bounds; `low` and `high` broadcast to `shape`, ±inf is unbounded."""
-
-    low: Any
-    high: Any
-    shape: tuple[int, ...]
-    dtype: Any = np.float32
-
-    def __post_init__(self):
-        dtype = np.dtype(self.dtype)
-        for name in ("low", "high"):
-            bound = np.broadcast_to(np.asarray(getattr(self, name), dtype), self.shape)
-            object.__setattr__(self, name, bound)
-        object.__setattr__(self, "dtype", dtype)
-        object.__setattr__(self, "shape", tuple(self.shape))
-        if np.any(self.low > self.high):
-            raise ValueError(f"Box: low {self.low} is above high {self.high}")
-
-    @property
-    def bounded(self) -> bool:
-        return bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
-
-    def __str__(self) -> str:
-        bounds = self.low.astype(float).min(initial=np.inf), self.high.astype(float).max(initial=-np.inf)
-        low, high = (f"{np.sign(x) * np.inf if abs(x) > 1e38 else x:g}" for x in bounds)
-        return f"Box({low} … {high}, {list(self.shape)}, {self.dtype})"
-
-
-Space = Discrete | Box
 
 
 class Step(NamedTuple):

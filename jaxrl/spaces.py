@@ -1,0 +1,170 @@
+"""Spaces: what the observations and actions of an environment are. Equal spaces compare equal, and are hashable.
+
+An observation is an array, or a dict of them in a `Dict` space. An environment that knows which actions are legal shows
+them in its observation, as the bool entry `"action_mask"` of a `Dict` space.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+ACTION_MASK = "action_mask"
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """The integers 0 … n-1, as int32 scalars."""
+
+    n: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(np.int32)
+
+    def __str__(self) -> str:
+        return f"Discrete({self.n})"
+
+
+@dataclass(frozen=True)
+class MultiDiscrete:
+    """Vectors of m integers, int32 `[m]`; the i-th is one of 0 … nvec[i]-1.
+
+    >>> MultiDiscrete((3, 2)).shape
+    (2,)
+    """
+
+    nvec: tuple[int, ...]
+
+    def __post_init__(self):
+        nvec = tuple(int(n) for n in self.nvec)
+        if not nvec or min(nvec) < 1:
+            raise ValueError(f"MultiDiscrete: nvec must be positive integers, got {self.nvec}")
+        object.__setattr__(self, "nvec", nvec)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.nvec),)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(np.int32)
+
+    def __str__(self) -> str:
+        return f"MultiDiscrete({', '.join(map(str, self.nvec))})"
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """Arrays of one shape and dtype within bounds; `low` and `high` broadcast to `shape`, ±inf is unbounded."""
+
+    low: Any
+    high: Any
+    shape: tuple[int, ...]
+    dtype: Any = np.float32
+
+    def __post_init__(self):
+        dtype = np.dtype(self.dtype)
+        for name in ("low", "high"):
+            bound = np.broadcast_to(np.asarray(getattr(self, name), dtype), self.shape)
+            object.__setattr__(self, name, bound)
+        object.__setattr__(self, "dtype", dtype)
+        object.__setattr__(self, "shape", tuple(self.shape))
+        if np.any(self.low > self.high):
+            raise ValueError(f"Box: low {self.low} is above high {self.high}")
+
+    @property
+    def bounded(self) -> bool:
+        """Whether all bounds are finite."""
+        return bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
+
+    def _identity(self) -> tuple[Any, ...]:
+        return self.shape, self.dtype, self.low.tobytes(), self.high.tobytes()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Box) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def __str__(self) -> str:
+        bounds = self.low.astype(float).min(initial=np.inf), self.high.astype(float).max(initial=-np.inf)
+        low, high = (f"{np.sign(x) * np.inf if abs(x) > 1e38 else x:g}" for x in bounds)
+        return f"Box({low} … {high}, {list(self.shape)}, {self.dtype})"
+
+
+@dataclass(frozen=True, eq=False)
+class Dict(Mapping[str, "Space"]):
+    """Dicts of arrays, each entry from a space of its own.
+
+    >>> space = Dict({"position": Box(-1, 1, (2,)), "action_mask": Box(False, True, (4,), bool)})
+    >>> list(space), space["position"].shape
+    (['action_mask', 'position'], (2,))
+    """
+
+    spaces: Mapping[str, "Space"]
+
+    def __post_init__(self):
+        for name, space in self.spaces.items():
+            if not isinstance(space, Space):
+                raise TypeError(f"Dict: the entry {name!r} must be a space of jaxrl.types, got {space!r}")
+        object.__setattr__(self, "spaces", dict(sorted(self.spaces.items())))  # the order in which JAX takes a dict's leaves
+
+    def __getitem__(self, name: str) -> "Space":
+        return self.spaces[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.spaces)
+
+    def __len__(self) -> int:
+        return len(self.spaces)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Dict) and self.spaces == other.spaces
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.spaces.items()))
+
+    def __str__(self) -> str:
+        return f"Dict({', '.join(f'{name}: {space}' for name, space in self.spaces.items())})"
+
+
+Space = Discrete | MultiDiscrete | Box | Dict
+
+
+def spec(space: Space) -> Any:
+    """Shape and dtype of an element: a `jax.ShapeDtypeStruct`, and a dict of them for a `Dict`.
+
+    >>> spec(Dict({"x": Discrete(3)}))
+    {'x': ShapeDtypeStruct(shape=(), dtype=int32)}
+    """
+    if isinstance(space, Dict):
+        return {name: spec(entry) for name, entry in space.items()}
+    return jax.ShapeDtypeStruct(space.shape, space.dtype)
+
+
+def num_choices(action_space: Discrete | MultiDiscrete) -> int:
+    """How many logits, or entries of an action mask, describe an action: n, or the sum of nvec."""
+    return action_space.n if isinstance(action_space, Discrete) else sum(action_space.nvec)
+
+
+def split_action_mask(observation: Any) -> tuple[Any, Any]:
+    """The observation, or its space, without the entry `"action_mask"`, and that entry, or None where there is none.
+
+    What is left of a `Dict` space with one other entry stays a dict of one.
+
+    >>> split_action_mask({"x": 1, "action_mask": 2})
+    ({'x': 1}, 2)
+    >>> split_action_mask(Discrete(3))
+    (Discrete(n=3), None)
+    """
+    if not isinstance(observation, Mapping) or ACTION_MASK not in observation:
+        return observation, None
+    rest = {name: entry for name, entry in observation.items() if name != ACTION_MASK}
+    return (Dict(rest) if isinstance(observation, Dict) else rest), observation[ACTION_MASK]

@@ -1,0 +1,67 @@
+"""Spaces compare by value, are hashable, and describe what they hold."""
+
+import jax
+import numpy as np
+import pytest
+
+import jaxrl
+from jaxrl import spaces
+from jaxrl.types import Box, Dict, Discrete, MultiDiscrete
+
+EQUAL = [
+    lambda: Discrete(3),
+    lambda: MultiDiscrete((3, 2)),
+    lambda: Box(-1, [1, 2], (2,)),
+    lambda: Box(0, 255, (4, 4, 3), np.uint8),
+    lambda: Dict({"b": Box(-1, 1, (2,)), "a": Discrete(3)}),
+    lambda: jaxrl.make("PointMass").observation_space,
+    lambda: jaxrl.make("CartPole-v1").observation_space,
+]
+
+
+@pytest.mark.parametrize("make", EQUAL)
+def test_equal_spaces_are_equal_and_hash_alike(make):
+    assert make() == make()
+    assert hash(make()) == hash(make())
+
+
+def test_spaces_that_differ_in_anything_are_different():
+    different = [
+        Discrete(2), Discrete(3), MultiDiscrete((2,)), MultiDiscrete((3,)), Box(-1, 1, (2,)), Box(-1, 1, (3,)), Box(-1, 2, (2,)),
+        Box(-2, 1, (2,)), Box(-1, 1, (2,), np.float16), Dict({"a": Discrete(2)}), Dict({"b": Discrete(2)}), Dict({}),
+    ]  # fmt: skip
+    for i, a in enumerate(different):
+        for j, b in enumerate(different):
+            assert (a == b) == (i == j), (a, b)
+
+
+def test_a_dict_is_the_same_in_any_order():
+    assert Dict({"a": Discrete(2), "b": Discrete(3)}) == Dict({"b": Discrete(3), "a": Discrete(2)})
+    assert str(Dict({"b": Discrete(3), "a": MultiDiscrete((2, 4))})) == "Dict(a: MultiDiscrete(2, 4), b: Discrete(3))"
+
+
+def test_spec_has_the_structure_of_the_elements():
+    space = Dict({"image": Box(0, 1, (2, 2)), "inner": Dict({"n": Discrete(3)})})
+    assert spaces.spec(space) == {
+        "image": jax.ShapeDtypeStruct((2, 2), np.float32),
+        "inner": {"n": jax.ShapeDtypeStruct((), np.int32)},
+    }
+
+
+@pytest.mark.parametrize("nvec", [(), (3, 0), (-1,)])
+def test_a_multi_discrete_without_choices_is_refused(nvec):
+    with pytest.raises(ValueError, match="nvec must be positive integers"):
+        MultiDiscrete(nvec)
+
+
+def test_an_entry_that_is_no_space_is_refused():
+    with pytest.raises(TypeError, match="the entry 'x' must be a space"):
+        Dict({"x": (3,)})
+
+
+def test_the_mask_is_split_from_observations_and_from_their_space():
+    space = Dict({"x": Discrete(3), "action_mask": Box(False, True, (4,), bool)})
+    assert spaces.split_action_mask(space) == (Dict({"x": Discrete(3)}), space["action_mask"])
+    assert spaces.split_action_mask({"x": 1, "action_mask": 2}) == ({"x": 1}, 2)
+    assert spaces.split_action_mask(Discrete(3)) == (Discrete(3), None)
+    assert (spaces.num_choices(Discrete(4)), spaces.num_choices(MultiDiscrete((3, 2)))) == (4, 5)
