@@ -98,7 +98,7 @@ def reinforce_learner(env=None, *, num_envs=4, rollout_length=8, hidden=(16,), *
 LEARNERS = {
     "dqn": dqn_learner,
     "double dqn, huber, hard sync, rollouts": lambda: dqn_learner(
-        double=True, loss="huber", target_update_period=3, updates=2, rollout_length=3
+        double=True, loss="huber", target_update_period=3, updates_per_iteration=2, rollout_length=3
     ),
     "reinforce, continuing": lambda: reinforce_learner(mode="continuing", baseline="value", normalize_advantage=True),
     "reinforce, episodic": lambda: reinforce_learner(short_point_mass(), rollout_length=5),
