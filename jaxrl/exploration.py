@@ -1,4 +1,4 @@
-"""Schedules and ε-greedy action selection."""
+"""ε-greedy action selection."""
 
 import jax
 import jax.numpy as jnp
