@@ -10,8 +10,8 @@ import optax
 from jaxrl import losses, replay, transitions
 from jaxrl._src.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_choice, check_hparams, check_network_output, check_size
 from jaxrl._src.random_bits import random_bits
-from jaxrl.exploration import epsilon_greedy, epsilon_greedy_noise_of
-from jaxrl.optimizers import Optimizer, adam, apply_gradients, num_updates
+from jaxrl.exploration import epsilon_greedy
+from jaxrl.optimizers import Optimizer, adam, num_updates, optimizer_step, update_target
 from jaxrl.schedules import linear_schedule
 from jaxrl.types import Agent, Discrete, Network, Noise, Space
 
@@ -119,8 +119,9 @@ def dqn(
         return DQNState(params, params, optimizer(hparams.learning_rate).init(params), replay.init(example, capacity))
 
     def noise(key, num_steps, num_envs):
-        explore_bits, sample_bits = random_bits(key, (2, num_steps, num_envs), (updates_per_iteration, batch_size))
-        return Noise(act=epsilon_greedy_noise_of(explore_bits, action_space.n), update=sample_bits)
+        steps = num_steps, num_envs
+        explore, action, sample = random_bits(key, steps, steps, (updates_per_iteration, batch_size))
+        return Noise(act=(explore, action), update=sample)
 
     def explore(params, obs, carry, noise_t, hparams, iteration):
         epsilon = linear_schedule(hparams.epsilon_start, hparams.epsilon_end, hparams.epsilon_iterations, iteration)
@@ -149,17 +150,14 @@ def dqn(
         batches = replay.sample(state.replay, noise, replay.num_stored(iteration + 1, rows_per_add, capacity))
         learning_rate = linear_schedule(hparams.learning_rate, 0.0, hparams.learning_rate_iterations, iteration - warmup)
 
-        first_update = num_updates(iteration, warmup, updates_per_iteration)
-        until_sync = ((iteration - warmup) % target_update_period) * updates_per_iteration
+        done = num_updates(iteration, warmup, updates_per_iteration, period=target_update_period)
 
         def step(carry, index_and_batch):
             params, target_params, opt_state = carry
             index, batch = index_and_batch
             grads, metrics = jax.grad(mean_loss, has_aux=True)(params, target_params, batch, hparams.discount)
-            params, opt_state = apply_gradients(optimizer(learning_rate), first_update + index, grads, opt_state, params)
-            synced = optax.incremental_update(params, target_params, hparams.tau)
-            sync = (until_sync + index + 1) % target_update_period == 0
-            target_params = jax.tree.map(lambda new, old: jnp.where(sync, new, old), synced, target_params)
+            params, opt_state, _ = optimizer_step(optimizer, learning_rate, done + index, grads, opt_state, params)
+            target_params = update_target(params, target_params, hparams.tau, done + index, target_update_period)
             return (params, target_params, opt_state), metrics
 
         carry = (state.params, state.target_params, state.opt_state)

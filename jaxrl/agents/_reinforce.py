@@ -11,7 +11,7 @@ import optax
 from jaxrl import losses, transitions
 from jaxrl._src.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_choice, check_hparams, check_network_output
 from jaxrl._src.microbatches import grad_of_mean, map_rows
-from jaxrl.optimizers import Optimizer, adam, apply_gradients, clip_by_global_norm
+from jaxrl.optimizers import Optimizer, adam, optimizer_step
 from jaxrl.policies import PolicyHead, policy_head
 from jaxrl.schedules import linear_schedule
 from jaxrl.types import Agent, Network, Noise, Space
@@ -145,9 +145,10 @@ def reinforce(
         metrics = means | {"entropy": means["entropy"] / jnp.maximum(jnp.mean(batch.weight), 1.0 / batch.weight.size)}
         if episodic:
             metrics["unfinished"] = 1.0 - jnp.mean(batch.weight[: rollout.reward.shape[1]])
-        grads, norm = clip_by_global_norm(grads, hparams.max_grad_norm)
         learning_rate = linear_schedule(hparams.learning_rate, 0.0, hparams.learning_rate_iterations, iteration)
-        params, opt_state = apply_gradients(optimizer(learning_rate), iteration, grads, state.opt_state, state.params)
+        params, opt_state, norm = optimizer_step(
+            optimizer, learning_rate, iteration, grads, state.opt_state, state.params, max_grad_norm=hparams.max_grad_norm
+        )
         return ReinforceState(params, opt_state), metrics | {"gradient_norm": norm}
 
     return Agent(
