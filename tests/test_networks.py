@@ -292,10 +292,12 @@ def test_layer_norm_comes_before_each_activation(name):
     np.testing.assert_allclose(q, dense(params, "Dense_2", x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("name", ["discrete", "vector", "bytes"])
-def test_bfloat16_is_for_hidden_layers_and_convolutions_alone(name):
+def test_bfloat16_is_for_hidden_layers_and_convolutions_alone(name, layer_norm):
     """Products of bfloat16 up to the last layer; float32 in parameters, gradients, last layer and output."""
-    network = q_network(SPACES[name], Discrete(3), hidden=(8, 8), channels=(4,) if name in IMAGES else (), dtype="bfloat16")
+    options = {"hidden": (8, 8), "channels": (4,) if name in IMAGES else (), "layer_norm": layer_norm}
+    network = q_network(SPACES[name], Discrete(3), dtype="bfloat16", **options)
     obs = observations(name, (4,))
     params, q = init_and_apply(network, obs)
     grads = jax.eval_shape(jax.grad(lambda params: jnp.sum(network.apply(params, obs))), params)

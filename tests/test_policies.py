@@ -12,7 +12,7 @@ import scipy.stats
 
 import jaxrl
 from jaxrl._src.checks import check_network_output
-from jaxrl.distributions import categorical, diagonal_gaussian
+from jaxrl.distributions import categorical, diagonal_gaussian, tanh_gaussian
 from jaxrl.policies import box_units, deterministic_head, policy_head
 from jaxrl.types import Box, Dict, Discrete, MultiDiscrete
 
@@ -274,6 +274,15 @@ def test_the_gradient_of_a_reparameterised_sample_and_its_log_probability():
     steps = 1e-2 * np.eye(len(flat), dtype=np.float32)
     differences = [(loss(flat + step) - loss(flat - step)) / 2e-2 for step in steps]
     np.testing.assert_allclose(jax.grad(loss)(flat), differences, atol=5e-3, rtol=5e-3)
+
+
+def test_the_gradient_of_a_squashed_entropy_is_the_same_for_a_stored_sample():
+    """REINFORCE and PPO evaluate it at the raw action of a rollout, where the noise is what counts as given."""
+    head, params, noise = policy_head(Box(15, 30, (2,)), squash=True), (jnp.array([0.3, -1]), jnp.array([-0.4, 0])), jnp.ones(2)
+    raw_action = head.sample(params, noise)
+    stored = jax.grad(lambda params: head.entropy(params, raw_action))(params)
+    along = jax.grad(lambda params: tanh_gaussian.entropy(params, noise))(params)
+    jax.tree.map(close, stored, along)
 
 
 # --- deterministic
