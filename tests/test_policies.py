@@ -215,7 +215,7 @@ def test_bounds_are_reached_and_not_left(squash):
 
 
 def test_actions_within_a_unit_box_keep_their_bits():
-    raw_action = jax.random.normal(jax.random.key(0), (100, 3))
+    raw_action = jax.random.normal(jax.random.key(0), (100, 3), jnp.float32)
     action = policy_head(Box(-1, 1, (3,))).to_action(raw_action)
     np.testing.assert_array_equal(action, np.clip(raw_action, -1, 1))
     np.testing.assert_array_equal(policy_head(Box(-1, 1, (3,)), squash=True).to_action(raw_action), jnp.tanh(raw_action))
@@ -226,7 +226,7 @@ def test_actions_within_a_unit_box_keep_their_bits():
 @pytest.mark.parametrize("squash", [False, True])
 def test_the_density_of_one_dimension_integrates_to_one(squash):
     head = policy_head(Box(15, 30, (1,)), squash=squash)
-    params = (jnp.array([0.3]), jnp.array([-0.4]))
+    params = (np.float32([0.3]), np.float32([-0.4]))
     raw_action = np.linspace(-12, 12, 200_001, dtype=np.float32)[:, None]
     batch = jax.tree.map(lambda x: jnp.broadcast_to(x, raw_action.shape), params)
     density = np.exp(np.asarray(head.log_prob(batch, raw_action), np.float64))

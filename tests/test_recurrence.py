@@ -27,10 +27,10 @@ class Toy(NamedTuple):
     """A recurrent network with a tree for a carry, whose initial value is not zero."""
 
     def initial_carry(self, num_envs):
-        return {"age": jnp.full(num_envs, 3, jnp.int32), "sum": jnp.full((num_envs, 1, 2), 0.5)}
+        return {"age": jnp.full(num_envs, 3, jnp.int32), "sum": jnp.full((num_envs, 1, 2), 0.5, jnp.float32)}
 
     def init(self, key, obs, carry):
-        return jax.random.normal(key, (3, 2))
+        return jax.random.normal(key, (3, 2), jnp.float32)
 
     def apply(self, params, obs, carry):
         total = jnp.tanh(carry["sum"] + (obs @ params)[:, None])
