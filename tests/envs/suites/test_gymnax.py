@@ -213,7 +213,7 @@ def test_networks_take_bools_integers_and_positions():
 
     planes = jax.random.bernoulli(jax.random.key(0), 0.5, (3, 10, 10, 4))
     np.testing.assert_array_equal(features("Breakout-MinAtar", planes), planes.reshape(3, 400).astype(np.float32))
-    np.testing.assert_array_equal(features("FourRooms-misc", jnp.array([[4, 1, 8, 9]])), np.float32([[4, 1, 8, 9]]))
+    np.testing.assert_array_equal(features("FourRooms-misc", jnp.array([[4, 1, 6, 11]])), np.float32([[0.3, 0, 0.5, 1]]))
     np.testing.assert_array_equal(features("FrozenLake-misc", jnp.array([5, 0])), np.eye(16, dtype=np.float32)[[5, 0]])
 
 
