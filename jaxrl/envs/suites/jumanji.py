@@ -93,13 +93,12 @@ def from_jumanji(env: Any, *, fields: Sequence[str] | None = None, max_steps_in_
     if hasattr(env, "time_limit"):
         env = copy.copy(env)
         env.time_limit = _NEVER
-    num_joint = action_space.n if isinstance(action_space, Discrete) else None
+    joint = isinstance(action_space, Discrete)
 
     def observe(timestep):
         obs = _entries(timestep.observation, env.observation_spec, fields)
         if ACTION_MASK in obs:
-            mask = obs[ACTION_MASK].reshape(-1, num_joint or obs[ACTION_MASK].shape[-1])  # a row for each choice
-            obs[ACTION_MASK] = (mask | ~mask.any(axis=-1, keepdims=True)).ravel()
+            obs[ACTION_MASK] = _flat_mask(obs[ACTION_MASK], joint)
         return obs[fields[0]] if len(fields) == 1 else obs
 
     def reset(key, params):
@@ -129,6 +128,12 @@ def _actions(spec: Any, mask: Any) -> tuple[Discrete | MultiDiscrete, Callable[[
     if mask is None and math.prod(sizes) > _NEVER:
         return MultiDiscrete(sizes), shaped
     return Discrete(math.prod(sizes)), lambda action: shaped(jnp.stack(jnp.unravel_index(action, sizes)))
+
+
+def _flat_mask(mask: jax.Array, joint: bool) -> jax.Array:
+    """The mask on one axis. Where no action is legal, or in one of the parts `[m, n]` of an action, all are marked as legal."""
+    choices = mask.ravel() if joint else mask
+    return (choices | ~choices.any(axis=-1, keepdims=True)).ravel()
 
 
 def _field_names(record: Any) -> tuple[str, ...]:

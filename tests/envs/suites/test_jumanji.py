@@ -161,6 +161,13 @@ def test_several_agents_and_other_actions_are_refused():
         suite.from_jumanji(jumanji.make("SearchAndRescue-v0"))
 
 
+def test_where_nothing_is_legal_everything_is():
+    mask = jnp.array([[True, False, False], [False, False, False]])
+    assert suite._flat_mask(mask, joint=True).tolist() == [True] + 5 * [False]
+    assert suite._flat_mask(mask, joint=False).tolist() == [True, False, False, True, True, True]
+    assert suite._flat_mask(mask[1:], joint=True).tolist() == [True] * 3
+
+
 def test_a_mask_of_another_shape_is_refused():
     spec = specs.MultiDiscreteArray(jnp.array([3, 2]), name="action")
     mask = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.bool_)
