@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl._src.masking import read, weigh
+from jaxrl._src.masking import mask_unweighted, safe_multiply
 from jaxrl._src.shapes import check_equal, check_like
 from jaxrl.losses import selection
 
@@ -43,17 +43,17 @@ def _linear_recursion(coefficients: Callable[..., tuple[jax.Array, jax.Array]], 
         def step(x, at_t):
             # Computed here, and not ahead for all t, the coefficients never pass through memory.
             a, b = coefficients(*(whole if here is None else here for whole, here in zip(args, at_t, strict=True)))
-            x = b + weigh(a, x)
+            x = b + safe_multiply(a, x)
             return x, x
 
         return jax.lax.scan(step, last, arrays, reverse=True)[1]
 
     def logarithmic(args, last):
         def combine(late, early):
-            return weigh(early[0], late[0]), early[1] + weigh(early[0], late[1])
+            return safe_multiply(early[0], late[0]), early[1] + safe_multiply(early[0], late[1])
 
         scale, offset = jax.lax.associative_scan(combine, coefficients(*args), reverse=True)
-        return offset + weigh(scale, jnp.broadcast_to(last, offset.shape))
+        return offset + safe_multiply(scale, jnp.broadcast_to(last, offset.shape))
 
     # A sequential scan launches kernels for each of the T steps, which is the whole cost on an
     # accelerator; a CPU launches nothing and only sees twice the arithmetic of the other form.
@@ -87,10 +87,10 @@ def lambda_returns(
 
     def coefficients(r_t, discount_t, v_t, lambda_, truncated):
         lambda_t = _unless(truncated, lambda_)
-        return discount_t * lambda_t, r_t + weigh(discount_t * (1 - lambda_t), v_t)
+        return discount_t * lambda_t, r_t + safe_multiply(discount_t * (1 - lambda_t), v_t)
 
     lambda_ = _scalar_or_like("lambda_returns", "lambda_", lambda_, r_t)
-    return _linear_recursion(coefficients, (r_t, discount_t, v_t, lambda_, truncated), read(discount_t[-1], v_t[-1]))
+    return _linear_recursion(coefficients, (r_t, discount_t, v_t, lambda_, truncated), mask_unweighted(discount_t[-1], v_t[-1]))
 
 
 def discounted_returns(r_t: jax.Array, discount_t: jax.Array, v_t: jax.Array, *, truncated: jax.Array | None = None) -> jax.Array:
@@ -145,7 +145,7 @@ def n_step_returns(
         raise ValueError(f"n_step_returns: n must be at least 1, got {n}")
     # One step is the map x -> b + a x; n of them are composed by doubling, in log n passes over the arrays.
     on = _uncut(jnp.ones_like(r_t), truncated)
-    power = discount_t * on, r_t + weigh(discount_t * (1 - on), v_t)
+    power = discount_t * on, r_t + safe_multiply(discount_t * (1 - on), v_t)
     remaining = min(n, r_t.shape[0]) - 1  # the last step reads the value instead of the next return
     scale, offset = jnp.ones_like(r_t), jnp.zeros_like(r_t)
     done, span = 0, 1
@@ -155,13 +155,13 @@ def n_step_returns(
             scale, offset = _compose((scale, offset), later)
             done += span
         power, span, remaining = _compose(power, (_later(x, span) for x in power)), 2 * span, remaining // 2
-    one_step = r_t + weigh(discount_t, v_t)
-    return offset + weigh(scale, _later(one_step, done))
+    one_step = r_t + safe_multiply(discount_t, v_t)
+    return offset + safe_multiply(scale, _later(one_step, done))
 
 
 def _compose(first, then) -> tuple[jax.Array, jax.Array]:
     (scale, offset), (later_scale, later_offset) = first, then
-    return weigh(scale, later_scale), offset + weigh(scale, later_offset)
+    return safe_multiply(scale, later_scale), offset + safe_multiply(scale, later_offset)
 
 
 def _later(x: jax.Array, steps: int) -> jax.Array:
@@ -202,7 +202,7 @@ def generalized_advantage_estimation(
     name = "generalized_advantage_estimation"
     _check_shapes(name, r_t=r_t, discount_t=discount_t, v_tm1=v_tm1, v_t=v_t, truncated=truncated)
 
-    delta_t = r_t + weigh(discount_t, v_t) - v_tm1  # ahead, in one pass: a loop over four arrays is the slower one
+    delta_t = r_t + safe_multiply(discount_t, v_t) - v_tm1  # ahead, in one pass: a loop over four arrays is the slower one
 
     def coefficients(delta_t, discount_t, lambda_, truncated):
         return discount_t * _unless(truncated, lambda_), delta_t
@@ -266,12 +266,12 @@ def vtrace(
         return discount_t * _unless(truncated, lambda_) * c_t, weighted_delta_t
 
     lambda_ = _scalar_or_like("vtrace", "lambda_", lambda_, r_t)
-    weighted_delta_t = weigh(clipped_rho, r_t + weigh(discount_t, v_t) - v_tm1)
+    weighted_delta_t = safe_multiply(clipped_rho, r_t + safe_multiply(discount_t, v_t) - v_tm1)
     args = (weighted_delta_t, discount_t, clipped_c, lambda_, truncated)
     target = v_tm1 + _linear_recursion(coefficients, args, jnp.zeros_like(r_t[-1]))
     lambda_t = _uncut(jnp.broadcast_to(lambda_, r_t.shape), truncated)
-    successor = weigh(1 - lambda_t, v_t) + weigh(lambda_t, _later(target, 1))
-    return VTrace(target, weigh(clipped_pg_rho, r_t + weigh(discount_t, successor) - v_tm1))
+    successor = safe_multiply(1 - lambda_t, v_t) + safe_multiply(lambda_t, _later(target, 1))
+    return VTrace(target, safe_multiply(clipped_pg_rho, r_t + safe_multiply(discount_t, successor) - v_tm1))
 
 
 def retrace(
@@ -310,11 +310,11 @@ def retrace(
     """
     _check_shapes("retrace", r_t=r_t, discount_t=discount_t, q_tm1=q_tm1, v_t=v_t, rho_tm1=rho_tm1, truncated=truncated)
     lambda_ = _scalar_or_like("retrace", "lambda_", lambda_, r_t)
-    c_t = _later(weigh(lambda_, jnp.minimum(rho_tm1, jnp.ones((), rho_tm1.dtype))), 1)
+    c_t = _later(safe_multiply(lambda_, jnp.minimum(rho_tm1, jnp.ones((), rho_tm1.dtype))), 1)
 
     def coefficients(r_t, discount_t, v_t, c_t, q_t, truncated):
-        scale = weigh(discount_t, _unless(truncated, c_t))
-        return scale, r_t + weigh(discount_t, v_t) - weigh(scale, q_t)
+        scale = safe_multiply(discount_t, _unless(truncated, c_t))
+        return scale, r_t + safe_multiply(discount_t, v_t) - safe_multiply(scale, q_t)
 
     args = (r_t, discount_t, v_t, c_t, _later(q_tm1, 1), truncated)
     return _linear_recursion(coefficients, args, jnp.zeros_like(r_t[-1]))
@@ -355,7 +355,7 @@ def q_lambda(
     """
     _check_shapes("q_lambda", r_t=r_t, discount_t=discount_t, a_t=a_t, truncated=truncated)
     check_like("q_lambda", "in front the shape of r_t", jnp.shape(r_t), free=1, q_t=q_t)
-    v_t, lambda_ = selection.largest(q_t), _scalar_or_like("q_lambda", "lambda_", lambda_, r_t)
+    v_t, lambda_ = selection.max_value(q_t), _scalar_or_like("q_lambda", "lambda_", lambda_, r_t)
     if a_t is not None:
         lambda_ = _unless(selection.select(q_t, a_t) != v_t, lambda_)
     return lambda_returns(r_t, discount_t, v_t, lambda_, truncated=truncated)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 
-def read(weight: jax.Array, value: jax.Array) -> jax.Array:
+def mask_unweighted(weight: jax.Array, value: jax.Array) -> jax.Array:
     """`value` `[..., *more]`, and 0 where it is not finite and its weight `[...]` is 0.
 
     Finite values stay, also without a weight: the gradient in the weight needs them.
@@ -14,13 +14,13 @@ def read(weight: jax.Array, value: jax.Array) -> jax.Array:
 
 
 @jax.custom_jvp
-def weigh(weight: jax.Array, value: jax.Array) -> jax.Array:
+def safe_multiply(weight: jax.Array, value: jax.Array) -> jax.Array:
     """weight × value, each `[...]`."""
-    # One comparison, not `read`'s two: the returns do this at every step, and their gradient is seldom taken.
+    # One comparison, not `mask_unweighted`'s two: the returns do this at every step, and their gradient is seldom taken.
     return weight * jnp.where(weight != 0, value, jnp.zeros((), value.dtype))
 
 
-@weigh.defjvp
-def _weigh_jvp(primals, tangents):
+@safe_multiply.defjvp
+def _safe_multiply_jvp(primals, tangents):
     (weight, value), (weight_dot, value_dot) = primals, tangents
-    return weigh(weight, value), weight_dot * read(weight, value) + weight * value_dot
+    return safe_multiply(weight, value), weight_dot * mask_unweighted(weight, value) + weight * value_dot

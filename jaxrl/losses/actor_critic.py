@@ -7,7 +7,7 @@ eq. 10). With temperature 0, `soft_td_error` and `sac_actor` are those of TD3 an
 import jax
 import jax.numpy as jnp
 
-from jaxrl._src.masking import weigh
+from jaxrl._src.masking import safe_multiply
 from jaxrl._src.shapes import check_equal, check_like
 
 
@@ -70,7 +70,7 @@ def soft_td_error(
         "soft_td_error", "the leading axes of q_tm1", jnp.shape(q_tm1)[:-1], r_t=r_t, discount_t=discount_t, log_prob_t=log_prob_t
     )
     v_t = jnp.min(q_t, axis=-1) - jnp.asarray(temperature, q_t.dtype) * log_prob_t
-    return jax.lax.stop_gradient(r_t + weigh(discount_t, v_t))[..., None] - q_tm1
+    return jax.lax.stop_gradient(r_t + safe_multiply(discount_t, v_t))[..., None] - q_tm1
 
 
 def sac_actor(log_prob_t: jax.Array, q_t: jax.Array, temperature) -> jax.Array:

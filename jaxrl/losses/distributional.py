@@ -6,7 +6,7 @@ All of them are losses `[...]`, to be averaged and minimised. No gradient flows 
 import jax
 import jax.numpy as jnp
 
-from jaxrl._src.masking import read
+from jaxrl._src.masking import mask_unweighted
 from jaxrl._src.shapes import check_like
 from jaxrl.losses.selection import greedy, select_row
 
@@ -113,7 +113,7 @@ def _categorical(name, q_logits_tm1, a_tm1, r_t, discount_t, q_logits_t, q_logit
     every = jnp.broadcast_to(atoms, jnp.shape(q_logits_tm1))
     best = greedy(jnp.sum(jax.nn.softmax(q_logits_t_selector) * every, axis=-1))
     atoms_t = r_t[..., None] + discount_t[..., None] * every[..., 0, :]
-    probs_t = jax.nn.softmax(read(discount_t, select_row(q_logits_t, best)))
+    probs_t = jax.nn.softmax(mask_unweighted(discount_t, select_row(q_logits_t, best)))
     target = categorical_l2_project(atoms_t, probs_t, atoms)
     target = jax.lax.stop_gradient(target)
     log_probs = jax.nn.log_softmax(select_row(q_logits_tm1, a_tm1))
@@ -245,7 +245,7 @@ def _quantile(name, q_quantiles_tm1, tau, a_tm1, r_t, discount_t, q_quantiles_t,
     each = {"q_quantiles_t": q_quantiles_t, "q_quantiles_t_selector": selector}
     check_like(name, "the leading axes and actions of q_quantiles_tm1", jnp.shape(q_quantiles_tm1)[:-1], free=1, **each)
     best = greedy(jnp.mean(selector, axis=-1))
-    targets = r_t[..., None] + discount_t[..., None] * read(discount_t, select_row(q_quantiles_t, best))
+    targets = r_t[..., None] + discount_t[..., None] * mask_unweighted(discount_t, select_row(q_quantiles_t, best))
     return quantile_regression(select_row(q_quantiles_tm1, a_tm1), tau, targets, kappa=kappa)
 
 

@@ -65,7 +65,7 @@ def greedy(values: jax.Array) -> jax.Array:
     return index
 
 
-def largest(values: jax.Array) -> jax.Array:
+def max_value(values: jax.Array) -> jax.Array:
     """The largest of `values` `[..., A]`, as `[...]`; differentiable."""
     if values.shape[-1] > _FEW_ACTIONS:
         return jnp.max(values, axis=-1)

@@ -15,13 +15,13 @@ is False. For targets over n steps, take them from `jaxrl.returns` and subtract 
 import jax
 import jax.numpy as jnp
 
-from jaxrl._src.masking import read, weigh
+from jaxrl._src.masking import mask_unweighted, safe_multiply
 from jaxrl._src.shapes import check_equal, check_like
-from jaxrl.losses.selection import greedy, largest, select
+from jaxrl.losses.selection import greedy, max_value, select
 
 
 def _error(prediction: jax.Array, r_t, discount_t, v_t: jax.Array, stop_target_gradient: bool) -> jax.Array:
-    target = r_t + weigh(discount_t, v_t)
+    target = r_t + safe_multiply(discount_t, v_t)
     return (jax.lax.stop_gradient(target) if stop_target_gradient else target) - prediction
 
 
@@ -126,7 +126,7 @@ def expected_sarsa(
     1.0
     """
     _check("expected_sarsa", q_tm1, a_tm1, r_t, discount_t, q_t=q_t, probs_t=probs_t)
-    v_t = jnp.sum(weigh(probs_t, q_t), axis=-1)
+    v_t = jnp.sum(safe_multiply(probs_t, q_t), axis=-1)
     return _error(select(q_tm1, a_tm1), r_t, discount_t, v_t, stop_target_gradient)
 
 
@@ -160,7 +160,7 @@ def q_learning(
     1.5
     """
     _check("q_learning", q_tm1, a_tm1, r_t, discount_t, q_t=q_t)
-    return _error(select(q_tm1, a_tm1), r_t, discount_t, largest(q_t), stop_target_gradient)
+    return _error(select(q_tm1, a_tm1), r_t, discount_t, max_value(q_t), stop_target_gradient)
 
 
 def double_q_learning(
@@ -236,7 +236,7 @@ def persistent_q_learning(
     2.5
     """
     _check("persistent_q_learning", q_tm1, a_tm1, r_t, discount_t, q_t=q_t)
-    best, scale = largest(q_t), jnp.asarray(action_gap_scale, q_t.dtype)
+    best, scale = max_value(q_t), jnp.asarray(action_gap_scale, q_t.dtype)
     repeated = jnp.where(scale != 0, select(q_t, a_tm1), best)  # where it has no weight it may be −inf, a mask
     return _error(select(q_tm1, a_tm1), r_t, discount_t, best + scale * (repeated - best), stop_target_gradient)
 
@@ -285,11 +285,11 @@ def munchausen_q_learning(
     best, excess = _soft_value(q_tm1_target, temperature)
     log_policy = (select(q_tm1_target, a_tm1) - best) - excess  # τ ln π(a_tm1|s_tm1)
     bonus = jnp.asarray(munchausen_scale, q_t.dtype) * jnp.clip(log_policy, log_policy_min, 0)
-    best_t, excess_t = _soft_value(read(discount_t, q_t), temperature)
+    best_t, excess_t = _soft_value(mask_unweighted(discount_t, q_t), temperature)
     return _error(select(q_tm1, a_tm1), r_t + bonus, discount_t, best_t + excess_t, stop_target_gradient)
 
 
 def _soft_value(q: jax.Array, temperature) -> tuple[jax.Array, jax.Array]:
     """τ ln Σ_a exp(q[a]/τ), which is Σ_a π(a) (q[a] − τ ln π(a)), as max_a q[a] and what it has more; `[..., A]` to `[...]`."""
-    best, temperature = largest(q), jnp.asarray(temperature, q.dtype)
+    best, temperature = max_value(q), jnp.asarray(temperature, q.dtype)
     return best, temperature * jax.nn.logsumexp((q - best[..., None]) / temperature, axis=-1)

@@ -147,7 +147,7 @@ def test_near_the_old_value_it_is_half_the_square():
         (4.0, 0.0, 1.0, 0.5 * 3.0**2, 3.0),  # far beyond it: comes back
     ],
 )
-def test_value_clip_takes_the_greater_loss(v, old, target, loss, gradient):
+def test_ppo_value_loss_takes_the_greater_loss(v, old, target, loss, gradient):
     args = jnp.float32(v), jnp.float32(old), jnp.float32(target)
     close(functions["ppo_value_loss"](*args), loss)
     close(jitted_grad(losses.ppo_value_loss)(*args), gradient)
