@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl._src.checks import FRACTION, check_scalar, check_size
+from jaxrl._src.dtypes import promote
 from jaxrl._src.linear_algebra import solve
 from jaxrl.envs.problems.tabular import TabularMDP
 from jaxrl.losses import greedy
@@ -38,6 +39,7 @@ def expected_reward(mdp: TabularMDP) -> jax.Array:
     >>> expected_reward(jaxrl.make("FrozenLake").params.mdp)[14].tolist()  # beside the goal
     [0.0, 0.3333333432674408, 0.3333333432674408, 0.3333333432674408]
     """
+    mdp = _promoted(mdp)[0]
     reward = mdp.reward if mdp.reward.ndim == 2 else _einsum("sat,sat->sa", mdp.transition, mdp.reward)
     return jnp.where(mdp.terminal[:, None], 0.0, reward)
 
@@ -63,6 +65,8 @@ def action_values(mdp: TabularMDP, v: jax.Array, discount) -> jax.Array:
     """
     check_scalar("discount", discount, *FRACTION)
     _check_shape("v", v, mdp.terminal.shape)
+    mdp, v = _promoted(mdp, v)
+    discount = jnp.asarray(discount, v.dtype)
     v = jnp.where(mdp.terminal, 0.0, v)
     return expected_reward(mdp) + discount * _einsum("sat,t->sa", _transition(mdp), v)
 
@@ -74,6 +78,7 @@ def greedy_policy(q: jax.Array) -> jax.Array:
     >>> greedy_policy(jnp.array([[1.0, 2.0], [3.0, 3.0]])).tolist()
     [[0.0, 1.0], [1.0, 0.0]]
     """
+    (q,) = promote(q)
     return jax.nn.one_hot(greedy(q), q.shape[-1], dtype=q.dtype)
 
 
@@ -100,6 +105,8 @@ def policy_evaluation(mdp: TabularMDP, policy: jax.Array, discount, *, horizon: 
     [10.0, 20.0]
     """
     check_scalar("discount", discount, *FRACTION)
+    mdp, policy = _promoted(mdp, policy)
+    discount = jnp.asarray(discount, policy.dtype)
     transition, reward = _follow(mdp, policy)
     if horizon is None:
         return solve(jnp.eye(reward.shape[0], dtype=reward.dtype) - discount * transition, reward)
@@ -118,7 +125,8 @@ def expected_return(mdp: TabularMDP, policy: jax.Array, discount, *, horizon: in
     >>> float(expected_return(jaxrl.make("CliffWalk").params.mdp, always_up, 1.0, horizon=20))
     -20.0
     """
-    return jnp.sum(mdp.start * policy_evaluation(mdp, policy, discount, horizon=horizon))
+    start, v = promote(mdp.start, policy_evaluation(mdp, policy, discount, horizon=horizon))
+    return jnp.sum(start * v)
 
 
 def policy_gradient(
@@ -168,12 +176,14 @@ def occupancy(mdp: TabularMDP, policy: jax.Array, discount) -> jax.Array:
     10.0
     """
     check_scalar("discount", discount, *FRACTION)
+    mdp, policy = _promoted(mdp, policy)
+    discount = jnp.asarray(discount, policy.dtype)
     transition, _ = _follow(mdp, policy)
     visits = solve(jnp.eye(mdp.start.shape[0], dtype=mdp.start.dtype) - discount * transition.T, mdp.start)
     return jnp.where(mdp.terminal, 0.0, visits)[:, None] * policy
 
 
-def value_iteration(mdp: TabularMDP, discount, *, tolerance: float = 1e-6, max_iterations: int = 10_000) -> Solution:
+def value_iteration(mdp: TabularMDP, discount, *, tolerance=1e-6, max_iterations: int = 10_000) -> Solution:
     """Optimal values, by v ← max_a q(·, a) from v = 0 until it changes no more (eq. 4.10).
 
     Args:
@@ -196,6 +206,8 @@ def value_iteration(mdp: TabularMDP, discount, *, tolerance: float = 1e-6, max_i
     -13.0
     """
     check_size("max_iterations", max_iterations)
+    mdp = _promoted(mdp)[0]
+    tolerance = jnp.asarray(tolerance, mdp.start.dtype)
 
     def backup(v):
         return jnp.max(action_values(mdp, v, discount), axis=1)
@@ -211,7 +223,7 @@ def value_iteration(mdp: TabularMDP, discount, *, tolerance: float = 1e-6, max_i
 
     def iterate(_, v):
         v, _, iterations = jax.lax.while_loop(unfinished, improve, improve((v, None, jnp.int32(0))))
-        return v, iterations.astype(v.dtype)  # custom_root differentiates it too, and integers have no derivative
+        return v, iterations.astype(float)  # custom_root differentiates it too, and integers have no derivative
 
     v, iterations = jax.lax.custom_root(
         lambda v: backup(v) - v,
@@ -223,7 +235,7 @@ def value_iteration(mdp: TabularMDP, discount, *, tolerance: float = 1e-6, max_i
     return _solution(mdp, v, discount, iterations.astype(jnp.int32))
 
 
-def policy_iteration(mdp: TabularMDP, discount, *, tolerance: float = 1e-6, max_iterations: int = 100) -> Solution:
+def policy_iteration(mdp: TabularMDP, discount, *, tolerance=1e-6, max_iterations: int = 100) -> Solution:
     """Optimal values, by evaluating a policy exactly and making it greedy until it is (§4.3).
 
     Args:
@@ -246,7 +258,9 @@ def policy_iteration(mdp: TabularMDP, discount, *, tolerance: float = 1e-6, max_
     ([1.0, 1.0, 1.0, 1.0, 1.0], 3)
     """
     check_size("max_iterations", max_iterations)
-    fixed, fixed_discount = jax.lax.stop_gradient((mdp, jnp.asarray(discount, mdp.reward.dtype)))
+    mdp = _promoted(mdp)[0]
+    tolerance = jnp.asarray(tolerance, mdp.start.dtype)
+    fixed, fixed_discount = jax.lax.stop_gradient((mdp, jnp.asarray(discount, mdp.start.dtype)))
 
     def improve(carry):
         policy, _, iterations = carry
@@ -263,6 +277,12 @@ def policy_iteration(mdp: TabularMDP, discount, *, tolerance: float = 1e-6, max_
 def _solution(mdp: TabularMDP, v: jax.Array, discount, iterations: jax.Array) -> Solution:
     q = action_values(mdp, v, discount)
     return Solution(v, q, greedy_policy(q), iterations, jnp.max(jnp.abs(jnp.max(q, axis=1) - v)))
+
+
+def _promoted(mdp: TabularMDP, *arrays: jax.Array) -> tuple[Any, ...]:
+    """The MDP and `arrays`, with their numbers in one floating type (see `_src/dtypes.py`)."""
+    transition, reward, start, *rest = promote(mdp.transition, mdp.reward, mdp.start, *arrays)
+    return mdp._replace(transition=transition, reward=reward, start=start), *rest
 
 
 def _follow(mdp: TabularMDP, policy: jax.Array) -> tuple[jax.Array, jax.Array]:

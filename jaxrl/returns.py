@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl._src.dtypes import promote
 from jaxrl._src.masking import mask_unweighted, safe_multiply
 from jaxrl._src.shapes import check_equal, check_like
 from jaxrl.losses import selection
@@ -84,6 +85,7 @@ def lambda_returns(
     [1.5, 1.0, 5.0]
     """
     _check_shapes("lambda_returns", r_t=r_t, discount_t=discount_t, v_t=v_t, truncated=truncated)
+    r_t, discount_t, v_t = promote(r_t, discount_t, v_t)
 
     def coefficients(r_t, discount_t, v_t, lambda_, truncated):
         lambda_t = _unless(truncated, lambda_)
@@ -113,6 +115,7 @@ def discounted_returns(r_t: jax.Array, discount_t: jax.Array, v_t: jax.Array, *,
     >>> discounted_returns(jnp.ones(3), jnp.full(3, 0.5), jnp.array([0.0, 0.0, 4.0])).tolist()
     [2.25, 2.5, 3.0]
     """
+    _check_shapes("discounted_returns", r_t=r_t, discount_t=discount_t, v_t=v_t, truncated=truncated)
     return lambda_returns(r_t, discount_t, v_t, 1.0, truncated=truncated)
 
 
@@ -143,6 +146,7 @@ def n_step_returns(
     _check_shapes("n_step_returns", r_t=r_t, discount_t=discount_t, v_t=v_t, truncated=truncated)
     if n < 1:
         raise ValueError(f"n_step_returns: n must be at least 1, got {n}")
+    r_t, discount_t, v_t = promote(r_t, discount_t, v_t)
     # One step is the map x -> b + a x; n of them are composed by doubling, in log n passes over the arrays.
     on = _uncut(jnp.ones_like(r_t), truncated)
     power = discount_t * on, r_t + safe_multiply(discount_t * (1 - on), v_t)
@@ -201,7 +205,7 @@ def generalized_advantage_estimation(
     """
     name = "generalized_advantage_estimation"
     _check_shapes(name, r_t=r_t, discount_t=discount_t, v_tm1=v_tm1, v_t=v_t, truncated=truncated)
-
+    r_t, discount_t, v_tm1, v_t = promote(r_t, discount_t, v_tm1, v_t)
     delta_t = r_t + safe_multiply(discount_t, v_t) - v_tm1  # ahead, in one pass: a loop over four arrays is the slower one
 
     def coefficients(delta_t, discount_t, lambda_, truncated):
@@ -258,6 +262,7 @@ def vtrace(
     [1.75, 1.5]
     """
     _check_shapes("vtrace", r_t=r_t, discount_t=discount_t, v_tm1=v_tm1, v_t=v_t, rho_tm1=rho_tm1, truncated=truncated)
+    r_t, discount_t, v_tm1, v_t, rho_tm1 = promote(r_t, discount_t, v_tm1, v_t, rho_tm1)
     clipped_rho, clipped_c, clipped_pg_rho = (
         jnp.minimum(jnp.asarray(bound, r_t.dtype), rho_tm1) for bound in (clip_rho, clip_c, clip_pg_rho)
     )
@@ -309,6 +314,7 @@ def retrace(
     [1.625, 1.5]
     """
     _check_shapes("retrace", r_t=r_t, discount_t=discount_t, q_tm1=q_tm1, v_t=v_t, rho_tm1=rho_tm1, truncated=truncated)
+    r_t, discount_t, q_tm1, v_t, rho_tm1 = promote(r_t, discount_t, q_tm1, v_t, rho_tm1)
     lambda_ = _scalar_or_like("retrace", "lambda_", lambda_, r_t)
     c_t = _later(safe_multiply(lambda_, jnp.minimum(rho_tm1, jnp.ones((), rho_tm1.dtype))), 1)
 
@@ -355,6 +361,7 @@ def q_lambda(
     """
     _check_shapes("q_lambda", r_t=r_t, discount_t=discount_t, a_t=a_t, truncated=truncated)
     check_like("q_lambda", "in front the shape of r_t", jnp.shape(r_t), free=1, q_t=q_t)
+    r_t, discount_t, q_t = promote(r_t, discount_t, q_t)
     v_t, lambda_ = selection.max_value(q_t), _scalar_or_like("q_lambda", "lambda_", lambda_, r_t)
     if a_t is not None:
         lambda_ = _unless(selection.select(q_t, a_t) != v_t, lambda_)

@@ -6,6 +6,7 @@ All of them are losses `[...]`, to be averaged and minimised. No gradient flows 
 import jax
 import jax.numpy as jnp
 
+from jaxrl._src.dtypes import floating_type, promote
 from jaxrl._src.masking import mask_unweighted
 from jaxrl._src.shapes import check_like
 from jaxrl.losses.selection import greedy, select_row
@@ -35,6 +36,7 @@ def categorical_l2_project(atoms_p: jax.Array, probs: jax.Array, atoms_q: jax.Ar
     check_like("categorical_l2_project", "the shape of atoms_p", jnp.shape(atoms_p), probs=probs)
     if jnp.ndim(atoms_q) != 1:
         raise ValueError(f"categorical_l2_project: atoms_q must be [K], got {jnp.shape(atoms_q)}")
+    atoms_p, probs, atoms_q = promote(atoms_p, probs, atoms_q)
     gaps = jnp.diff(atoms_q)
     one = jnp.ones(1, gaps.dtype)  # beyond the ends nothing lies, after the clip
     row = (1,) * (jnp.ndim(atoms_p) - 1) + (1, -1)
@@ -109,15 +111,21 @@ def _categorical(name, q_logits_tm1, a_tm1, r_t, discount_t, q_logits_t, q_logit
     shape, successors = jnp.shape(q_logits_tm1), {"q_logits_t": q_logits_t, "q_logits_t_selector": q_logits_t_selector}
     check_like(name, "the shape of q_logits_tm1", shape, **successors)
     check_like(name, "the last axis of q_logits_tm1", shape[-1:], atoms=atoms)
-    atoms = jnp.asarray(atoms, q_logits_tm1.dtype)
-    every = jnp.broadcast_to(atoms, jnp.shape(q_logits_tm1))
-    best = greedy(jnp.sum(jax.nn.softmax(q_logits_t_selector) * every, axis=-1))
-    atoms_t = r_t[..., None] + discount_t[..., None] * every[..., 0, :]
+    q_logits_tm1, r_t, discount_t, q_logits_t, atoms = promote(q_logits_tm1, r_t, discount_t, q_logits_t, atoms)
+    best = greedy(_categorical_mean(*promote(q_logits_t_selector, atoms)))
+    atoms_t = r_t[..., None] + discount_t[..., None] * jnp.broadcast_to(atoms, jnp.shape(r_t) + jnp.shape(atoms))
     probs_t = jax.nn.softmax(mask_unweighted(discount_t, select_row(q_logits_t, best)))
     target = categorical_l2_project(atoms_t, probs_t, atoms)
     target = jax.lax.stop_gradient(target)
     log_probs = jax.nn.log_softmax(select_row(q_logits_tm1, a_tm1))
     return -jnp.sum(target * jnp.where(target != 0, log_probs, jnp.zeros((), log_probs.dtype)), axis=-1)
+
+
+def _categorical_mean(logits: jax.Array, atoms: jax.Array) -> jax.Array:
+    """The mean return of each action, `[..., A, K]` to `[..., A]`: −inf for an illegal action, whose logits all are."""
+    legal = jnp.max(logits, axis=-1) != -jnp.inf
+    probs = jax.nn.softmax(jnp.where(legal[..., None], logits, 0))
+    return jnp.where(legal, jnp.sum(probs * jnp.broadcast_to(atoms, jnp.shape(probs)), axis=-1), -jnp.inf)
 
 
 def quantile_regression(quantiles: jax.Array, tau: jax.Array, targets: jax.Array, *, kappa: float = 1.0) -> jax.Array:
@@ -147,12 +155,13 @@ def quantile_regression(quantiles: jax.Array, tau: jax.Array, targets: jax.Array
             f"quantile_regression: tau must have the shape of quantiles, {jnp.shape(quantiles)}; got {jnp.shape(tau)}"
         )
     check_like("quantile_regression", "the leading axes of quantiles", jnp.shape(quantiles)[:-1], free=1, targets=targets)
+    quantiles, tau, targets = promote(quantiles, tau, targets)
     u = jax.lax.stop_gradient(targets)[..., None, :] - quantiles[..., :, None]  # [..., N, M]
     size = jnp.abs(u)
     if kappa > 0:
         inner = jnp.minimum(size, kappa)
         size = inner / kappa * (size - 0.5 * inner)  # L_κ(u)/κ, without a square that overflows
-    levels = jnp.broadcast_to(jax.lax.stop_gradient(tau), jnp.shape(quantiles)).astype(quantiles.dtype)[..., None]
+    levels = jnp.broadcast_to(jax.lax.stop_gradient(tau), jnp.shape(quantiles))[..., None]
     weight = jnp.abs(levels - (u < 0).astype(quantiles.dtype))
     return jnp.sum(jnp.mean(weight * size, axis=-1), axis=-1)
 
@@ -193,8 +202,8 @@ def quantile_q_learning(
     0.0625
     """
     selector = q_quantiles_t if q_quantiles_t_selector is None else q_quantiles_t_selector
-    num = jnp.shape(q_quantiles_tm1)[-1]
-    tau = (jnp.arange(num, dtype=q_quantiles_tm1.dtype) + 0.5) / num
+    dtype, num = floating_type(q_quantiles_tm1, r_t, discount_t, q_quantiles_t), jnp.shape(q_quantiles_tm1)[-1]
+    tau = (jnp.arange(num, dtype=dtype) + 0.5) / num
     return _quantile("quantile_q_learning", q_quantiles_tm1, tau, a_tm1, r_t, discount_t, q_quantiles_t, selector, kappa)
 
 
@@ -244,7 +253,8 @@ def _quantile(name, q_quantiles_tm1, tau, a_tm1, r_t, discount_t, q_quantiles_t,
     _check_actions(name, "q_quantiles_tm1", q_quantiles_tm1, a_tm1, r_t, discount_t)
     each = {"q_quantiles_t": q_quantiles_t, "q_quantiles_t_selector": selector}
     check_like(name, "the leading axes and actions of q_quantiles_tm1", jnp.shape(q_quantiles_tm1)[:-1], free=1, **each)
-    best = greedy(jnp.mean(selector, axis=-1))
+    best = greedy(jnp.mean(*promote(selector), axis=-1))
+    q_quantiles_tm1, tau, r_t, discount_t, q_quantiles_t = promote(q_quantiles_tm1, tau, r_t, discount_t, q_quantiles_t)
     targets = r_t[..., None] + discount_t[..., None] * mask_unweighted(discount_t, select_row(q_quantiles_t, best))
     return quantile_regression(select_row(q_quantiles_tm1, a_tm1), tau, targets, kappa=kappa)
 
@@ -273,4 +283,8 @@ def dueling(value: jax.Array, advantage: jax.Array) -> jax.Array:
     [4.0, 6.0]
     """
     check_like("dueling", "the leading axes of advantage", jnp.shape(advantage)[:-1], value=value)
-    return value[..., None] + advantage - jnp.mean(advantage, axis=-1, keepdims=True)
+    value, advantage = promote(value, advantage)
+    legal = advantage != -jnp.inf
+    # Not jnp.mean(…, where=legal), which rounds differently where all actions are legal.
+    mean, share = (jnp.mean(x, axis=-1, keepdims=True) for x in (jnp.where(legal, advantage, 0), legal.astype(advantage.dtype)))
+    return value[..., None] + advantage - mean / share

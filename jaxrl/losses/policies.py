@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from jaxrl._src.dtypes import promote
 from jaxrl._src.shapes import check_equal
 
 
@@ -24,6 +25,7 @@ def policy_gradient(log_prob_t: jax.Array, advantage_t: jax.Array) -> jax.Array:
     2.0
     """
     check_equal("policy_gradient", log_prob_t=log_prob_t, advantage_t=advantage_t)
+    log_prob_t, advantage_t = promote(log_prob_t, advantage_t)
     return -log_prob_t * jax.lax.stop_gradient(advantage_t)
 
 
@@ -42,6 +44,7 @@ def entropy(logits: jax.Array) -> jax.Array:
     >>> round(float(entropy(jnp.array([0.0, 0.0, -jnp.inf]))), 4)
     0.6931
     """
+    (logits,) = promote(logits)
     log_p = jax.nn.log_softmax(logits)
     return -jnp.sum(jnp.exp(log_p) * jnp.where(log_p == -jnp.inf, jnp.zeros((), log_p.dtype), log_p), axis=-1)
 
@@ -66,6 +69,7 @@ def ppo_clip(log_prob_t: jax.Array, old_log_prob_t: jax.Array, advantage_t: jax.
     -2.4
     """
     check_equal("ppo_clip", log_prob_t=log_prob_t, old_log_prob_t=old_log_prob_t, advantage_t=advantage_t)
+    log_prob_t, old_log_prob_t, advantage_t = promote(log_prob_t, old_log_prob_t, advantage_t)
     old_log_prob_t, advantage_t = jax.lax.stop_gradient((old_log_prob_t, advantage_t))
     log_ratio, clip_range = log_prob_t - old_log_prob_t, jnp.asarray(clip_range, log_prob_t.dtype)
     # The minimum binds the ratio from above where A > 0 and from below where A < 0. Bound in the log, a
@@ -99,6 +103,7 @@ def ppo_value_loss(v_tm1: jax.Array, old_v_tm1: jax.Array, target_tm1: jax.Array
     0.5
     """
     check_equal("ppo_value_loss", v_tm1=v_tm1, old_v_tm1=old_v_tm1, target_tm1=target_tm1)
+    v_tm1, old_v_tm1, target_tm1 = promote(v_tm1, old_v_tm1, target_tm1)
     old_v_tm1, target_tm1 = jax.lax.stop_gradient((old_v_tm1, target_tm1))
     clip_range = jnp.asarray(clip_range, v_tm1.dtype)
     clipped = old_v_tm1 + jnp.clip(v_tm1 - old_v_tm1, -clip_range, clip_range)

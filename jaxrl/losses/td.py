@@ -15,6 +15,7 @@ is False. For targets over n steps, take them from `jaxrl.returns` and subtract 
 import jax
 import jax.numpy as jnp
 
+from jaxrl._src.dtypes import promote
 from jaxrl._src.masking import mask_unweighted, safe_multiply
 from jaxrl._src.shapes import check_equal, check_like
 from jaxrl.losses.selection import greedy, max_value, select
@@ -54,6 +55,7 @@ def td_learning(
     1.5
     """
     check_equal("td_learning", v_tm1=v_tm1, r_t=r_t, discount_t=discount_t, v_t=v_t)
+    v_tm1, r_t, discount_t, v_t = promote(v_tm1, r_t, discount_t, v_t)
     return _error(v_tm1, r_t, discount_t, v_t, stop_target_gradient)
 
 
@@ -90,6 +92,7 @@ def sarsa(
     """
     _check("sarsa", q_tm1, a_tm1, r_t, discount_t, q_t=q_t)
     check_like("sarsa", "the leading axes of q_tm1", jnp.shape(q_tm1)[:-1], a_t=a_t)
+    q_tm1, r_t, discount_t, q_t = promote(q_tm1, r_t, discount_t, q_t)
     return _error(select(q_tm1, a_tm1), r_t, discount_t, select(q_t, a_t), stop_target_gradient)
 
 
@@ -126,6 +129,7 @@ def expected_sarsa(
     1.0
     """
     _check("expected_sarsa", q_tm1, a_tm1, r_t, discount_t, q_t=q_t, probs_t=probs_t)
+    q_tm1, r_t, discount_t, q_t, probs_t = promote(q_tm1, r_t, discount_t, q_t, probs_t)
     v_t = jnp.sum(safe_multiply(probs_t, q_t), axis=-1)
     return _error(select(q_tm1, a_tm1), r_t, discount_t, v_t, stop_target_gradient)
 
@@ -160,6 +164,7 @@ def q_learning(
     1.5
     """
     _check("q_learning", q_tm1, a_tm1, r_t, discount_t, q_t=q_t)
+    q_tm1, r_t, discount_t, q_t = promote(q_tm1, r_t, discount_t, q_t)
     return _error(select(q_tm1, a_tm1), r_t, discount_t, max_value(q_t), stop_target_gradient)
 
 
@@ -196,6 +201,7 @@ def double_q_learning(
     1.0
     """
     _check("double_q_learning", q_tm1, a_tm1, r_t, discount_t, q_t_value=q_t_value, q_t_selector=q_t_selector)
+    q_tm1, r_t, discount_t, q_t_value = promote(q_tm1, r_t, discount_t, q_t_value)
     v_t = select(q_t_value, greedy(q_t_selector))
     return _error(select(q_tm1, a_tm1), r_t, discount_t, v_t, stop_target_gradient)
 
@@ -236,8 +242,9 @@ def persistent_q_learning(
     2.5
     """
     _check("persistent_q_learning", q_tm1, a_tm1, r_t, discount_t, q_t=q_t)
-    best, scale = max_value(q_t), jnp.asarray(action_gap_scale, q_t.dtype)
-    repeated = jnp.where(scale != 0, select(q_t, a_tm1), best)  # where it has no weight it may be −inf, a mask
+    q_tm1, r_t, discount_t, q_t = promote(q_tm1, r_t, discount_t, q_t)
+    best, repeated, scale = max_value(q_t), select(q_t, a_tm1), jnp.asarray(action_gap_scale, q_t.dtype)
+    repeated = jnp.where(repeated != -jnp.inf, repeated, best)
     return _error(select(q_tm1, a_tm1), r_t, discount_t, best + scale * (repeated - best), stop_target_gradient)
 
 
@@ -282,14 +289,17 @@ def munchausen_q_learning(
     0.9307
     """
     _check("munchausen_q_learning", q_tm1, a_tm1, r_t, discount_t, q_t=q_t, q_tm1_target=q_tm1_target)
+    q_tm1, r_t, discount_t, q_t, q_tm1_target = promote(q_tm1, r_t, discount_t, q_t, q_tm1_target)
     best, excess = _soft_value(q_tm1_target, temperature)
     log_policy = (select(q_tm1_target, a_tm1) - best) - excess  # τ ln π(a_tm1|s_tm1)
-    bonus = jnp.asarray(munchausen_scale, q_t.dtype) * jnp.clip(log_policy, log_policy_min, 0)
-    best_t, excess_t = _soft_value(mask_unweighted(discount_t, q_t), temperature)
+    bonus = jnp.asarray(munchausen_scale, q_t.dtype) * jnp.clip(log_policy, jnp.asarray(log_policy_min, q_t.dtype), 0)
+    q_t = jnp.where(q_t == -jnp.inf, q_t, mask_unweighted(discount_t, q_t))  # an illegal action stays one
+    best_t, excess_t = _soft_value(q_t, temperature)
     return _error(select(q_tm1, a_tm1), r_t + bonus, discount_t, best_t + excess_t, stop_target_gradient)
 
 
 def _soft_value(q: jax.Array, temperature) -> tuple[jax.Array, jax.Array]:
     """τ ln Σ_a exp(q[a]/τ), which is Σ_a π(a) (q[a] − τ ln π(a)), as max_a q[a] and what it has more; `[..., A]` to `[...]`."""
-    best, temperature = max_value(q), jnp.asarray(temperature, q.dtype)
-    return best, temperature * jax.nn.logsumexp((q - best[..., None]) / temperature, axis=-1)
+    best, temperature, legal = max_value(q), jnp.asarray(temperature, q.dtype), q != -jnp.inf
+    advantage = jnp.where(legal, q - best[..., None], 0)  # −inf / τ would have the derivative NaN in τ
+    return best, temperature * jax.nn.logsumexp(advantage / temperature, axis=-1, where=legal)
