@@ -35,19 +35,19 @@ def consume(transitions) -> jax.Array:
 
 
 def random_agent(num_actions: int) -> Agent:
-    """Its noise is its actions, and its update reads the trajectory and learns nothing."""
+    """Its noise is its actions, and its update reads the rollout and learns nothing."""
     return Agent(
         hparams=HParams(),
         init=lambda key, obs, hparams: (),
         noise=lambda key, num_steps, num_envs: Noise(jax.random.randint(key, (num_steps, num_envs), 0, num_actions), ()),
-        memory=lambda num_envs: (),
-        act=lambda state, obs, memory, noise_t, hparams, clock: (noise_t, memory, ()),
-        store=lambda state, trajectory, clock: state,
-        update=lambda state, trajectory, noise, hparams, clock: (state, {"sum": consume(trajectory)}),
+        policy=lambda state: (),
+        explore=lambda policy_params, obs, carry, noise_t, hparams, iteration: (noise_t, carry, ()),
+        exploit=lambda policy_params, obs, carry, key: (jnp.zeros(len(obs), jnp.int32), carry),
+        update=lambda state, rollout, noise, hparams, iteration: (state, {"sum": consume(rollout)}),
     )
 
 
-def dear_reset(env: Environment) -> Environment:
+def expensive_reset(env: Environment) -> Environment:
     """The same, but an episode begins after `RESET_STEPS` random steps, whatever they came to."""
 
     def reset(key, params):
@@ -125,7 +125,7 @@ def main() -> None:
     print(f"\n| environments, a reset of {RESET_STEPS} steps | ns a step | with a pool of {POOL} | ratio |\n|---|---|---|---|")
     for num_envs, most in ITERATIONS.items():
         iterations = most // 16  # of fifty times the workload
-        seconds = measure([ours(num_envs, iterations, dear_reset(env), pool) for pool in (None, POOL)])
+        seconds = measure([ours(num_envs, iterations, expensive_reset(env), pool) for pool in (None, POOL)])
         every, pooled = (1e9 * s / (iterations * ROLLOUT * num_envs) for s in seconds)
         print(f"| {num_envs} | {every:.0f} | {pooled:.0f} | {every / pooled:.1f} |", flush=True)
 

@@ -48,8 +48,8 @@ def reinforce_updates(num_envs: int, hidden: tuple[int, int], updates: int, size
     rollout = Transition(obs, action, jnp.ones((STEPS, num_envs)), never, never, next_obs, (), action)
 
     def run(state, rollout):
-        def step(state, clock):
-            return agent.update(state, rollout, (), agent.hparams, clock)[0], None
+        def step(state, iteration):
+            return agent.update(state, rollout, (), agent.hparams, iteration)[0], None
 
         return jax.lax.scan(step, state, jnp.arange(updates, dtype=jnp.int32))[0]
 

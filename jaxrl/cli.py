@@ -245,8 +245,8 @@ def _eval(argv: list[str]) -> int:
 
     from jaxrl.experiment import evaluate_policies, load_policies
     from jaxrl.experiment.config import load_config
+    from jaxrl.experiment.policies import abstract_policies
     from jaxrl.experiment.terminal import returns_table
-    from jaxrl.experiment.training import abstract_policies
 
     with _user_errors():
         config = load_config(options.run)
@@ -299,7 +299,7 @@ class RenderOptions:
 def _render(argv: list[str]) -> int:
     options = _parse(RenderOptions, argv, "render", "Film the policies of a run folder, playing greedily.")
     _set_up_jax()
-    from jaxrl.rendering.episodes import render_run
+    from jaxrl.experiment.films import render_run
 
     with _user_errors():
         film = render_run(

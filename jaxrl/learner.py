@@ -1,26 +1,25 @@
 """A training run as one pure function: `make_learner`, `train`, `advance`.
 
-The driver owns the clock, an unbatched int32 that numbers the iterations, and the random numbers: those
-of iteration i come from `fold_in(run_key, i)`, so a run has the same bits however it is cut up.
+The driver owns the number of the iteration, an unbatched int32, and the random numbers: those of iteration i come from
+`fold_in(run_key, i)`, so a run has the same bits however it is divided into calls.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxrl._src.agent_checks import check_agent
 from jaxrl._src.checks import check_key, check_record, check_size
+from jaxrl.resets import MAX_NOISE_BYTES, num_bytes, reset_all, reset_scheme
 from jaxrl.rollout import RolloutCarry, RolloutNoise, unroll, zero_stats
-from jaxrl.types import Agent, Environment, EpisodeStats, HParams, Learner, LearnerState, Metrics
+from jaxrl.types import Agent, Environment, EpisodeStats, HParams, Learner, LearnerState, Metrics, Transition
 
-# Noise is drawn for about this many environment steps at once: that saves the kernels which draw it
-# (30 against 41 for an iteration of DQN on a GPU). It takes at most this many bytes of a seed; where the fresh episodes
-# of a single iteration would take more, they are made when their step comes, from the same keys.
+# Noise is drawn for about this many environment steps at once, which saves the kernels that draw it (30 against 41 for an
+# iteration of DQN on a GPU), as long as it takes at most MAX_NOISE_BYTES of a seed.
 _BLOCK_STEPS = 64
-_POOLED_BLOCK_STEPS = 512  # a dear reset is most often a loop, whose steps take no longer for the pools of more iterations
-_NOISE_BYTES = 4 * 2**20
+_POOLED_BLOCK_STEPS = 512  # an expensive reset is usually a loop, whose steps take no longer for the pools of more iterations
 
 
 class IterationNoise(NamedTuple):
@@ -33,73 +32,74 @@ class IterationNoise(NamedTuple):
 def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_length: int, reset_pool: int | None = None) -> Learner:
     """Put an agent into `num_envs` copies of an environment; an iteration is `rollout_length` steps of each.
 
+    Every function of the agent is traced once, without computing anything, so that a mistake in it is reported here.
+
     Args:
       env: from `jaxrl.make`, or your own.
       agent: from `jaxrl.agents`, or your own.
       num_envs: B, how many environments each seed steps at once.
       rollout_length: T, steps of each environment between two updates.
-      reset_pool: K, for environments whose reset is much dearer than their step: only K fresh episodes are
-        drawn for an iteration, not one for each of its B × T steps, and every episode that begins in it starts
-        from one of these, taken at random. Each start has the environment's own distribution, and two that
-        begin in one iteration are the same with probability 1 / K; in different iterations they are
-        independent. By default there is no pool, and all are independent.
+      reset_pool: K, for environments whose reset is much more expensive than their step: only K fresh episodes are drawn for
+        an iteration instead of one for each of its B × T steps, and every episode that begins in it starts from one
+        of these, chosen at random. Each start has the environment's own distribution. Two episodes that begin in the same
+        iteration start alike with probability 1 / K; starts in different iterations are independent. By default there
+        is no pool, and all are independent.
 
     Raises:
-      TypeError, ValueError: where a size is not a positive int, where the agent plays whole episodes
-        and the environment's time limit is longer than the rollout, or where the pieces do not fit
-        each other (the agent's own errors, found by tracing the shapes of one iteration).
+      TypeError, ValueError: where a size is not a positive int, where the agent plays whole episodes and the environment's
+        time limit is longer than the rollout, or where a function of the agent does not keep to its protocol in
+        `jaxrl.types` (the error names the field and how to fix it).
     """
     num_envs = check_size("num_envs", num_envs)
     rollout_length = check_size("rollout_length", rollout_length)
     reset_pool = None if reset_pool is None else check_size("reset_pool", reset_pool)
-    _check_whole_episodes(env, agent, rollout_length)
-    shape = (num_envs,) if agent.fresh_episodes else (rollout_length, num_envs)
-    num_reset_keys, draw_resets = _reset_noise(env, shape, reset_pool)
-    most_at_once = _most_at_once(rollout_length, reset_pool)
+    _check_fresh_episodes(env, agent, rollout_length)
+    resets = reset_scheme(env, (num_envs,) if agent.fresh_episodes else (rollout_length, num_envs), reset_pool)
+    max_block = _max_block(rollout_length, reset_pool)
 
     # All keys of one level come from one split: on a CPU each call of the generator takes a quarter of a second to compile.
     def noise(key: jax.Array) -> IterationNoise:
-        agent_key, step_key, reset_keys = _split(key, 2, num_reset_keys)
+        agent_key, step_key, reset_keys = _split(key, 2, resets.num_keys)
         agent_noise = agent.noise(agent_key, rollout_length, num_envs)
         step_keys = jax.random.split(step_key, (rollout_length, num_envs))
-        reset, pool = draw_resets(reset_keys)
-        return IterationNoise(RolloutNoise(step_keys, reset, agent_noise.act, pool), agent_noise.update)
+        return IterationNoise(RolloutNoise(step_keys, resets.draw(reset_keys), agent_noise.act), agent_noise.update)
 
-    def play(state: LearnerState, noise: IterationNoise, hparams: HParams, clock: jax.Array):
-        players = RolloutCarry(state.env, state.obs, state.memory, state.stats)
-        players, trajectory = unroll(env, agent, state.agent, players, noise.rollout, hparams, clock)
-        agent_state = agent.store(state.agent, trajectory, clock)
-        return LearnerState(state.key, agent_state, *players), trajectory
+    def act(
+        state: LearnerState, noise: IterationNoise, hparams: HParams, iteration: jax.Array
+    ) -> tuple[LearnerState, Transition]:
+        carry = RolloutCarry(state.env, state.obs, state.carry, state.stats)
+        policy_params = agent.policy(state.agent)
+        carry, rollout = unroll(env, agent, policy_params, carry, noise.rollout, resets.episode, hparams, iteration)
+        return LearnerState(state.key, agent.store(state.agent, rollout, iteration), *carry), rollout
 
-    def step(state: LearnerState, noise: IterationNoise, hparams: HParams, clock: jax.Array) -> tuple[LearnerState, Metrics]:
-        state, trajectory = play(state, noise, hparams, clock)
-        agent_state, metrics = agent.update(state.agent, trajectory, noise.update, hparams, clock)
+    def step(state: LearnerState, noise: IterationNoise, hparams: HParams, iteration: jax.Array) -> tuple[LearnerState, Metrics]:
+        state, rollout = act(state, noise, hparams, iteration)
+        agent_state, metrics = agent.update(state.agent, rollout, noise.update, hparams, iteration)
         return state._replace(agent=agent_state), metrics
 
     def init(key: jax.Array, hparams: HParams) -> LearnerState:
         run_key, agent_key, reset_keys = _split(key, 2, num_envs)
-        env_state, obs = _reset(env, reset_keys)
+        env_state, obs = reset_all(env, reset_keys)
         agent_state = agent.init(agent_key, obs, hparams)
-        state = LearnerState(run_key, agent_state, env_state, obs, agent.memory(num_envs), zero_stats(num_envs))
+        state = LearnerState(run_key, agent_state, env_state, obs, agent.initial_carry(num_envs), zero_stats(num_envs))
         if agent.warmup:
             state, _ = _scan_iterations(
-                noise, lambda *args: (play(*args)[0], {}), state, jnp.int32(0), agent.warmup, most_at_once, hparams
+                noise, lambda *args: (act(*args)[0], {}), state, jnp.int32(0), agent.warmup, max_block, hparams
             )
         return state._replace(stats=reset_log_interval(state.stats))
 
-    # Python runs these once for all that trace them: the check below, the shapes of the metrics, the warm-up and the run.
-    noise, play, step = (jax.jit(f, inline=True) for f in (noise, play, step))
-    learner = Learner(env, agent, num_envs, rollout_length, init, noise, step, reset_pool)
-    jax.eval_shape(lambda key: train(key, learner, 1), jax.random.key(0))  # the agent's own errors, here and now
-    return learner
+    check_agent(env, agent, num_envs, rollout_length)
+    # Python runs these once for all that trace them: the shapes of the metrics, the warm-up and the run.
+    noise, act, step = (jax.jit(f, inline=True) for f in (noise, act, step))
+    return Learner(env, agent, num_envs, rollout_length, init, noise, step, reset_pool)
 
 
 def train(
     key: jax.Array, learner: Learner, num_iterations: int, hparams: HParams | None = None, *, log_every: int | None = None
 ) -> tuple[LearnerState, Metrics]:
-    """A whole training run: initialise (with the agent's warm-up), then `num_iterations` that learn.
+    """A whole training run: initialise, warm up, then `num_iterations` of acting and learning.
 
-    Pure: put `jit`, `vmap` (over keys, hyperparameters, environment parameters) or `jaxrl.vectorize` around it.
+    It is a pure function: put `jit`, `vmap` (over keys, hyperparameters, environment parameters) or `jaxrl.vectorize` around it.
 
     Args:
       key: a typed PRNG key, consumed.
@@ -109,12 +109,13 @@ def train(
       log_every: iterations in a row of metrics; by default about 100 rows.
 
     Returns:
-      The final state (its clock is `learner.agent.warmup + num_iterations`), and the metrics, each
-      `[num_iterations // log_every]`: means over the row, NaN for episode means where none finished.
+      The final state, from which the run continues at iteration `learner.agent.warmup + num_iterations`, and the metrics,
+      each `[num_iterations // log_every]`: means over the iterations of a row. Episode means are NaN in a row in which no
+      episode finished.
 
     Raises:
       ValueError: where `log_every` does not divide `num_iterations`, or a hyperparameter is out of range.
-      TypeError: where a size is no int, the key is no key, or `hparams` are another agent's.
+      TypeError: where a size is not an int, the key is not a typed PRNG key, or `hparams` belong to another agent.
 
     >>> import jax, jaxrl
     >>> env = jaxrl.make("PointMass")
@@ -132,7 +133,7 @@ def train(
 
 def advance(
     state: LearnerState,
-    clock: jax.Array | int,
+    iteration: jax.Array | int,
     learner: Learner,
     num_iterations: int,
     hparams: HParams | None = None,
@@ -141,60 +142,72 @@ def advance(
 ) -> tuple[LearnerState, Metrics]:
     """Continue a run: `train` for n iterations equals `init` and any chain of `advance` over n, bit for bit.
 
-    (`train` for a single iteration is the exception: XLA then inlines it into the initialisation, folds what
-    it knows there, and may round the last bit differently.)
+    The exception is `train` for a single iteration: XLA inlines it into the initialisation and may round the last bit
+    differently.
 
     Args:
-      state: of the run so far; donate it at the jit boundary, and a replay is not copied.
-      clock: number of the next iteration, `agent.warmup` plus those done so far. May be traced, must not be batched.
+      state: of the run so far; donate it at the jit boundary, so that a replay is not copied.
+      iteration: the number of the next iteration: `agent.warmup` plus the iterations done so far. May be traced, must not be
+        batched.
       learner, num_iterations, hparams, log_every: as for `train`.
 
     Returns:
-      The state after it (the clock then reads `clock + num_iterations`) and the metrics, as `train`.
+      The next state, from which the run continues at `iteration + num_iterations`, and the metrics, as `train`.
 
     Raises:
-      As `train`.
+      ValueError: where `iteration` is known and within the warm-up, which `learner.init` has done already.
+      TypeError, ValueError: as `train`.
     """
     num_iterations = check_iterations(num_iterations)
     log_every = check_log_every(num_iterations, log_every)
     hparams = check_and_cast(state.key, learner, hparams)
-    if not isinstance(clock, jax.Array):
-        clock = check_size("clock", clock, minimum=0)
-    clock = jnp.asarray(clock, jnp.int32)
+    iteration = _check_iteration(iteration, learner.agent.warmup)
 
-    most_at_once = _most_at_once(learner.rollout_length, learner.reset_pool)
+    max_block = _max_block(learner.rollout_length, learner.reset_pool)
 
     def row(state, start):
-        state, sums = _scan_iterations(learner.noise, learner.step, state, start, log_every, most_at_once, hparams)
+        state, sums = _scan_iterations(learner.noise, learner.step, state, start, log_every, max_block, hparams)
         means = {name: jnp.mean(total) / log_every for name, total in sums.items()}
         metrics = episode_means(state.stats) | means
         return state._replace(stats=reset_log_interval(state.stats)), metrics
 
-    starts = clock + log_every * jnp.arange(num_iterations // log_every, dtype=jnp.int32)
+    starts = iteration + log_every * jnp.arange(num_iterations // log_every, dtype=jnp.int32)
     return jax.lax.scan(row, state, starts)
 
 
-def _most_at_once(rollout_length: int, reset_pool: int | None) -> int:
-    """Of how many iterations the noise may be drawn at once."""
+def _check_iteration(iteration: jax.Array | int, warmup: int) -> jax.Array:
+    """Return the number of the next iteration as int32; raise ValueError where it is known and below the warm-up."""
+    if not isinstance(iteration, jax.core.Tracer):
+        iteration = check_size("iteration", iteration, minimum=0)
+        if iteration < warmup:
+            raise ValueError(
+                f"iteration {iteration} is within the warm-up of {warmup} iterations, which learner.init has done already: a run "
+                f"starts at iteration agent.warmup = {warmup}"
+            )
+    return jnp.asarray(iteration, jnp.int32)
+
+
+def _max_block(rollout_length: int, reset_pool: int | None) -> int:
+    """The largest number of iterations whose noise is drawn at once."""
     return max(1, (_BLOCK_STEPS if reset_pool is None else _POOLED_BLOCK_STEPS) // rollout_length)
 
 
-def _scan_iterations(draw, step, state: LearnerState, start: jax.Array, num: int, most_at_once: int, hparams: HParams):
+def _scan_iterations(draw, step, state: LearnerState, start: jax.Array, num: int, max_block: int, hparams: HParams):
     """Run iterations start … start + num - 1, drawing their noise in blocks; the metrics are summed."""
     key = state.key
-    fitting = min(most_at_once, _NOISE_BYTES // max(1, _num_bytes(jax.eval_shape(draw, key))))
+    fitting = min(max_block, MAX_NOISE_BYTES // max(1, num_bytes(jax.eval_shape(draw, key))))
     block = _largest_divisor(num, at_most=max(1, fitting))
 
-    def iterate(carry, clock_and_noise):
+    def iterate(carry, iteration_and_noise):
         state, sums = carry
-        clock, noise = clock_and_noise
-        state, metrics = step(state, noise, hparams, clock)
+        iteration, noise = iteration_and_noise
+        state, metrics = step(state, noise, hparams, iteration)
         return (state, jax.tree.map(jnp.add, sums, metrics)), None
 
     def run_block(carry, first):
-        clocks = first + jnp.arange(block, dtype=jnp.int32)
-        noise = jax.vmap(lambda clock: draw(jax.random.fold_in(key, clock)))(clocks)
-        return jax.lax.scan(iterate, carry, (clocks, noise))
+        iterations = first + jnp.arange(block, dtype=jnp.int32)
+        noise = jax.vmap(lambda iteration: draw(jax.random.fold_in(key, iteration)))(iterations)
+        return jax.lax.scan(iterate, carry, (iterations, noise))
 
     metrics = jax.eval_shape(lambda s: step(s, draw(key), hparams, start)[1], state)
     sums = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics)
@@ -203,18 +216,18 @@ def _scan_iterations(draw, step, state: LearnerState, start: jax.Array, num: int
 
 
 def check_iterations(num_iterations: int, warmup: int = 0) -> int:
-    """Return `num_iterations` as an int; raise ValueError where the clock, an int32, could not number them."""
+    """Return `num_iterations` as an int; raise ValueError where an int32 could not number them."""
     num_iterations = check_size("num_iterations", num_iterations, maximum=None)
     if num_iterations + warmup >= 2**31:
         raise ValueError(
-            f"num_iterations {num_iterations} is too many: the clock numbers iterations up to 2^31 - 1, warm-up included; "
+            f"num_iterations {num_iterations} is too many: iterations are numbered by an int32, up to 2^31 - 1 with the warm-up; "
             "take more environment steps in each (num_envs, rollout_length)"
         )
     return num_iterations
 
 
 def check_log_every(num_iterations: int, log_every: int | None) -> int:
-    """Return how many iterations make a row of metrics, by default about 100 rows.
+    """Return the number of iterations in a row of metrics, by default such that there are about 100 rows.
 
     Raises ValueError where that does not divide `num_iterations`.
     """
@@ -229,7 +242,7 @@ def check_log_every(num_iterations: int, log_every: int | None) -> int:
 
 
 def default_log_every(num_iterations: int) -> int:
-    """The divisor of `num_iterations` that gives nearest to 100 rows, by ratio."""
+    """The divisor of `num_iterations` for which the number of rows is nearest to 100, by ratio."""
     divisors = [d for d in range(1, min(num_iterations, 10_000) + 1) if num_iterations % d == 0]
     rows = min(divisors, key=lambda d: abs(math.log(d / 100)))
     return num_iterations // rows
@@ -239,45 +252,14 @@ def _largest_divisor(n: int, at_most: int) -> int:
     return next(d for d in range(min(n, at_most), 0, -1) if n % d == 0)
 
 
-def _reset(env: Environment, keys: jax.Array) -> Any:
-    """Fresh (env_state, obs), one for each key, in the shape of the keys."""
-    reset = env.reset
-    for _ in keys.shape:
-        reset = jax.vmap(reset, (0, None))
-    return reset(keys, env.params)
-
-
 def _split(key: jax.Array, num: int, num_more: int) -> tuple[jax.Array, ...]:
-    """`num` keys one by one, and an array of `num_more`."""
+    """`num` single keys, then an array of `num_more` keys."""
     keys = jax.random.split(key, num + num_more)
     return *(keys[i] for i in range(num)), keys[num:]
 
 
-def _reset_noise(
-    env: Environment, shape: tuple[int, ...], pool_size: int | None
-) -> tuple[int, Callable[[jax.Array], tuple[Any, Any]]]:
-    """How to draw `RolloutNoise.reset` and `.pool`, fresh episodes for every position of `shape`: a number of keys, and a
-    function of these."""
-    episode = jax.eval_shape(env.reset, jax.random.key(0), env.params)
-    ahead = math.prod(shape) * _num_bytes(episode) <= _NOISE_BYTES
-
-    def draw_each(keys: jax.Array) -> tuple[Any, Any]:
-        keys = keys.reshape(shape)
-        return (_reset(env, keys) if ahead else keys), ()
-
-    def draw_pool(keys: jax.Array) -> tuple[Any, Any]:
-        places = jax.random.randint(keys[0], shape, 0, keys.size - 1)
-        return places, _reset(env, keys[1:])
-
-    return (math.prod(shape), draw_each) if pool_size is None else (1 + pool_size, draw_pool)
-
-
-def _num_bytes(tree: Any) -> int:
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
-
-
 def episode_means(stats: EpisodeStats) -> Metrics:
-    """Means over the episodes that finished, summed over the environments first; 0/0 is NaN, as it should."""
+    """Means over the episodes that finished in any environment; NaN where none did."""
     finished = jnp.sum(stats.finished)
     count = finished.astype(jnp.float32)
     return {
@@ -288,21 +270,23 @@ def episode_means(stats: EpisodeStats) -> Metrics:
 
 
 def reset_log_interval(stats: EpisodeStats) -> EpisodeStats:
-    finished = (stats.finished_return, stats.finished_length, stats.finished)
+    """Forget the finished episodes; the running ones go on."""
     return stats._replace(
-        **dict(zip(("finished_return", "finished_length", "finished"), map(jnp.zeros_like, finished), strict=True))
+        finished_return=jnp.zeros_like(stats.finished_return),
+        finished_length=jnp.zeros_like(stats.finished_length),
+        finished=jnp.zeros_like(stats.finished),
     )
 
 
 def check_and_cast(key: jax.Array, learner: Learner, hparams: HParams | None) -> HParams:
-    """Check the key, and give the hyperparameters as float32 arrays: a Python number's weak type would recompile."""
+    """Check the key, and return the hyperparameters as float32 arrays: the weak type of a Python number would recompile."""
     check_key(key)
     hparams = learner.agent.hparams if hparams is None else hparams
     check_record(hparams, type(learner.agent.hparams))
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hparams)
 
 
-def _check_whole_episodes(env: Environment, agent: Agent, rollout_length: int) -> None:
+def _check_fresh_episodes(env: Environment, agent: Agent, rollout_length: int) -> None:
     limit = getattr(env.params, "max_steps_in_episode", None)
     if not agent.fresh_episodes or limit is None or isinstance(limit, jax.core.Tracer):
         return

@@ -10,8 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from jaxrl import agents, envs, networks
 from jaxrl._src.checks import check_size
-from jaxrl.agents._dqn import HParams as DQNHParams
-from jaxrl.agents._reinforce import HParams as ReinforceHParams
+from jaxrl.agents import DQNHParams, ReinforceHParams
 from jaxrl.learner import check_iterations, make_learner
 from jaxrl.types import Agent, Environment, HParams, Learner
 
@@ -43,7 +42,7 @@ class DQNSettings:
     batch_size: int = 128
     capacity: int = 100_000  # rounded down to whole iterations
     warmup_steps: int = 1_000
-    updates: int = 4
+    updates_per_iteration: int = 4
     target_update_period: int = 1
     double: bool = False
     loss: Literal["squared", "huber"] = "squared"
@@ -71,7 +70,7 @@ class DQNSettings:
             batch_size=self.batch_size,
             capacity=max(1, self.capacity // rows) * rows,
             warmup=max(1, self.warmup_steps // rows),
-            updates=self.updates,
+            updates_per_iteration=self.updates_per_iteration,
             target_update_period=self.target_update_period,
             double=self.double,
             loss=self.loss,
@@ -144,7 +143,7 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             hidden=(120, 84),
             capacity=10_000,
             warmup_steps=10_000,
-            updates=1,
+            updates_per_iteration=1,
             target_update_period=50,
             double=True,
             epsilon_fraction=0.5,
@@ -154,7 +153,7 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
     ("dqn", "Acrobot-v1"): (
         DQNSettings(
             steps=200_000,
-            updates=2,
+            updates_per_iteration=2,
             hparams=DQNHParams(learning_rate=1e-3, tau=0.02, epsilon_end=0.02),
         ),
     ),

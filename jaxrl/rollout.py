@@ -1,8 +1,9 @@
-"""Playing environments: `unroll` for training, `evaluate` for whole greedy episodes.
+"""Playing environments: `unroll` for training, `play_episodes` for whole greedy episodes, `evaluate` for their returns.
 
-`unroll` is the one place that resets an environment.
+`unroll` is the one place that resets an environment during training.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,26 +11,37 @@ import jax.numpy as jnp
 
 from jaxrl._src.checks import check_key, check_size
 from jaxrl._src.packing import Layout, layout_of, pack, unpack
-from jaxrl.types import Agent, Environment, EpisodeStats, HParams, Learner, LearnerState, Transition
+from jaxrl.resets import Episode, ResetNoise, begin_episodes, reset_all
+from jaxrl.types import (
+    Agent,
+    Carry,
+    Environment,
+    EnvState,
+    EpisodeStats,
+    HParams,
+    Learner,
+    LearnerState,
+    Obs,
+    PolicyParams,
+    Step,
+    Transition,
+)
 
 
 class RolloutNoise(NamedTuple):
     """Everything random in a rollout."""
 
     env: jax.Array  # keys [T, B], one for each step of each environment
-    reset: Any
-    # reset, a fresh episode for each step of each environment [T, B], or [B] for whole episodes: as (env_state, obs),
-    # as keys to make it from when its step comes, or as int32 places in the pool
+    reset: ResetNoise
     act: Any  # the agent's, leaves [T, B, ...]
-    pool: Any = ()  # (env_state, obs) of the fresh episodes that all share, leaves [K, ...]
 
 
 class RolloutCarry(NamedTuple):
     """What `unroll` carries from step to step."""
 
-    env: Any  # leaves [B, ...]
-    obs: jax.Array  # [B, ...]
-    memory: Any
+    env: EnvState  # leaves [B, ...]
+    obs: Obs  # [B, ...]
+    carry: Carry  # [B, ...]
     stats: EpisodeStats
 
 
@@ -49,39 +61,14 @@ def select_done(done: jax.Array, if_done: Any, otherwise: Any) -> Any:
     return jax.tree.map(choose, if_done, otherwise)
 
 
-def batched_step(env: Environment, keys: jax.Array, env_state: Any, action: jax.Array):
-    """`env.step` over a batch of environments; where both flags are set, `terminated` wins.
-
-    Raises:
-      ValueError: where the actions are not of the environment's space, as far as shapes and dtypes tell.
-    """
-    space = env.action_space
-    same_kind = jnp.issubdtype(action.dtype, jnp.integer) == jnp.issubdtype(space.dtype, jnp.integer)
-    if action.shape[1:] != space.shape or not same_kind:
-        raise ValueError(
-            f"the agent's actions are {action.dtype}{list(action.shape[1:])}, and {env.name} takes {space}: "
-            "make the agent with env.action_space"
-        )
+def batched_step(env: Environment, keys: jax.Array, env_state: EnvState, action: jax.Array) -> tuple[EnvState, Step]:
+    """`env.step` over a batch of environments, leaves `[B, ...]`; where both flags are set, `terminated` wins."""
     env_state, step = jax.vmap(env.step, (0, 0, 0, None))(keys, env_state, action, env.params)
     return env_state, step._replace(truncated=step.truncated & ~step.terminated)
 
 
-def begin_episodes(env: Environment, env_state: Any, fresh: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
-    """(env_state, obs) of new episodes `[B, ...]`: the fresh ones, with what outlives the episodes that ended."""
-    return fresh if env.carry_over is None else jax.vmap(env.carry_over)(env_state, *fresh)
-
-
-def _fresh(env: Environment, noise: RolloutNoise, reset: Any) -> tuple[Any, jax.Array]:
-    """(env_state, obs) of fresh episodes, leaves `[B, ...]`, from one step's `noise.reset`."""
-    if isinstance(reset, tuple):
-        return reset
-    if noise.pool:
-        return jax.tree.map(lambda x: x[reset], noise.pool)
-    return jax.vmap(env.reset, (0, None))(reset, env.params)
-
-
 def count_step(stats: EpisodeStats, reward: jax.Array, done: jax.Array, ignored: jax.Array) -> EpisodeStats:
-    """Add a step to the episodes under way, and to the finished ones where it ended them and is not `ignored`."""
+    """Add a step to the running episodes, and to the finished ones where it ended them and is not `ignored`."""
     total, length = stats.episode_return + reward, stats.episode_length + 1
     ends = done & ~ignored
     return EpisodeStats(
@@ -96,100 +83,188 @@ def count_step(stats: EpisodeStats, reward: jax.Array, done: jax.Array, ignored:
 def unroll(
     env: Environment,
     agent: Agent,
-    agent_state: Any,
-    players: RolloutCarry,
+    policy_params: PolicyParams,
+    carry: RolloutCarry,
     noise: RolloutNoise,
+    fresh_episode: Callable[[Any, Any], Episode],
     hparams: HParams,
-    clock: jax.Array,
+    iteration: jax.Array,
 ) -> tuple[RolloutCarry, Transition]:
-    """Let the agent act for T steps in B environments, resetting each where its episode ends.
+    """Let the agent act for T steps in B environments, resetting each at the end of its episode.
 
-    For an agent of `fresh_episodes`, every environment first starts afresh and only
-    its first episode enters the statistics; what follows that is played but nobody looks at it.
+    For an agent with `fresh_episodes`, every environment first starts a fresh episode. Only that episode enters the
+    statistics; the steps after it fill up the rollout.
+
+    Args:
+      env, agent: the environment and the agent.
+      policy_params: from `agent.policy`.
+      carry: where the last rollout ended.
+      noise: everything random in the rollout.
+      fresh_episode: `ResetScheme.episode`, which makes fresh episodes of one step of `noise.reset`.
+      hparams, iteration: as for `agent.explore`.
 
     Returns:
-      The players after the last step, and the trajectory, leaves `[T, B, ...]`; `next_obs` is always the
-      true successor.
+      The carry after the last step, and the rollout, leaves `[T, B, ...]`; `next_obs` is always the true successor.
     """
-    num_envs = players.obs.shape[0]
-    nobody = jnp.zeros(num_envs, bool)
-    first = _fresh(env, noise, noise.reset) if agent.fresh_episodes else None
-    if first is not None:
-        env_state, obs = begin_episodes(env, players.env, first)
-        fresh = players.stats._replace(episode_return=jnp.zeros(num_envs), episode_length=jnp.zeros(num_envs, jnp.int32))
-        players = RolloutCarry(env_state, obs, agent.memory(num_envs), fresh)
+    num_envs = carry.stats.finished.shape[0]
+    once = agent.fresh_episodes
+    if once:
+        first = fresh_episode(noise.reset.steps, noise.reset.shared)
+        carry = _start_afresh(env, agent, carry, first, num_envs)
+
     layout: Layout | None = None  # of a packed transition: static, known once the step is traced
 
-    def step(carry, noise_t):
+    def step(carry_and_over, noise_t):
         nonlocal layout
-        (env_state, obs, memory, stats), over = carry
-        keys, reset, act_noise = noise_t
-        action, next_memory, extras = agent.act(agent_state, obs, memory, act_noise, hparams, clock)
-        env_state, after = batched_step(env, keys, env_state, action)
-        transition = Transition(obs, action, after.reward, after.terminated, after.truncated, after.obs, memory, extras)
+        (env_state, obs, policy_carry, stats), over = carry_and_over
+        step_keys, reset_noise, act_noise = noise_t
+        action, next_carry, extras = agent.explore(policy_params, obs, policy_carry, act_noise, hparams, iteration)
+        env_state, after = batched_step(env, step_keys, env_state, action)
+        transition = Transition(obs, action, after.reward, after.terminated, after.truncated, after.obs, policy_carry, extras)
         done = after.terminated | after.truncated
         stats = count_step(stats, after.reward, done, ignored=over)
-        over = over | done if agent.fresh_episodes else over
-        fresh = _fresh(env, noise, reset) if first is None else first
+        over = over | done if once else over
+        fresh = first if once else fresh_episode(reset_noise, noise.reset.shared)
         env_state, obs = select_done(done, begin_episodes(env, env_state, fresh), (env_state, after.obs))
-        memory = select_done(done, agent.memory(num_envs), next_memory)
+        policy_carry = select_done(done, agent.initial_carry(num_envs), next_carry)
         layout = layout_of(transition, batch_ndim=1)
-        return (RolloutCarry(env_state, obs, memory, stats), over), pack(transition, batch_ndim=1)
+        return (RolloutCarry(env_state, obs, policy_carry, stats), over), pack(transition, batch_ndim=1)
 
-    resets = None if agent.fresh_episodes else noise.reset
-    (players, _), rows = jax.lax.scan(step, (players, nobody), (noise.env, resets, noise.act))
+    reset_steps = None if once else noise.reset.steps
+    start = carry, jnp.zeros(num_envs, bool)
+    (carry, _), rows = jax.lax.scan(step, start, (noise.env, reset_steps, noise.act))
     assert layout is not None
-    return players, unpack(rows, layout)
+    return carry, unpack(rows, layout)
 
 
-def evaluate(
+def _start_afresh(env: Environment, agent: Agent, carry: RolloutCarry, first: Episode, num_envs: int) -> RolloutCarry:
+    env_state, obs = begin_episodes(env, carry.env, first)
+    stats = carry.stats._replace(episode_return=jnp.zeros(num_envs), episode_length=jnp.zeros(num_envs, jnp.int32))
+    return RolloutCarry(env_state, obs, agent.initial_carry(num_envs), stats)
+
+
+class GreedyStep(NamedTuple):
+    """One step of greedy episodes; leaves `[E, ...]`."""
+
+    action: jax.Array
+    env_state: EnvState  # after the step
+    step: Step
+    over: jax.Array  # bool: the episode had ended before this step
+
+
+def play_episodes(
     key: jax.Array,
-    learner: Learner,
-    state: LearnerState,
+    env: Environment,
+    agent: Agent,
+    policy_params: PolicyParams,
+    record: Callable[[Any, jax.Array, GreedyStep], Any],
+    start: Callable[[EnvState, Obs], Any],
     *,
     num_episodes: int,
-    hparams: HParams | None = None,
-    max_steps: int = 100_000,
-) -> jax.Array:
-    """Play `num_episodes` fresh episodes with the greedy policy, to their ends, and return their returns.
+    max_steps: int,
+    env_state: EnvState | None = None,
+) -> tuple[jax.Array, Any]:
+    """Play E fresh episodes with the greedy policy, all at once, until all have ended.
+
+    Args:
+      key: consumed. The same key gives the same starts.
+      env, agent: the environment and the agent.
+      policy_params: from `agent.policy`; nothing else of the agent's state is read.
+      record: (what is recorded so far, t, step) -> what is recorded then; called for each step t, int32 scalar.
+      start: (env_state, obs) of the fresh episodes -> what is recorded before the first step.
+      num_episodes: E.
+      max_steps: an episode that has not ended by then is cut.
+      env_state: of training, leaves `[B, ...]`, for environments in which something outlives an episode (`carry_over`),
+        such as running statistics; episode i continues from environment i mod B.
+
+    Returns:
+      bool `[E]`: whether each episode ended; and what was recorded.
+    """
+    reset_key, step_key = jax.random.split(key)
+    fresh = reset_all(env, jax.random.split(reset_key, num_episodes))
+    if env_state is not None and env.carry_over is not None:
+        num_envs = jax.tree.leaves(env_state)[0].shape[0]
+        fresh = begin_episodes(env, jax.tree.map(lambda x: x[jnp.arange(num_episodes) % num_envs], env_state), fresh)
+
+    def unfinished(loop):
+        t, over = loop[0], loop[1]
+        return (t < max_steps) & ~jnp.all(over)
+
+    def step(loop):
+        t, over, (env_state, obs), carry, recorded = loop
+        keys = jax.random.split(jax.random.fold_in(step_key, t), num_episodes + 1)
+        action, carry = agent.exploit(policy_params, obs, carry, keys[-1])
+        env_state, after = batched_step(env, keys[:-1], env_state, action)
+        recorded = record(recorded, t, GreedyStep(action, env_state, after, over))
+        return t + 1, over | after.terminated | after.truncated, (env_state, after.obs), carry, recorded
+
+    loop = (jnp.int32(0), jnp.zeros(num_episodes, bool), fresh, agent.initial_carry(num_episodes), start(*fresh))
+    _, over, _, _, recorded = jax.lax.while_loop(unfinished, step, loop)
+    return over, recorded
+
+
+def evaluate(key: jax.Array, learner: Learner, state: LearnerState, *, num_episodes: int, max_steps: int = 100_000) -> jax.Array:
+    """Play `num_episodes` fresh episodes to their end with the greedy policy, and return their returns.
 
     Args:
       key: consumed. One key, one set of episodes: pass the same key to compare policies on the same starts.
       learner: as it was trained.
       state: of one run; `vmap` over the states of many.
-      num_episodes: all are played at once.
-      hparams: of the agent, by default its own.
-      max_steps: an episode that has not ended by then has no return; it gives NaN.
+      num_episodes: how many; all are played at once.
+      max_steps: an episode that has not ended by then has no return: it gives NaN.
 
     Returns:
       float32 `[num_episodes]`, undiscounted.
 
     Raises:
-      TypeError, ValueError: where the key is no key, or `num_episodes` or `max_steps` is not a positive int.
+      TypeError, ValueError: where the key is not a typed PRNG key, `num_episodes` or `max_steps` is not a positive int, or
+        `state` is a batch of states.
+    """
+    if jnp.ndim(state.stats.finished) != 1:
+        raise ValueError(
+            f"evaluate takes the state of one run, and this is a batch of states (statistics "
+            f"{list(jnp.shape(state.stats.finished))}, not [{learner.num_envs}]): use jax.vmap over the states"
+        )
+    policy_params = learner.agent.policy(state.agent)
+    return evaluate_policy(
+        key, learner.env, learner.agent, policy_params, num_episodes=num_episodes, max_steps=max_steps, env_state=state.env
+    )
+
+
+def evaluate_policy(
+    key: jax.Array,
+    env: Environment,
+    agent: Agent,
+    policy_params: PolicyParams,
+    *,
+    num_episodes: int,
+    max_steps: int = 100_000,
+    env_state: EnvState | None = None,
+) -> jax.Array:
+    """`evaluate` for policy parameters alone, such as a saved policy; the arguments are those of `play_episodes`.
+
+    Returns:
+      float32 `[num_episodes]`, undiscounted; NaN where an episode had not ended by `max_steps`.
+
+    Raises:
+      TypeError, ValueError: where the key is not a typed PRNG key, or a size is not a positive int.
     """
     check_key(key)
     num_episodes = check_size("num_episodes", num_episodes)
     max_steps = check_size("max_steps", max_steps)
-    env, agent = learner.env, learner.agent
-    hparams = agent.hparams if hparams is None else hparams
-    reset_key, step_key = jax.random.split(key)
-    fresh = jax.vmap(env.reset, (0, None))(jax.random.split(reset_key, num_episodes), env.params)
-    players = jnp.arange(num_episodes) % learner.num_envs
-    env_state, obs = begin_episodes(env, jax.tree.map(lambda x: x[players], state.env), fresh)
-    clock = jnp.int32(0)
 
-    def unfinished(carry):
-        t, over = carry[0], carry[1]
-        return (t < max_steps) & ~jnp.all(over)
+    def add_reward(returns, t, played):
+        return returns + jnp.where(played.over, 0.0, played.step.reward)
 
-    def step(carry):
-        t, over, returns, env_state, obs, memory = carry
-        keys = jax.random.split(jax.random.fold_in(step_key, t), num_episodes)
-        action, memory, _ = agent.act(state.agent, obs, memory, None, hparams, clock)
-        env_state, after = batched_step(env, keys, env_state, action)
-        returns = returns + jnp.where(over, 0.0, after.reward)
-        return t + 1, over | after.terminated | after.truncated, returns, env_state, after.obs, memory
-
-    start = (jnp.int32(0), jnp.zeros(num_episodes, bool), jnp.zeros(num_episodes), env_state, obs, agent.memory(num_episodes))
-    _, over, returns, *_ = jax.lax.while_loop(unfinished, step, start)
+    over, returns = play_episodes(
+        key,
+        env,
+        agent,
+        policy_params,
+        add_reward,
+        lambda env_state, obs: jnp.zeros(num_episodes),
+        num_episodes=num_episodes,
+        max_steps=max_steps,
+        env_state=env_state,
+    )
     return jnp.where(over, returns, jnp.nan)

@@ -1,6 +1,6 @@
 """The records that the parts of jaxrl hand to each other: named tuples of pure functions, and of arrays.
 
-Shapes are written `[T, B, ...]`: time leads, then the batch of environments.
+Shapes are written `[T, B, ...]`: T time steps, then a batch of B environments. The spaces are in `jaxrl.spaces`.
 """
 
 from collections.abc import Callable
@@ -8,94 +8,195 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
-from jaxrl.spaces import Box as Box
-from jaxrl.spaces import Dict as Dict
-from jaxrl.spaces import Discrete as Discrete
-from jaxrl.spaces import MultiDiscrete as MultiDiscrete
-from jaxrl.spaces import Space as Space
+from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete, Space
+
+__all__ = [
+    "Agent", "AgentState", "Box", "Carry", "Dict", "Discrete", "EnvState", "Environment", "EpisodeStats",
+    "ExploitFn", "ExploreFn", "HParams", "InitFn", "InitialCarryFn", "Learner", "LearnerState", "Metrics",
+    "MultiDiscrete", "Network", "Noise", "NoiseFn", "Obs", "PolicyFn", "PolicyParams", "PyTree", "RecurrentNetwork",
+    "Space", "Step", "StoreFn", "Transition", "UpdateFn",
+]  # fmt: skip
 
 PyTree = Any
+Obs = PyTree  # an array, or a dict of arrays
 EnvState = PyTree
 AgentState = PyTree
-Memory = PyTree
+PolicyParams = PyTree
+Carry = PyTree
 HParams = Any  # an agent's own NamedTuple of floats or float32 arrays
 Metrics = dict[str, jax.Array]
 
 
 class Step(NamedTuple):
-    """What one step of one environment gives, unbatched."""
+    """The result of one step of one environment, unbatched."""
 
-    obs: jax.Array  # the true successor, also where the episode ended: never a reset observation
+    obs: Obs  # the true successor, also at the end of an episode: never a reset observation
     reward: jax.Array  # float32 scalar
-    terminated: jax.Array  # bool scalar: the task itself ended here; bootstrapping stops
-    truncated: jax.Array  # bool scalar: only the clock ended it; bootstrapping goes on
+    terminated: jax.Array  # bool scalar: the task itself ended; bootstrapping stops
+    truncated: jax.Array  # bool scalar: a time limit ended the episode; bootstrapping goes on
 
 
 class Environment(NamedTuple):
     """A Markov decision process as two pure functions. `step` never resets; `rollout.unroll` does."""
 
-    reset: Callable[[jax.Array, PyTree], tuple[EnvState, jax.Array]]  # (key, params) -> (env_state, obs)
+    reset: Callable[[jax.Array, PyTree], tuple[EnvState, Obs]]  # (key, params) -> (env_state, obs)
     step: Callable[..., tuple[EnvState, Step]]  # (key, env_state, action, params) -> (env_state, Step)
     params: PyTree  # default parameters: traced, may be replaced and vmapped
     observation_space: Space
     action_space: Space
     name: str
-    carry_over: Callable[..., tuple[EnvState, jax.Array]] | None = None
+    carry_over: Callable[..., tuple[EnvState, Obs]] | None = None
     # carry_over: (old env_state, fresh env_state, fresh obs) -> (env_state, obs), where something outlives an episode
 
 
 class Transition(NamedTuple):
-    """Leaves are `[T, B, ...]` from a rollout and `[N, ...]` from a replay."""
+    """Leaves are `[T, B, ...]` in a rollout and `[N, ...]` in a replay."""
 
-    obs: jax.Array
+    obs: Obs
     action: jax.Array
     reward: jax.Array
     terminated: jax.Array
     truncated: jax.Array  # never true where `terminated` is
-    next_obs: jax.Array
-    memory: PyTree  # what the policy carried when it acted
-    extras: PyTree  # what `agent.act` wants to see again in `agent.update`
+    next_obs: Obs  # the true successor
+    carry: Carry  # the policy's recurrent state when it acted
+    extras: PyTree  # what `agent.explore` hands to `agent.update`
 
 
 class Noise(NamedTuple):
     """Everything random that an agent consumes in one iteration."""
 
     act: PyTree  # leaves [T, B, ...]
-    update: PyTree  # anything: sample indices, permutations
+    update: PyTree = ()  # anything: sample indices, keys of shuffles
 
 
 class Network(Protocol):
     """A pair of pure functions; a `flax.linen.Module` is one as it stands."""
 
-    def init(self, key: jax.Array, obs: jax.Array, /) -> PyTree: ...
+    def init(self, key: jax.Array, obs: Obs, /) -> PyTree:
+        """The parameters, for observations `[B, ...]`."""
 
-    def apply(self, params: PyTree, obs: jax.Array, /) -> Any: ...
+    def apply(self, params: PyTree, obs: Obs, /) -> Any:
+        """The outputs `[..., *output_shape]` for observations `[..., *obs_shape]`."""
+
+
+class RecurrentNetwork(Protocol):
+    """A network with a recurrent state, the carry; `jaxrl.networks.recurrent_policy` builds one."""
+
+    def initial_carry(self, num_envs: int, /) -> Carry:
+        """The carry at the start of an episode, leaves `[B, ...]`."""
+
+    def init(self, key: jax.Array, obs: Obs, carry: Carry, /) -> PyTree:
+        """The parameters, for observations and carry `[B, ...]`."""
+
+    def apply(self, params: PyTree, obs: Obs, carry: Carry, /) -> tuple[Any, Carry]:
+        """One step: the outputs `[B, ...]` and the next carry `[B, ...]`."""
+
+
+# --- the fields of an Agent -----------------------------------------------------------------------
+
+
+class InitFn(Protocol):
+    def __call__(self, key: jax.Array, obs: Obs, hparams: HParams, /) -> AgentState:
+        """The initial state, from example observations `[B, ...]`.
+
+        By convention its field `params` holds the network's parameters. Its leaves are strongly typed, and `update` returns the
+        same structure, shapes and dtypes.
+        """
+
+
+class NoiseFn(Protocol):
+    def __call__(self, key: jax.Array, num_steps: int, num_envs: int, /) -> Noise:
+        """Draw everything random that one iteration consumes; the key is consumed.
+
+        Leaves of `Noise.act` are `[T, B, ...]` and go to `explore` step by step; `Noise.update` goes to `update` as it is.
+        """
+
+
+class PolicyFn(Protocol):
+    def __call__(self, agent_state: AgentState, /) -> PolicyParams:
+        """The part of the state that acting reads, and all that a saved policy holds: e.g. the network's parameters and
+        running statistics of the observations, without optimizer, target network and replay."""
+
+
+class ExploreFn(Protocol):
+    def __call__(
+        self, policy_params: PolicyParams, obs: Obs, carry: Carry, noise_t: PyTree, hparams: HParams, iteration: jax.Array, /
+    ) -> tuple[jax.Array, Carry, PyTree]:
+        """Choose the actions of one step of training.
+
+        Args:
+          policy_params: from `policy`.
+          obs: `[B, ...]`.
+          carry: recurrent state, leaves `[B, ...]`; `()` without recurrence.
+          noise_t: one step of `Noise.act`, leaves `[B, ...]`.
+          hparams: hyperparameters, scalars.
+          iteration: int32 scalar, the number of the iteration, warm-up included; never batched.
+
+        Returns:
+          Actions `[B, *action_shape]`, the next carry, and extras `[B, ...]`: arrays that `update` finds in the rollout.
+        """
+
+
+class ExploitFn(Protocol):
+    def __call__(self, policy_params: PolicyParams, obs: Obs, carry: Carry, key: jax.Array, /) -> tuple[jax.Array, Carry]:
+        """Choose greedy actions `[B, *action_shape]`, for evaluation; most agents ignore the key."""
+
+
+class UpdateFn(Protocol):
+    def __call__(
+        self, agent_state: AgentState, rollout: Transition, noise: PyTree, hparams: HParams, iteration: jax.Array, /
+    ) -> tuple[AgentState, Metrics]:
+        """Learn from a rollout, leaves `[T, B, ...]`, which `store` has seen before.
+
+        Returns:
+          The next state and the metrics, float arrays of any shape. The driver reports the mean of each. An array over a
+          batch is better than its mean: it is summed over the iterations first, which saves a kernel in each.
+        """
+
+
+class StoreFn(Protocol):
+    def __call__(self, agent_state: AgentState, rollout: Transition, iteration: jax.Array, /) -> AgentState:
+        """Put a rollout, leaves `[T, B, ...]`, into the replay; also called in the warm-up."""
+
+
+class InitialCarryFn(Protocol):
+    def __call__(self, num_envs: int, /) -> Carry:
+        """The carry at the start of an episode, leaves `[B, ...]`; without random numbers."""
+
+
+def store_nothing(agent_state: AgentState, rollout: Transition, iteration: jax.Array) -> AgentState:
+    """`Agent.store` of an agent without a replay."""
+    del rollout, iteration
+    return agent_state
+
+
+def no_carry(num_envs: int) -> Carry:
+    """`Agent.initial_carry` of an agent without recurrence."""
+    del num_envs
+    return ()
 
 
 class Agent(NamedTuple):
-    """An algorithm as pure functions. `clock` is the unbatched int32 number of the iteration.
+    """An algorithm as pure functions; see the protocols above for the shapes. Build it with keywords."""
 
-    `noise_t=None` asks `act` for the greedy action. `store` puts a trajectory into a replay and is the
-    identity for an on-policy agent. `fresh_episodes` asks for a fresh episode in every environment at
-    the start of every iteration. Metrics are float arrays of any shape, reported by their mean: an array over
-    a batch is summed over the iterations as it is, where a mean in each would be a kernel of its own.
-    """
+    hparams: HParams  # the default hyperparameters
+    init: InitFn
+    noise: NoiseFn
+    policy: PolicyFn
+    explore: ExploreFn
+    exploit: ExploitFn
+    update: UpdateFn
+    store: StoreFn = store_nothing
+    initial_carry: InitialCarryFn = no_carry
+    warmup: int = 0  # iterations that act and store before the first update
+    fresh_episodes: bool = False  # every environment starts a fresh episode at the start of each iteration
 
-    hparams: HParams  # the defaults
-    init: Callable[..., AgentState]  # (key, obs[B, ...], hparams)
-    noise: Callable[[jax.Array, int, int], Noise]  # (key, T, B)
-    memory: Callable[[int], Memory]  # (B)
-    act: Callable[..., tuple[jax.Array, Memory, PyTree]]
-    # act: (agent_state, obs[B, ...], memory, noise_t, hparams, clock) -> (action[B, ...], memory, extras)
-    store: Callable[[AgentState, Transition, jax.Array], AgentState]
-    update: Callable[..., tuple[AgentState, Metrics]]
-    # update: (agent_state, trajectory[T, B, ...], noise.update, hparams, clock) -> (agent_state, metrics)
-    warmup: int = 0  # iterations that only act and store, before the first update
-    fresh_episodes: bool = False
+
+# --- the learner ------------------------------------------------------------------------------------
 
 
 class EpisodeStats(NamedTuple):
-    """Episode sums, each `[B]`: of the episode under way, and of those finished since the row began."""
+    """Sums over episodes, each `[B]`: of the running episode, and of those that finished since the last row of metrics."""
 
     episode_return: jax.Array  # float32
     episode_length: jax.Array  # int32
@@ -105,18 +206,18 @@ class EpisodeStats(NamedTuple):
 
 
 class LearnerState(NamedTuple):
-    """All that changes in a run. Save it with the clock and the run goes on with the same bits."""
+    """All that changes in a run. Save it with the iteration number, and the run continues with the same bits."""
 
     key: jax.Array  # the run's key, never changed
     agent: AgentState
     env: EnvState  # leaves [B, ...]
-    obs: jax.Array  # [B, ...]
-    memory: Memory
+    obs: Obs  # [B, ...]
+    carry: Carry  # [B, ...]
     stats: EpisodeStats
 
 
 class Learner(NamedTuple):
-    """An agent in its environments: the pieces that `train` drives."""
+    """An agent in its environments: the functions that `train` drives."""
 
     env: Environment
     agent: Agent
@@ -124,5 +225,5 @@ class Learner(NamedTuple):
     rollout_length: int
     init: Callable[[jax.Array, HParams], LearnerState]  # (key, hparams): reset, initialise, warm up
     noise: Callable[[jax.Array], PyTree]  # (key): everything random that one iteration consumes
-    step: Callable[..., tuple[LearnerState, Metrics]]  # (state, noise, hparams, clock): deterministic
-    reset_pool: int | None = None  # fresh episodes of an iteration, shared by all; by default each has its own
+    step: Callable[..., tuple[LearnerState, Metrics]]  # (state, noise, hparams, iteration): deterministic
+    reset_pool: int | None = None  # fresh episodes drawn for an iteration and shared by all; None: one for each step

@@ -43,7 +43,7 @@ def test_metrics_do_not_grow_with_environment_steps():
     assert long.temp_size_in_bytes <= short.temp_size_in_bytes + 2048
 
 
-def test_a_batched_state_leaves_the_clock_unbatched(learner):
+def test_a_batched_state_leaves_the_iteration_unbatched(learner):
     """Continued from a saved, batched state, the replay is still written in place: no scatter, no branch."""
     states = jax.vmap(lambda key: learner.init(key, learner.agent.hparams))(jax.random.split(jax.random.key(0), 2))
     go_on = jax.jit(jax.vmap(lambda s: jaxrl.advance(s, 2, learner, 4)[0]))
@@ -99,12 +99,12 @@ def test_a_transition_of_breakout_is_two_observations_in_bits_and_two_words():
 
 
 def test_random_numbers_of_an_iteration_come_from_its_number_alone(learner):
-    """A step fed with the noise of iteration i is the step that `advance` takes at clock i."""
+    """A step fed with the noise of iteration i is the step that `advance` takes at iteration i."""
     hparams = jax.tree.map(jnp.float32, learner.agent.hparams)
     state = learner.init(jax.random.key(0), hparams)
-    clock = jnp.int32(learner.agent.warmup)
-    by_hand, _ = jax.jit(learner.step)(state, learner.noise(jax.random.fold_in(state.key, clock)), hparams, clock)
-    driven, _ = jaxrl.advance(state, clock, learner, 1)
+    iteration = jnp.int32(learner.agent.warmup)
+    by_hand, _ = jax.jit(learner.step)(state, learner.noise(jax.random.fold_in(state.key, iteration)), hparams, iteration)
+    driven, _ = jaxrl.advance(state, iteration, learner, 1)
     for x, y in zip(jax.tree.leaves(plain(by_hand.agent)), jax.tree.leaves(plain(driven.agent)), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-7)
 
@@ -122,7 +122,7 @@ def test_rows_that_do_not_divide_are_refused_with_both_numbers(learner):
 
 @pytest.mark.parametrize("key", [0, np.zeros(2, np.uint32)])
 def test_a_key_that_is_none_is_refused(learner, key):
-    with pytest.raises(TypeError, match=r"typed PRNG key, as jax.random.key\(0\)"):
+    with pytest.raises(TypeError, match=r"typed PRNG key, such as jax.random.key\(0\)"):
         jaxrl.train(key, learner, 1)
 
 
@@ -149,7 +149,7 @@ def test_hyperparameters_may_be_swept_together_with_seeds():
     assert not all(jax.tree.leaves(moved))
 
 
-def test_more_iterations_than_the_clock_numbers_are_refused():
+def test_more_iterations_than_the_iteration_numbers_are_refused():
     learner = dqn_learner(countdown())
     for call in (
         lambda: jaxrl.train(jax.random.key(0), learner, 2**31 - learner.agent.warmup),
@@ -166,7 +166,9 @@ def test_an_agent_of_another_action_space_is_refused():
     network = jaxrl.networks.q_network(env.observation_space, env.action_space)
     agent = jaxrl.agents.dqn(network, env.action_space)
     point_mass = jaxrl.make("PointMass")
-    with pytest.raises(ValueError, match=r"the agent's actions are int32\[\], and PointMass takes Box.* env.action_space"):
+    with pytest.raises(ValueError, match=r"agent.explore: the actions are int32\[\] .* PointMass takes Box.* env.action_space"):
         jaxrl.make_learner(point_mass, agent, num_envs=4, rollout_length=1)
+    learner = dqn_learner(countdown())
+    state = jax.eval_shape(learner.init, jax.random.key(0), learner.agent.hparams)
     with pytest.raises(TypeError, match="key must be a typed PRNG key"):
-        jaxrl.evaluate(jnp.zeros(2, jnp.uint32), dqn_learner(countdown()), None, num_episodes=1)
+        jaxrl.evaluate(jnp.zeros(2, jnp.uint32), learner, state, num_episodes=1)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxrl.networks import orthogonal, policy, q_network
-from jaxrl.types import Box, Discrete
+from jaxrl.networks import Encoder, orthogonal, policy, q_network
+from jaxrl.types import Box, Dict, Discrete, MultiDiscrete
 
 ONE_IN_A_MILLION = 1e-6
 MATRICES = [(1, 1), (4, 4), (7, 3), (3, 7), (1, 5), (5, 1), (64, 64), (84, 120)]
@@ -161,11 +161,134 @@ def test_discrete_observations_are_one_hot():
 def test_channels_are_convolutions(name):
     obs = observations(name, (4,))
     params, q = apply_random_params(q_network(SPACES[name], Discrete(3), hidden=(8,), channels=(4, 3)), obs)
-    encoder, x = params["params"]["Encoder_0"], obs.astype(np.float64)
+    encoder, x = params["params"]["Encoder_0"], obs.astype(np.float64) / SPACES[name].high
     x = np.maximum(convolution(encoder, "Conv_0", x), 0)
     x = np.maximum(convolution(encoder, "Conv_1", x), 0)
     x = np.maximum(dense(params["params"], "Dense_0", x.reshape(4, -1)), 0)
     np.testing.assert_allclose(q, dense(params["params"], "Dense_1", x), rtol=1e-4, atol=1e-4)
+
+
+# --- encoder
+
+
+def encode(space, obs, **options):
+    return np.asarray(Encoder(space, **options).apply({}, obs))
+
+
+@pytest.mark.parametrize(
+    ("box", "obs", "scaled"),
+    [
+        (Box(0, 255, (3,), np.uint8), [0, 51, 255], [0, 0.2, 1]),
+        (Box(1, 11, (3,), np.int32), [1, 6, 11], [0, 0.5, 1]),
+        (Box(-128, 127, (3,), np.int8), [-128, 127, -77], [0, 1, 0.2]),
+        (Box(np.array([0, 4, 3]), np.array([4, 8, 3]), (3,), np.int16), [1, 5, 3], [0.25, 0.25, 0]),
+        # The limits of 32 bits are no bounds.
+        (Box(-(2**31), 2**31 - 1, (3,), np.int32), [7, -2, 3], [7, -2, 3]),
+        (Box(np.array([0, 0, -(2**31)]), np.array([4, 2**31 - 1, 4]), (3,), np.int32), [1, 5, 3], [0.25, 5, 3]),
+        (Box(False, True, (3,), bool), [False, True, True], [0, 1, 1]),
+        (Box(0, 255, (3,), np.float32), [0, 51, 255], [0, 51, 255]),
+    ],
+)
+def test_bounded_integers_are_scaled_by_their_bounds(box, obs, scaled):
+    obs = np.array([obs, obs], box.dtype)
+    np.testing.assert_allclose(encode(box, obs), [scaled, scaled], rtol=1e-6)
+    assert encode(box, obs).dtype == np.float32
+    np.testing.assert_array_equal(encode(box, obs, scale_observations=False), obs.astype(np.float32))
+
+
+def test_entries_of_a_dict_are_encoded_by_their_kind_and_concatenated():
+    space = Dict(
+        {"place": Discrete(3), "a": MultiDiscrete((2, 3)), "deep": Dict({"x": Box(-1, 1, (2, 2))}), "b": SPACES["bytes"]}
+    )
+    rng = np.random.default_rng(0)
+    image, x = rng.integers(256, size=(4, 6, 5, 2)).astype(np.uint8), rng.normal(size=(4, 2, 2)).astype(np.float32)
+    obs = {"place": np.int32([0, 2, 1, 1]), "a": np.int32([[0, 0], [1, 2], [0, 1], [1, 0]]), "deep": {"x": x}, "b": image}
+    parts = [np.eye(2)[obs["a"][:, 0]], np.eye(3)[obs["a"][:, 1]], image.reshape(4, -1) / 255, x.reshape(4, 4)]
+    close(encode(space, obs), np.concatenate([*parts, np.eye(3)[obs["place"]]], axis=1))
+    params, q = apply_random_params(q_network(space, Discrete(3), hidden=(), channels=(2,)), obs)
+    encoder = params["params"]["Encoder_0"]
+    assert set(encoder) == {"obs_b"}
+    parts[2] = np.maximum(convolution(encoder["obs_b"], "Conv_0", image / 255), 0).reshape(4, -1)
+    close(q, dense(params["params"], "Dense_0", np.concatenate([*parts, np.eye(3)[obs["place"]]], axis=1)))
+
+
+# --- illegal actions
+
+
+def masked_space(size):
+    return Dict({"x": Box(-1, 1, (3,)), "action_mask": Box(False, True, (size,), bool)})
+
+
+MASKED = {
+    "q": lambda space: q_network(space, Discrete(4), hidden=(8,)),
+    "dueling q": lambda space: q_network(space, Discrete(4), hidden=(8,), dueling=True),
+    "policy": lambda space: policy(space, Discrete(4), hidden=(8,)),
+    "parts": lambda space: policy(space, MultiDiscrete((3, 1)), hidden=(8,)),
+}
+
+
+@pytest.mark.parametrize("build", MASKED.values(), ids=MASKED)
+def test_illegal_actions_get_minus_infinity_and_the_mask_is_not_an_input(build):
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    legal = np.array([[1, 1, 1, 1], [1, 0, 0, 1], [0, 0, 1, 1], [0, 1, 0, 1]], bool)
+    network = build(masked_space(4))
+    params, free = apply_random_params(network, {"x": x, "action_mask": np.ones_like(legal)})
+    out = network.apply(params, {"x": x, "action_mask": legal})
+    np.testing.assert_allclose(out, np.where(legal, free, -np.inf), rtol=1e-6)
+    assert params["params"].keys() == build(Dict({"x": Box(-1, 1, (3,))})).init(jax.random.key(0), {"x": x})["params"].keys()
+
+
+def test_where_nothing_is_legal_nothing_is_masked():
+    """As after the end of a game, whose values are multiplied by a discount of 0."""
+    x, network = np.ones((3, 3), np.float32), policy(masked_space(5), MultiDiscrete((3, 2)), hidden=())
+    legal = np.array([[0, 0, 0, 0, 0], [0, 0, 0, 1, 0], [0, 1, 0, 0, 0]], bool)
+    _, logits = apply_random_params(network, {"x": x, "action_mask": legal})
+    expected = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 1, 0], [0, 1, 0, 1, 1]], bool)
+    np.testing.assert_array_equal(np.isfinite(logits), expected)
+
+
+def test_a_critic_beside_a_masked_policy_has_a_value():
+    network = policy(masked_space(4), Discrete(4), hidden=(8,), value=True)
+    obs = {"x": np.ones((2, 3), np.float32), "action_mask": np.array([[1, 0, 0, 0], [0, 1, 1, 0]], bool)}
+    _, (logits, value) = apply_random_params(network, obs)
+    np.testing.assert_array_equal(np.isfinite(logits), obs["action_mask"])
+    assert value.shape == (2,)
+    assert np.all(np.isfinite(value))
+
+
+# --- dueling, LayerNorm, precision
+
+
+@pytest.mark.parametrize("hidden", [(), (7,), (8, 7)])
+def test_dueling_streams_add_a_value_and_advantages_of_mean_zero(hidden):
+    obs = observations("vector", (4,))
+    params, q = apply_random_params(q_network(SPACES["vector"], Discrete(3), hidden=hidden, dueling=True), obs)
+    params, x = params["params"], obs.astype(np.float64)
+    if len(hidden) == 2:
+        x = np.maximum(dense(params["body"], "Dense_0", x), 0)
+    streams = [("Dense_0", "Dense_1"), ("Dense_2", "Dense_3")] if hidden else [("Dense_0",), ("Dense_1",)]
+    value, advantage = (dense(params, names[-1], np.maximum(dense(params, names[0], x), 0) if hidden else x) for names in streams)
+    assert value.shape == (4, 1)
+    close(q, value + advantage - advantage.mean(-1, keepdims=True))
+
+
+@pytest.mark.parametrize("name", ["vector", "bytes"])
+def test_layer_norm_comes_before_each_activation(name):
+    obs = observations(name, (4,))
+    options = {"hidden": (8, 7), "channels": (4,) if name in IMAGES else (), "layer_norm": True}
+    params, q = apply_random_params(q_network(SPACES[name], Discrete(3), **options), obs)
+
+    def normalize(params, name, x):
+        scale, bias = (np.asarray(params[name][part], np.float64) for part in ("scale", "bias"))
+        return scale * (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) + bias
+
+    params, x = params["params"], obs.astype(np.float64)
+    if name in IMAGES:
+        encoder, x = params["Encoder_0"], x / 255
+        x = np.maximum(normalize(encoder, "LayerNorm_0", convolution(encoder, "Conv_0", x)), 0).reshape(4, -1)
+    for i in range(2):
+        x = np.maximum(normalize(params, f"LayerNorm_{i}", dense(params, f"Dense_{i}", x)), 0)
+    np.testing.assert_allclose(q, dense(params, "Dense_2", x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["discrete", "vector", "bytes"])
@@ -285,7 +408,16 @@ BOX, IMAGE = SPACES["vector"], SPACES["bytes"]
         (lambda: policy(Discrete(5), Discrete(3), channels=(4,)), ValueError, "channels"),
         (lambda: q_network(Box(0, 1, (4, 9, 1)), Discrete(3), channels=(4, 4)), ValueError, "leaves nothing .* fewer than 2"),
         (lambda: q_network(Box(0, 1, (5, 9, 1)), Discrete(3), channels=(4, 4, 4)), ValueError, "fewer than 3"),
-        (lambda: policy(BOX, None), ValueError, "a policy needs a Discrete action space or a Box, got None"),
+        (lambda: policy(BOX, None), ValueError, "a policy needs a Discrete or MultiDiscrete action space or a Box, got None"),
+        (
+            lambda: q_network(Dict({"x": BOX}), Discrete(3), channels=(4,)),
+            ValueError,
+            r"needs observations \[H, W, C\], got Dict",
+        ),
+        (lambda: policy(masked_space(3), Discrete(4)), ValueError, r"'action_mask' must be a Box of bools of shape \[4\]"),
+        (lambda: q_network(masked_space(3), Discrete(4)), ValueError, "'action_mask' must be"),
+        (lambda: policy(masked_space(2), MultiDiscrete((2, 3))), ValueError, r"bools of shape \[5\]"),
+        (lambda: policy(masked_space(2), BOX), ValueError, "an action mask needs a Discrete or MultiDiscrete"),
         (lambda: q_network(IMAGE, Discrete(3), channels=(0,)), ValueError, "channels must be at least 1"),
         (lambda: q_network(BOX, Discrete(3), hidden=(8, 0)), ValueError, "hidden .*must be at least 1"),
         (lambda: policy(BOX, BOX, hidden=(8.0,)), TypeError, "hidden .*must be an int"),

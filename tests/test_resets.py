@@ -9,6 +9,7 @@ import pytest
 
 import jaxrl
 from jaxrl import learner as driver
+from jaxrl import resets
 from jaxrl.types import Box, Discrete, Environment, Step
 from tests.problems import dqn_learner, plain, reinforce_learner
 from tests.test_rollout import HP, counting_agent, play
@@ -20,7 +21,7 @@ class Life(NamedTuple):
     start: jax.Array
 
 
-def lives(limit: int = 3, renewed: bool = True) -> Environment:
+def lives(limit: int = 3, carried_over: bool = True) -> Environment:
     """Episodes of `limit` steps with a random start; observes (number of the episode, start)."""
 
     def observe(state):
@@ -39,15 +40,15 @@ def lives(limit: int = 3, renewed: bool = True) -> Environment:
         return state, observe(state)
 
     space = Box(0, np.inf, (2,))
-    return Environment(reset, step, (), space, Discrete(2), "lives", carry_over if renewed else None)
+    return Environment(reset, step, (), space, Discrete(2), "lives", carry_over if carried_over else None)
 
 
-def test_what_an_environment_renews_outlives_its_episodes():
-    (players, trajectory), _ = play(lives(3), num_steps=8)
-    np.testing.assert_array_equal(trajectory.obs[:, 0, 0], [0, 0, 0, 1, 1, 1, 2, 2])
-    np.testing.assert_array_equal(trajectory.next_obs[:, 0, 0], [0, 0, 0, 1, 1, 1, 2, 2])
-    np.testing.assert_array_equal(players.env.episodes, [2, 2])
-    assert len(np.unique(trajectory.obs[:, 0, 1])) == 3
+def test_what_an_environment_carries_over_outlives_its_episodes():
+    (carry, rollout), _ = play(lives(3), num_steps=8)
+    np.testing.assert_array_equal(rollout.obs[:, 0, 0], [0, 0, 0, 1, 1, 1, 2, 2])
+    np.testing.assert_array_equal(rollout.next_obs[:, 0, 0], [0, 0, 0, 1, 1, 1, 2, 2])
+    np.testing.assert_array_equal(carry.env.episodes, [2, 2])
+    assert len(np.unique(rollout.obs[:, 0, 1])) == 3
 
 
 def test_a_whole_episode_begins_with_what_the_last_one_left():
@@ -61,29 +62,29 @@ def test_a_whole_episode_begins_with_what_the_last_one_left():
 
 def test_evaluation_begins_with_what_training_left():
     learner = jaxrl.make_learner(lives(3), counting_agent(), num_envs=2, rollout_length=1)
-    greedy = learner.agent._replace(act=lambda *args: (jnp.zeros(args[1].shape[0], jnp.int32), args[2], ()))
     state, _ = jaxrl.train(jax.random.key(0), learner, 7, HP())
-    returns = jaxrl.evaluate(jax.random.key(1), learner._replace(agent=greedy), state, num_episodes=5)
+    returns = jaxrl.evaluate(jax.random.key(1), learner, state, num_episodes=5)
     np.testing.assert_array_equal(returns, np.full(5, 3.0 * 3))
 
 
 @pytest.mark.parametrize("make", [dqn_learner, lambda: reinforce_learner(mode="continuing", baseline="value")])
 def test_fresh_episodes_made_in_the_step_are_those_drawn_ahead(make, monkeypatch):
     ahead = jaxrl.train(jax.random.key(0), make(), 6)
-    monkeypatch.setattr(driver, "_NOISE_BYTES", 64)
+    monkeypatch.setattr(resets, "MAX_NOISE_BYTES", 64)
+    monkeypatch.setattr(driver, "MAX_NOISE_BYTES", 64)
     learner = make()
-    assert jnp.issubdtype(learner.noise(jax.random.key(0)).rollout.reset.dtype, jax.dtypes.prng_key)
+    assert jnp.issubdtype(learner.noise(jax.random.key(0)).rollout.reset.steps.dtype, jax.dtypes.prng_key)
     late = jaxrl.train(jax.random.key(0), learner, 6)
     jax.tree.map(np.testing.assert_array_equal, plain(ahead), plain(late))
 
 
 def starts_of(iterations: int, **static) -> np.ndarray:
     """The starts `[iterations, B]` of the episodes that begin in each iteration, all at once."""
-    env = lives(1, renewed=False)
+    env = lives(1, carried_over=False)
     learner = jaxrl.make_learner(env, counting_agent(), num_envs=64, rollout_length=1, **static)
 
-    def iterate(state, clock):
-        state, _ = jaxrl.advance(state, clock, learner, 1, HP())
+    def iterate(state, iteration):
+        state, _ = jaxrl.advance(state, iteration, learner, 1, HP())
         return state, state.obs[:, 1]
 
     state = learner.init(jax.random.key(0), HP())
@@ -115,8 +116,8 @@ def test_a_pool_serves_whole_episodes_too():
     learner = reinforce_learner(jaxrl.make("PointMass", max_steps_in_episode=5), rollout_length=5)
     pooled = jaxrl.make_learner(learner.env, learner.agent, num_envs=8, rollout_length=5, reset_pool=2)
     noise = pooled.noise(jax.random.key(0)).rollout
-    assert noise.reset.shape == (8,)
-    assert noise.pool[1].shape == (2, 2)
+    assert noise.reset.steps.shape == (8,)
+    assert noise.reset.shared[1].shape == (2, 2)
     _, metrics = jaxrl.train(jax.random.key(0), pooled, 2, log_every=1)
     np.testing.assert_array_equal(metrics["episodes"], [8, 8])
 

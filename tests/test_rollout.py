@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxrl
+from jaxrl.resets import reset_scheme
 from jaxrl.rollout import RolloutCarry, unroll, zero_stats
 from jaxrl.types import Agent, Box, Discrete, Environment, Noise, Step
 from tests.problems import countdown, dqn_learner, endless
@@ -18,19 +19,20 @@ class HP(NamedTuple):
 
 
 def counting_agent():
-    """Carries the number of steps since the episode began as its memory, and acts by noise."""
+    """Carries the number of steps since the episode began, and acts by noise."""
 
-    def act(state, obs, memory, noise_t, hparams, clock):
-        return noise_t, memory + 1, {"seen": memory}
+    def explore(policy_params, obs, carry, noise_t, hparams, iteration):
+        return noise_t, carry + 1, {"seen": carry}
 
     return Agent(
         hparams=HP(),
         init=lambda key, obs, hparams: (),
-        noise=lambda key, num_steps, num_envs: Noise(jax.random.randint(key, (num_steps, num_envs), 0, 2), ()),
-        memory=lambda num_envs: jnp.zeros(num_envs, jnp.int32),
-        act=act,
-        store=lambda state, trajectory, clock: state,
-        update=lambda state, trajectory, noise, hparams, clock: (state, {}),
+        noise=lambda key, num_steps, num_envs: Noise(jax.random.randint(key, (num_steps, num_envs), 0, 2)),
+        policy=lambda state: (),
+        explore=explore,
+        exploit=lambda policy_params, obs, carry, key: (jnp.zeros(len(carry), jnp.int32), carry + 1),
+        update=lambda state, rollout, noise, hparams, iteration: (state, {}),
+        initial_carry=lambda num_envs: jnp.zeros(num_envs, jnp.int32),
     )
 
 
@@ -38,38 +40,39 @@ def play(env, num_steps=8, num_envs=2):
     learner = jaxrl.make_learner(env, counting_agent(), num_envs=num_envs, rollout_length=num_steps)
     state = learner.init(jax.random.key(0), HP())
     noise = learner.noise(jax.random.key(1))
-    players = RolloutCarry(state.env, state.obs, state.memory, zero_stats(num_envs))
-    return unroll(env, learner.agent, (), players, noise.rollout, HP(), jnp.int32(0)), noise
+    carry = RolloutCarry(state.env, state.obs, state.carry, zero_stats(num_envs))
+    fresh_episode = reset_scheme(env, (num_steps, num_envs), None).episode
+    return unroll(env, learner.agent, (), carry, noise.rollout, fresh_episode, HP(), jnp.int32(0)), noise
 
 
 def test_no_observation_of_the_next_episode_is_ever_a_successor():
-    (_, trajectory), _ = play(countdown(3, reset_value=1000.0))
-    done = np.asarray(trajectory.terminated)
+    (_, rollout), _ = play(countdown(3, reset_value=1000.0))
+    done = np.asarray(rollout.terminated)
     assert done[2].all()
     assert done[5].all()
-    assert np.asarray(trajectory.next_obs)[..., -1].max() == 0.0  # a reset observation would show 1000
-    assert (np.asarray(trajectory.obs)[[0, 3, 6], :, -1] == 1000.0).all()
-    np.testing.assert_array_equal(np.argmax(trajectory.next_obs[..., :4], axis=-1)[:6, 0], [1, 2, 3, 1, 2, 3])
+    assert np.asarray(rollout.next_obs)[..., -1].max() == 0.0  # a reset observation would show 1000
+    assert (np.asarray(rollout.obs)[[0, 3, 6], :, -1] == 1000.0).all()
+    np.testing.assert_array_equal(np.argmax(rollout.next_obs[..., :4], axis=-1)[:6, 0], [1, 2, 3, 1, 2, 3])
 
 
-def test_memory_starts_afresh_with_the_episode():
-    (players, trajectory), _ = play(countdown(3))
-    np.testing.assert_array_equal(trajectory.memory[:, 0], [0, 1, 2, 0, 1, 2, 0, 1])
-    np.testing.assert_array_equal(trajectory.extras["seen"], trajectory.memory)
-    np.testing.assert_array_equal(players.memory, [2, 2])
+def test_the_carry_starts_afresh_with_the_episode():
+    (carry, rollout), _ = play(countdown(3))
+    np.testing.assert_array_equal(rollout.carry[:, 0], [0, 1, 2, 0, 1, 2, 0, 1])
+    np.testing.assert_array_equal(rollout.extras["seen"], rollout.carry)
+    np.testing.assert_array_equal(carry.carry, [2, 2])
 
 
 def test_termination_wins_where_both_flags_are_set():
     env = countdown(3)
     both = env._replace(step=lambda *args: (lambda s, out: (s, out._replace(truncated=out.terminated)))(*env.step(*args)))
-    (_, trajectory), _ = play(both)
-    assert not np.any(trajectory.truncated)
-    assert np.any(trajectory.terminated)
+    (_, rollout), _ = play(both)
+    assert not np.any(rollout.truncated)
+    assert np.any(rollout.terminated)
 
 
 def test_statistics_count_finished_episodes_alone():
-    (players, _), _ = play(countdown(3))
-    stats = players.stats
+    (carry, _), _ = play(countdown(3))
+    stats = carry.stats
     np.testing.assert_array_equal(stats.finished, [2, 2])
     np.testing.assert_array_equal(stats.finished_return, [6.0, 6.0])
     np.testing.assert_array_equal(stats.finished_length, [6.0, 6.0])
@@ -79,24 +82,24 @@ def test_statistics_count_finished_episodes_alone():
 
 def test_unroll_equals_a_loop_over_single_environments():
     env = jaxrl.make("CartPole-v1")
-    (_, trajectory), noise = play(env, num_steps=40)
+    (_, rollout), noise = play(env, num_steps=40)
     learner = jaxrl.make_learner(env, counting_agent(), num_envs=2, rollout_length=40)
     state = learner.init(jax.random.key(0), HP())
     step = jax.jit(env.step)
     for b in range(2):
         env_state, obs = jax.tree.map(lambda x, b=b: x[b], (state.env, state.obs))
         for t in range(40):
-            np.testing.assert_allclose(trajectory.obs[t, b], obs, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(rollout.obs[t, b], obs, rtol=1e-5, atol=1e-6)
             env_state, out = step(noise.rollout.env[t, b], env_state, noise.rollout.act[t, b], env.params)
-            np.testing.assert_allclose(trajectory.next_obs[t, b], out.obs, rtol=1e-5, atol=1e-6)
-            assert trajectory.reward[t, b] == out.reward
-            assert trajectory.terminated[t, b] == out.terminated
+            np.testing.assert_allclose(rollout.next_obs[t, b], out.obs, rtol=1e-5, atol=1e-6)
+            assert rollout.reward[t, b] == out.reward
+            assert rollout.terminated[t, b] == out.terminated
             obs = out.obs
             if out.terminated | out.truncated:
-                env_state, obs = jax.tree.map(lambda x, b=b, t=t: x[t, b], noise.rollout.reset)
+                env_state, obs = jax.tree.map(lambda x, b=b, t=t: x[t, b], noise.rollout.reset.steps)
 
 
-def test_small_observations_stay_small_in_the_trajectory():
+def test_small_observations_stay_small_in_the_rollout():
     """Planes of bool come back as bool, bit for bit."""
 
     class State(NamedTuple):
@@ -110,9 +113,9 @@ def test_small_observations_stay_small_in_the_trajectory():
     env = Environment(
         lambda key, params: (State(planes), planes), step, (), Box(False, True, (3, 5), np.bool_), Discrete(2), "planes"
     )
-    (_, trajectory), _ = play(env, num_steps=3)
-    assert trajectory.obs.dtype == jnp.bool_
-    np.testing.assert_array_equal(trajectory.obs[1, 0], jnp.roll(planes, 1))
+    (_, rollout), _ = play(env, num_steps=3)
+    assert rollout.obs.dtype == jnp.bool_
+    np.testing.assert_array_equal(rollout.obs[1, 0], jnp.roll(planes, 1))
 
 
 def test_evaluate_plays_whole_episodes_and_marks_endless_ones():

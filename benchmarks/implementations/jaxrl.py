@@ -24,10 +24,10 @@ def random_agent(num_actions: int) -> Agent:
         hparams=Nothing(),
         init=lambda key, obs, hparams: (),
         noise=lambda key, num_steps, num_envs: Noise(jax.random.randint(key, (num_steps, num_envs), 0, num_actions), ()),
-        memory=lambda num_envs: (),
-        act=lambda state, obs, memory, noise_t, hparams, clock: (noise_t, memory, ()),
-        store=lambda state, trajectory, clock: state,
-        update=lambda state, trajectory, noise, hparams, clock: (state, {"reward": trajectory.reward}),
+        policy=lambda state: (),
+        explore=lambda policy_params, obs, carry, noise_t, hparams, iteration: (noise_t, carry, ()),
+        exploit=lambda policy_params, obs, carry, key: (jnp.zeros(len(obs), jnp.int32), carry),
+        update=lambda state, rollout, noise, hparams, iteration: (state, {"reward": rollout.reward}),
     )
 
 

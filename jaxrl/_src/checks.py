@@ -1,4 +1,4 @@
-"""Checks of user input, made before tracing, with errors that name the argument and the mend."""
+"""Checks of user input, made before tracing, with errors that name the argument and how to fix it."""
 
 import math
 import operator
@@ -39,7 +39,7 @@ def check_size(name: str, value: Any, *, minimum: int = 1, maximum: int | None =
 def check_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> Any:
     """Return `value`, a number or an array of them, as float32. It must lie in [low, high]; a tracer has no value yet and passes.
 
-    Raises TypeError for what is no number, ValueError for NaN and for values outside the range.
+    Raises TypeError for anything but numbers, ValueError for NaN and for values outside the range.
     """
     if isinstance(value, jax.core.Tracer):
         return value.astype(np.float32)
@@ -54,7 +54,7 @@ def check_number(name: str, value: Any, low: float = -math.inf, high: float = ma
 def check_scalar(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> Any:
     """Return `value`, one number, as float32, as `check_number` does for arrays too.
 
-    Raises TypeError for what is no number, ValueError for several, for NaN and for values outside the range.
+    Raises TypeError for anything but numbers, ValueError for several, for NaN and for values outside the range.
     """
     if np.shape(value):
         raise ValueError(f"{name} must be one number, got an array of the shape {list(np.shape(value))}")
@@ -64,7 +64,7 @@ def check_scalar(name: str, value: Any, low: float = -math.inf, high: float = ma
 def check_key(key: Any) -> None:
     """Raise TypeError unless `key` is a typed PRNG key."""
     if not (isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise TypeError(f"key must be a typed PRNG key, as jax.random.key(0) gives; got {key!r}")
+        raise TypeError(f"key must be a typed PRNG key, such as jax.random.key(0); got {key!r}")
 
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
@@ -98,3 +98,17 @@ def check_hparams(hparams: Any, kind: type, ranges: Mapping[str, tuple[float, fl
             raise TypeError(f"hparams.{name} must be a number, got {value!r}")
         if not np.all((array >= low) & (array <= high)):  # NaN fails both
             raise ValueError(f"hparams.{name} must lie in [{low:g}, {high:g}], got {value}")
+
+
+def check_network_output(agent_name: str, out: Any, expected: Any, hint: str) -> None:
+    """Raise ValueError unless a network's output has the expected structure and shapes.
+
+    Args:
+      agent_name: the name of the agent that uses the network, for the message.
+      out: the output, as arrays or `jax.ShapeDtypeStruct`s, such as `jax.eval_shape(network.apply, params, obs)`.
+      expected: what the agent needs, such as `PolicyHead.params_spec((num_envs,))`.
+      hint: a sentence that says how to build a network that fits.
+    """
+    out_shapes, expected_shapes = (jax.tree.map(lambda x: list(np.shape(x)), tree) for tree in (out, expected))
+    if out_shapes != expected_shapes:
+        raise ValueError(f"{agent_name}: the network must return shapes {expected_shapes}, but it returns {out_shapes}. {hint}")

@@ -6,61 +6,57 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from jaxrl import losses, returns
-from jaxrl._src.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_choice, check_hparams
+from jaxrl import losses, transitions
+from jaxrl._src.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_choice, check_hparams, check_network_output
 from jaxrl._src.microbatches import grad_of_mean, map_rows
-from jaxrl.distributions import categorical, diagonal_gaussian, tanh_gaussian
-from jaxrl.exploration import linear_schedule
-from jaxrl.optimizers import Optimizer, adam, apply_gradients, clip_by_global_norm
-from jaxrl.types import Agent, Box, Discrete, Network, Noise, Space, Transition
+from jaxrl.optimizers import Optimizer, adam, optimizer_step
+from jaxrl.policies import PolicyHead, policy_head
+from jaxrl.schedules import linear_schedule
+from jaxrl.types import Agent, Network, Noise, Space
 
 
-class HParams(NamedTuple):
-    """Everything tunable that is no size: may be traced, and batched by `vmap`."""
+class ReinforceHParams(NamedTuple):
+    """Hyperparameters of `reinforce`; each may be traced and batched by `vmap`.
+
+    Attributes:
+      learning_rate: of the optimizer, at the first update.
+      learning_rate_iterations: iterations over which it decays linearly to 0; inf keeps it constant.
+      discount: discount factor γ.
+      entropy_coef: weight of the policy's entropy in the loss.
+      value_coef: weight of the value loss, where the baseline is learned.
+      max_grad_norm: bound on the norm of all gradients together; inf does not clip.
+    """
 
     learning_rate: float = 1e-3
-    learning_rate_iterations: float = math.inf  # to decay linearly to 0 by then; inf: constant
+    learning_rate_iterations: float = math.inf
     discount: float = 0.99
     entropy_coef: float = 0.0
-    value_coef: float = 0.5  # weight of the value loss, where the baseline is learned
-    max_grad_norm: float = math.inf  # of all gradients together; inf: no clipping
+    value_coef: float = 0.5
+    max_grad_norm: float = math.inf
 
 
-_RANGES = dict.fromkeys(HParams._fields, FINITE) | {
+_RANGES = dict.fromkeys(ReinforceHParams._fields, FINITE) | {
     "learning_rate_iterations": AT_LEAST_ZERO,
     "max_grad_norm": AT_LEAST_ZERO,
     "discount": FRACTION,
 }
 
 
-class State(NamedTuple):
+class ReinforceState(NamedTuple):
     params: Any
     opt_state: Any
 
 
-class Rows(NamedTuple):
-    """What the loss sees of a rollout's N = T * B steps."""
+class Batch(NamedTuple):
+    """What the loss reads of a rollout's N = T * B steps."""
 
-    obs: jax.Array  # [N, ...]
-    x: jax.Array  # [N, ...], what the policy sampled
+    obs: Any  # leaves [N, ...]
+    raw_action: jax.Array  # [N, ...], what the policy sampled
     target: jax.Array  # [N], the return
     advantage: jax.Array  # [N], as far as it does not need the value of `obs`
     weight: jax.Array  # [N], 1 or 0
-
-
-class Policy(NamedTuple):
-    """How network outputs and noise become actions: `sample` gives what the log-probability is of."""
-
-    noise_shape: tuple[int, ...]
-    noise: Any
-    sample: Any  # (params, noise) -> x
-    mode: Any  # (params) -> x
-    action: Any  # (x) -> what the environment gets
-    log_prob: Any  # (params, x) -> [...], up to terms without a gradient
-    entropy: Any  # (params, x) -> [...]
 
 
 def reinforce(
@@ -72,38 +68,36 @@ def reinforce(
     squash: bool = False,
     normalize_advantage: bool = False,
     optimizer: Optimizer = adam,
-    hparams: HParams = HParams(),  # noqa: B008 - a NamedTuple of floats is immutable
+    hparams: ReinforceHParams = ReinforceHParams(),  # noqa: B008 - a NamedTuple of floats is immutable
 ) -> Agent:
     """The Monte-Carlo policy gradient.
 
-    Two modes say what a return is:
+    It has two modes:
 
-    - `"episodic"` (the default, since it is the textbook's estimator and needs no value function): every
-      iteration, each environment plays one whole episode from a fresh start; what it steps after that
-      episode's end is masked. Unbiased for the gradient of the episode's return (with discount 1; with
-      a smaller one, up to the usual omission of the factor γ^t, Thomas 2014). The time limit counts as
-      a part of the task. `rollout_length` must be at least the time limit; an episode that is unfinished
-      all the same gets weight zero and shows in the metric `unfinished`, for dropping it favours short
-      episodes. Short episodes waste the steps after them.
-    - `"continuing"`: rollouts of fixed length that go on through episodes. No step is wasted, and the tail
-      of an unfinished episode, and what a time limit cut off, are bootstrapped from the learned value: so
-      it needs `baseline="value"`, and its bias is that value's error, discounted by the distance to the cut.
+    - `"episodic"`, the default, is the textbook's estimator and needs no value function. In each iteration every environment
+      plays one whole episode from a fresh start; steps after its end are masked. The gradient of the episode's return is
+      unbiased with discount 1; with a smaller discount it omits the factor γ^t, as usual (Thomas 2014). The time limit is
+      part of the task. `rollout_length` must be at least the time limit. An episode that does not finish gets weight zero
+      and is counted by the metric `unfinished`, since dropping it favours short episodes.
+    - `"continuing"` learns from rollouts of fixed length that continue through the ends of episodes, so no step is wasted.
+      The tail of an unfinished episode, and what a time limit cut off, are bootstrapped from the learned value. It therefore
+      needs `baseline="value"`; its bias is the error of that value, discounted by the distance to the cut.
 
     Args:
-      network: `apply(params, obs[..., *obs_shape])` gives the policy's parameters: `logits[..., n]` for
-        Discrete, `(mean, log_std)`, each `[..., m]`, for a Box of m numbers; with `baseline="value"` the
-        pair `(policy, value[...])`. `jaxrl.networks.policy` builds such a network.
-      action_space: `Discrete`, or a `Box` of floats.
+      network: `apply(params, obs[..., *obs_shape])` returns the policy's parameters: `logits[..., n]` for
+        Discrete, `(mean, log_std)`, each `[..., m]`, for a Box of m numbers (see `jaxrl.policies.policy_head`); with
+        `baseline="value"` the pair `(policy, value[...])`. `jaxrl.networks.policy` builds such a network.
+      action_space: `Discrete`, `MultiDiscrete`, or a `Box` of floats.
       mode: "episodic" or "continuing".
-      baseline: what is subtracted from the return. "none"; "mean": at each step of the episode, the mean
-        return of the *other* environments that are still playing (leaving one's own out keeps it unbiased);
-        "value": learned, with squared loss.
-      squash: for a Box with finite bounds: tanh of the Gaussian, scaled to the bounds. Otherwise the
-        environment gets the Gaussian's sample clipped to the bounds, and the log-probability is of the
-        sample itself.
-      normalize_advantage: to mean 0 and standard deviation 1 over the steps that count. Biased, and robust.
+      baseline: what is subtracted from the return. "none"; "mean": at each step of the episode, the mean return of the
+        *other* environments still in their episode (leaving its own out keeps the gradient unbiased); "value": a learned
+        value, with squared loss.
+      squash: for a Box with finite bounds, use the tanh of the Gaussian, scaled to the bounds. Otherwise the environment
+        gets the Gaussian's sample clipped to the bounds, and the log-probability is that of the sample itself.
+      normalize_advantage: normalise advantages to mean 0 and standard deviation 1 over the steps that count. This is biased,
+        and robust to the scale of the rewards.
       optimizer: from a learning rate to an optax transformation.
-      hparams: the defaults of the run.
+      hparams: the default hyperparameters.
 
     Returns:
       An `Agent`. Its metrics: `loss`, `entropy`, `gradient_norm` (before clipping), `value_loss` with a
@@ -119,153 +113,104 @@ def reinforce(
             f"reinforce: mode='continuing' bootstraps unfinished episodes from a learned value, so it needs "
             f"baseline='value'; got baseline={baseline!r}. Use mode='episodic' for the others"
         )
-    check_hparams(hparams, HParams, _RANGES)
+    check_hparams(hparams, ReinforceHParams, _RANGES)
     episodic, learn_value = mode == "episodic", baseline == "value"
-    policy = _make_policy(action_space, squash)
+    head = policy_head(action_space, squash=squash)
 
     def init(key, obs, hparams):
-        check_hparams(hparams, HParams, _RANGES)
+        check_hparams(hparams, ReinforceHParams, _RANGES)
         params = network.init(key, obs)
-        _check_outputs(jax.eval_shape(network.apply, params, obs), obs, action_space, policy, learn_value)
-        return State(params, optimizer(hparams.learning_rate).init(params))
+        _check_output(jax.eval_shape(network.apply, params, obs), head, params_batch=_batch_size(obs), learn_value=learn_value)
+        return ReinforceState(params, optimizer(hparams.learning_rate).init(params))
 
     def outputs(params, obs):
         out = network.apply(params, obs)
         return out if learn_value else (out, None)
 
     def noise(key, num_steps, num_envs):
-        return Noise(policy.noise(key, (num_steps, num_envs, *policy.noise_shape)), ())
+        return Noise(act=head.noise(key, (num_steps, num_envs)))
 
-    def act(state, obs, memory, noise_t, hparams, clock):
-        policy_params, _ = outputs(state.params, obs)
-        x = policy.mode(policy_params) if noise_t is None else policy.sample(policy_params, noise_t)
-        return policy.action(x), memory, x
+    def explore(params, obs, carry, noise_t, hparams, iteration):
+        raw_action = head.sample(outputs(params, obs)[0], noise_t)
+        return head.to_action(raw_action), carry, raw_action
 
-    rows_of, loss = _make_loss(outputs, policy, episodic=episodic, baseline=baseline, normalize_advantage=normalize_advantage)
+    def exploit(params, obs, carry, key):
+        return head.to_action(head.mode(outputs(params, obs)[0])), carry
 
-    def update(state, trajectory, noise, hparams, clock):
-        rows = rows_of(state.params, trajectory, hparams)
-        grads, means = grad_of_mean(lambda params, rows: loss(params, rows, hparams), state.params, rows)
-        num = rows.weight.size
-        metrics = means | {"entropy": means["entropy"] / jnp.maximum(jnp.mean(rows.weight), 1.0 / num)}
+    make_batch, loss = _make_loss(outputs, head, episodic=episodic, baseline=baseline, normalize_advantage=normalize_advantage)
+
+    def update(state, rollout, noise, hparams, iteration):
+        batch = make_batch(state.params, rollout, hparams)
+        grads, means = grad_of_mean(lambda params, batch: loss(params, batch, hparams), state.params, batch)
+        metrics = means | {"entropy": means["entropy"] / jnp.maximum(jnp.mean(batch.weight), 1.0 / batch.weight.size)}
         if episodic:
-            metrics["unfinished"] = 1.0 - jnp.mean(rows.weight[: trajectory.reward.shape[1]])
-        grads, norm = clip_by_global_norm(grads, hparams.max_grad_norm)
-        learning_rate = linear_schedule(hparams.learning_rate, 0.0, hparams.learning_rate_iterations, clock)
-        params, opt_state = apply_gradients(optimizer(learning_rate), clock, grads, state.opt_state, state.params)
-        return State(params, opt_state), metrics | {"gradient_norm": norm}
+            metrics["unfinished"] = 1.0 - jnp.mean(batch.weight[: rollout.reward.shape[1]])
+        learning_rate = linear_schedule(hparams.learning_rate, 0.0, hparams.learning_rate_iterations, iteration)
+        params, opt_state, norm = optimizer_step(
+            optimizer, learning_rate, iteration, grads, state.opt_state, state.params, max_grad_norm=hparams.max_grad_norm
+        )
+        return ReinforceState(params, opt_state), metrics | {"gradient_norm": norm}
 
     return Agent(
-        hparams, init, noise, lambda num_envs: (), act, lambda state, trajectory, clock: state, update, fresh_episodes=episodic
+        hparams=hparams,
+        init=init,
+        noise=noise,
+        policy=lambda state: state.params,
+        explore=explore,
+        exploit=exploit,
+        update=update,
+        fresh_episodes=episodic,
     )
 
 
 def _make_loss(
-    outputs: Callable[..., Any], policy: Policy, *, episodic: bool, baseline: str, normalize_advantage: bool
-) -> tuple[Callable[..., Rows], Callable[..., Any]]:
-    """`(params, trajectory, hparams) -> Rows` and `(params, rows, hparams) -> (loss, metrics)`, means over any of these rows;
-    `outputs(params, obs)` is (policy parameters, value or None)."""
+    outputs: Callable[..., Any], head: PolicyHead, *, episodic: bool, baseline: str, normalize_advantage: bool
+) -> tuple[Callable[..., Batch], Callable[..., Any]]:
+    """`(params, rollout, hparams) -> Batch` and `(params, batch, hparams) -> (loss, metrics)`, means over the rows of the
+    batch; `outputs(params, obs)` returns (policy parameters, value or None)."""
     learn_value = baseline == "value"
 
-    def rows_of(params, trajectory, hparams):
+    def make_batch(params, rollout, hparams):
         def values(obs):
-            shape = trajectory.reward.shape
-            return map_rows(lambda obs: outputs(params, obs)[1], _flatten(obs)).reshape(shape)
+            flat = map_rows(lambda obs: outputs(params, obs)[1], transitions.flatten(obs))
+            return flat.reshape(rollout.reward.shape)
 
-        done = trajectory.terminated | trajectory.truncated
-        weight = _first_episodes(done) if episodic else jnp.ones_like(trajectory.reward)
-        next_value = jnp.zeros_like(trajectory.reward) if episodic else values(trajectory.next_obs)
-        target = advantage = _returns(trajectory, hparams.discount, next_value)
+        done = rollout.terminated | rollout.truncated
+        weight = _first_episodes(done) if episodic else jnp.ones_like(rollout.reward)
+        next_value = jnp.zeros_like(rollout.reward) if episodic else values(rollout.next_obs)
+        target = advantage = transitions.monte_carlo_returns(rollout, next_value, hparams.discount)
         if baseline == "mean":
             advantage = target - _mean_of_others(target, weight)
         if normalize_advantage:
-            advantage = _normalize(target - values(trajectory.obs) if learn_value else advantage, weight)
-        return jax.tree.map(_flatten, Rows(trajectory.obs, trajectory.extras, target, advantage, weight))
+            advantage = transitions.normalize(target - values(rollout.obs) if learn_value else advantage, weight)
+        return transitions.flatten(Batch(rollout.obs, rollout.extras, target, advantage, weight))
 
-    def loss(params, rows, hparams):
-        policy_params, value = outputs(params, rows.obs)
-        advantage = rows.target - value if learn_value and not normalize_advantage else rows.advantage
-        log_prob = policy.log_prob(policy_params, rows.x)
-        # The mean runs over all T * B steps, those without weight included: dividing by their random
-        # number instead would be biased, for it depends on the actions.
-        loss = jnp.mean(rows.weight * losses.policy_gradient(log_prob, advantage))
-        entropy = jnp.mean(rows.weight * policy.entropy(policy_params, rows.x))
+    def loss(params, batch, hparams):
+        policy_params, value = outputs(params, batch.obs)
+        advantage = batch.target - value if learn_value and not normalize_advantage else batch.advantage
+        log_prob = head.log_prob(policy_params, batch.raw_action)
+        # The mean runs over all T * B steps, also those without weight. Dividing by the number of the others would be
+        # biased: that number is random and depends on the actions.
+        loss = jnp.mean(batch.weight * losses.policy_gradient(log_prob, advantage))
+        entropy = jnp.mean(batch.weight * head.entropy(policy_params, batch.raw_action))
         loss = loss - hparams.entropy_coef * entropy
         metrics = {"entropy": entropy}
         if learn_value:
-            metrics["value_loss"] = jnp.mean(rows.weight * optax.losses.squared_error(value, rows.target))
+            metrics["value_loss"] = jnp.mean(batch.weight * optax.losses.squared_error(value, batch.target))
             loss = loss + hparams.value_coef * metrics["value_loss"]
         return loss, {"loss": loss} | metrics
 
-    return rows_of, loss
+    return make_batch, loss
 
 
-def _make_policy(action_space: Space, squash: bool) -> Policy:
-    if isinstance(action_space, Discrete):
-        if squash:
-            raise ValueError("reinforce: squash=True is for a Box of actions, got a Discrete space")
-        return Policy(
-            (action_space.n,),
-            categorical.noise,
-            categorical.sample,
-            categorical.mode,
-            lambda x: x,
-            categorical.log_prob,
-            lambda params, x: categorical.entropy(params),
-        )
-    if not isinstance(action_space, Box) or not np.issubdtype(action_space.dtype, np.floating):
-        raise ValueError(f"reinforce needs a Discrete action space or a Box of floats, got {action_space}")
-    if squash and not action_space.bounded:
-        raise ValueError(f"reinforce: squash=True needs finite bounds, got {action_space}")
-    size = math.prod(action_space.shape)
-
-    def action(x):
-        x = x.reshape(*x.shape[:-1], *action_space.shape).astype(action_space.dtype)
-        low, high = (jnp.broadcast_to(bound, x.shape) for bound in (action_space.low, action_space.high))
-        return low + (high - low) * 0.5 * (jnp.tanh(x) + 1) if squash else jnp.clip(x, low, high)
-
-    def entropy(params, x):
-        if not squash:
-            return diagonal_gaussian.entropy(params)
-        mean, log_std = params
-        return tanh_gaussian.entropy(params, jax.lax.stop_gradient((x - mean) * jnp.exp(-log_std)))
-
-    return Policy(
-        (size,),
-        diagonal_gaussian.noise,
-        diagonal_gaussian.sample,
-        diagonal_gaussian.mode,
-        action,
-        diagonal_gaussian.log_prob,  # a tanh on top adds a term that does not depend on the parameters
-        entropy,
-    )
+def _check_output(out: Any, head: PolicyHead, *, params_batch: int, learn_value: bool) -> None:
+    policy = head.params_spec((params_batch,))
+    wanted = (policy, jax.ShapeDtypeStruct((params_batch,), jnp.float32)) if learn_value else policy
+    check_network_output("reinforce", out, wanted, f"Build it with jaxrl.networks.policy(..., value={learn_value})")
 
 
-def _check_outputs(out: Any, obs: jax.Array, action_space: Space, policy: Policy, learn_value: bool) -> None:
-    event = (obs.shape[0], *policy.noise_shape)
-    wanted: Any = jax.ShapeDtypeStruct(event, jnp.float32)
-    wanted = wanted if isinstance(action_space, Discrete) else (wanted, wanted)
-    wanted = (wanted, jax.ShapeDtypeStruct(event[:1], jnp.float32)) if learn_value else wanted
-
-    def shapes(tree):
-        return jax.tree.map(lambda x: x.shape, tree)
-
-    if shapes(out) != shapes(wanted):
-        raise ValueError(
-            f"reinforce: for {action_space} and baseline={'value' if learn_value else 'none or mean'} the network must give "
-            f"{shapes(wanted)} for {obs.shape[0]} observations; it gave {shapes(out)}. See jaxrl.networks.policy(..., value=...)"
-        )
-
-
-def _returns(trajectory: Transition, discount, next_value: jax.Array) -> jax.Array:
-    """Returns `[T, B]`; `next_value` `[T, B]` stands for what a truncation, or the end of the rollout, cut off."""
-    discount_t = discount * (1.0 - trajectory.terminated.astype(jnp.float32))
-    return returns.discounted_returns(trajectory.reward, discount_t, next_value, truncated=trajectory.truncated)
-
-
-def _flatten(x: jax.Array) -> jax.Array:
-    """`[T, B, ...]` to `[T * B, ...]`."""
-    return x.reshape(-1, *x.shape[2:])
+def _batch_size(obs: Any) -> int:
+    return jax.tree.leaves(obs)[0].shape[0]
 
 
 def _first_episodes(done: jax.Array) -> jax.Array:
@@ -276,13 +221,7 @@ def _first_episodes(done: jax.Array) -> jax.Array:
 
 
 def _mean_of_others(target: jax.Array, weight: jax.Array) -> jax.Array:
-    """For each step and environment, the mean return of the other environments still playing; 0 for the last one."""
+    """For each step and environment, the mean return of the other environments still in their episode; 0 if there are none."""
     total = jnp.sum(weight * target, axis=1, keepdims=True)
     others = jnp.sum(weight, axis=1, keepdims=True) - weight
     return jnp.where(others > 0, (total - weight * target) / jnp.maximum(others, 1.0), 0.0)
-
-
-def _normalize(advantage: jax.Array, weight: jax.Array) -> jax.Array:
-    count = jnp.maximum(jnp.sum(weight), 1.0)
-    centred = advantage - jnp.sum(weight * advantage) / count
-    return centred / (jnp.sqrt(jnp.sum(weight * jnp.square(centred)) / count) + 1e-8)

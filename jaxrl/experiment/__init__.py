@@ -3,6 +3,7 @@
 from jaxrl.experiment.config import Config
 from jaxrl.experiment.folder import load_policies
 from jaxrl.experiment.host import evaluate_on_host, train_on_host
-from jaxrl.experiment.training import evaluate_policies, run
+from jaxrl.experiment.policies import evaluate_policies
+from jaxrl.experiment.training import run
 
 __all__ = ["Config", "evaluate_on_host", "evaluate_policies", "load_policies", "run", "train_on_host"]

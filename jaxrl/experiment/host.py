@@ -1,8 +1,8 @@
-"""Training in environments that are no JAX programs: the loop of `jaxrl.train`, on the host, with the same agents.
+"""Training in environments that are not JAX programs: the loop of `jaxrl.train`, on the host, with the same agents.
 
-An iteration is that of `Learner.step`: the same clock, the same random numbers of the agent (from
-`fold_in(run_key, i)`), the same trajectories with exact truncation and true successors, the same metrics.
-Acting, storing and updating are three compiled programs; between them the environments step in Python.
+An iteration is that of `Learner.step`: the same iteration number, the same random numbers of the agent (from
+`fold_in(run_key, i)`), the same rollouts with exact truncation and true successors, the same metrics. Acting, storing and
+updating are compiled; between them the environments step in Python.
 """
 
 import math
@@ -15,18 +15,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl._src.checks import check_size
+from jaxrl._src.checks import check_key, check_size
 from jaxrl.envs.suites.host import Host, HostEnvs
 from jaxrl.learner import check_and_cast, check_iterations, check_log_every, episode_means, reset_log_interval
 from jaxrl.rollout import count_step, select_done, zero_stats
-from jaxrl.types import Agent, EpisodeStats, HParams, Learner, LearnerState, Metrics, Noise, Transition
+from jaxrl.types import Agent, EpisodeStats, HParams, Learner, LearnerState, Metrics, Noise, PolicyParams, Transition
 
 Row = dict[str, float]
 
 
 def is_on_host(learner: Learner) -> bool:
     """Whether the learner's environments are stepped on the host, and not inside a compiled program."""
-    params = jax.tree.leaves(learner.env.params, is_leaf=lambda x: isinstance(x, Host))  # a wrapper may have put them deeper
+    params = jax.tree.leaves(learner.env.params, is_leaf=lambda x: isinstance(x, Host))  # a wrapper may have nested them
     return any(isinstance(x, Host) for x in params)
 
 
@@ -46,12 +46,12 @@ def train_on_host(
       report: called after each row of metrics, with the iterations done so far (warm-up not counted) and the row.
 
     Returns:
-      The final state and the metrics, `[num_iterations // log_every]` each, as `jaxrl.train`. The environments
-      are closed, so `state.env` is empty and the episodes under way are lost.
+      The final state and the metrics, `[num_iterations // log_every]` each, as `jaxrl.train`. The environments are closed, so
+      `state.env` is empty and the running episodes are lost.
 
     Raises:
-      TypeError: for an environment that is a JAX program: that is what `jaxrl.train` is for; and for a wrapper
-        of jaxrl's around one that is none.
+      TypeError: for an environment that is a JAX program, for which use `jaxrl.train`; and for one of jaxrl's wrappers around
+        an environment on the host.
       ValueError, TypeError: as `jaxrl.train`.
 
     >>> import jax, jaxrl
@@ -72,16 +72,16 @@ def train_on_host(
     with closing(_open(learner, num_envs)) as envs:
         obs = envs.reset(_seeds(reset_key, num_envs))
         agent_state = _init(_static(learner.agent), agent_key, obs, hparams)
-        state = LearnerState(run_key, agent_state, (), obs, learner.agent.memory(num_envs), zero_stats(num_envs))
-        for clock in range(warmup):
-            state, trajectory, _ = _play(learner, envs, state, hparams, clock)
-            state = _store(_static(learner.agent), state, trajectory, np.int32(clock))
+        state = LearnerState(run_key, agent_state, (), obs, learner.agent.initial_carry(num_envs), zero_stats(num_envs))
+        for iteration in range(warmup):
+            state, rollout, _ = _play(learner, envs, state, hparams, iteration)
+            state = _store(_static(learner.agent), state, rollout, np.int32(iteration))
         for start in range(warmup, warmup + num_iterations, log_every):
             state = state._replace(stats=reset_log_interval(state.stats))
             of_each = []
-            for clock in range(start, start + log_every):
-                state, trajectory, noise = _play(learner, envs, state, hparams, clock)
-                state, metrics = _learn(_static(learner.agent), state, trajectory, noise, hparams, np.int32(clock))
+            for iteration in range(start, start + log_every):
+                state, rollout, noise = _play(learner, envs, state, hparams, iteration)
+                state, metrics = _learn(_static(learner.agent), state, rollout, noise, hparams, np.int32(iteration))
                 of_each.append(metrics)
             means = jax.tree.map(lambda *x: np.mean(np.asarray(x), dtype=np.float32), *of_each)
             rows.append(jax.tree.map(np.asarray, episode_means(state.stats)) | means)
@@ -95,14 +95,13 @@ def evaluate_on_host(
     state: LearnerState,
     *,
     num_episodes: int,
-    hparams: HParams | None = None,
     max_steps: int = 100_000,
 ) -> np.ndarray:
     """`jaxrl.evaluate` for an environment on the host: whole greedy episodes, each from a seed of its own.
 
     Args:
-      key, learner, state, num_episodes, hparams, max_steps: as for `jaxrl.evaluate`. At most
-        `learner.num_envs` environments are open at once; further episodes wait until all of these have ended.
+      key, learner, state, num_episodes, max_steps: as for `jaxrl.evaluate`. At most `learner.num_envs` environments are
+        open at once; further episodes wait until all of these have ended.
 
     Returns:
       float32 `[num_episodes]`, undiscounted; NaN for an episode that had not ended by `max_steps`.
@@ -111,61 +110,77 @@ def evaluate_on_host(
       TypeError: for an environment that is a JAX program.
       TypeError, ValueError: as `jaxrl.evaluate`.
     """
+    return evaluate_policy_on_host(
+        key, learner, learner.agent.policy(state.agent), num_episodes=num_episodes, max_steps=max_steps
+    )
+
+
+def evaluate_policy_on_host(
+    key: jax.Array, learner: Learner, policy_params: PolicyParams, *, num_episodes: int, max_steps: int = 100_000
+) -> np.ndarray:
+    """`evaluate_on_host` for policy parameters alone, such as a saved policy."""
+    check_key(key)
     num_episodes = check_size("num_episodes", num_episodes)
     max_steps = check_size("max_steps", max_steps)
-    hparams = check_and_cast(key, learner, hparams)
     num_envs = min(num_episodes, learner.num_envs)
-    seeds = _seeds(key, math.ceil(num_episodes / num_envs) * num_envs)
+    seed_key, act_key = jax.random.split(key)
+    seeds = _seeds(seed_key, math.ceil(num_episodes / num_envs) * num_envs)
     with closing(_open(learner, num_envs)) as envs:
         returns = [
-            _episodes(learner.agent, envs, state.agent, seeds[first : first + num_envs], hparams, max_steps)
+            _greedy_returns(
+                jax.random.fold_in(act_key, first), learner.agent, envs, policy_params, seeds[first:][:num_envs], max_steps
+            )
             for first in range(0, num_episodes, num_envs)
         ]
     return np.concatenate(returns)[:num_episodes]
 
 
-def _episodes(agent: Agent, envs: HostEnvs, agent_state: Any, seeds: list[int], hparams: HParams, max_steps: int) -> np.ndarray:
-    """Returns `[B]` of one greedy episode for each seed."""
-    obs, memory = envs.reset(seeds), agent.memory(len(seeds))
+def _greedy_returns(
+    key: jax.Array, agent: Agent, envs: HostEnvs, policy_params: PolicyParams, seeds: list[int], max_steps: int
+) -> np.ndarray:
+    """Returns `[B]` of one greedy episode for each seed; `rollout.play_episodes` on the host."""
+    obs, carry = envs.reset(seeds), agent.initial_carry(len(seeds))
     returns, over = np.zeros(len(seeds), np.float32), np.zeros(len(seeds), bool)
-    for _ in range(max_steps):
-        action, memory, _ = _act(_static(agent), agent_state, obs, memory, None, np.int32(0), hparams, np.int32(0))
+    for t in range(max_steps):
+        action, carry = _exploit(_static(agent), policy_params, obs, carry, key, np.int32(t))
         obs, reward, terminated, truncated = envs.step(np.asarray(action))
         returns += np.where(over, 0, reward)
-        over |= terminated | truncated
+        ended = terminated | truncated
+        over |= ended
         if over.all():
             return returns
-        if (ended := terminated | truncated).any():
-            obs = envs.reset(mask=ended)  # nobody looks at these any more, but an ended environment cannot be stepped
+        if ended.any():
+            obs = envs.reset(mask=ended)  # these observations are not used, but an ended environment cannot be stepped
     return np.where(over, returns, np.nan)
 
 
 def _play(
-    learner: Learner, envs: HostEnvs, state: LearnerState, hparams: HParams, clock: int
+    learner: Learner, envs: HostEnvs, state: LearnerState, hparams: HParams, iteration: int
 ) -> tuple[LearnerState, Transition, Any]:
-    """`unroll` on the host: the state after T steps, their trajectory `[T, B, ...]`, and the noise of the update."""
+    """`unroll` on the host: the state after T steps, their rollout `[T, B, ...]`, and the noise of the update."""
     agent, num_envs, num_steps = learner.agent, learner.num_envs, learner.rollout_length
-    noise = _draw(_static(agent), num_steps, num_envs, state.key, np.int32(clock))
-    obs, memory = (envs.reset(), agent.memory(num_envs)) if agent.fresh_episodes else (state.obs, state.memory)
+    noise = _draw(_static(agent), num_steps, num_envs, state.key, np.int32(iteration))
+    obs, carry = (envs.reset(), agent.initial_carry(num_envs)) if agent.fresh_episodes else (state.obs, state.carry)
+    policy_params = agent.policy(state.agent)
     over = np.zeros(num_envs, bool)
     steps: list[Transition] = []
     for t in range(num_steps):
-        acted = _act(_static(agent), state.agent, obs, memory, noise.act, np.int32(t), hparams, np.int32(clock))
-        action, next_memory, extras = jax.tree.map(np.asarray, acted)
+        acted = _explore(_static(agent), policy_params, obs, carry, noise.act, np.int32(t), hparams, np.int32(iteration))
+        action, next_carry, extras = jax.tree.map(np.asarray, acted)
         successor, reward, terminated, truncated = envs.step(action)
-        steps.append(Transition(obs, action, reward, terminated, truncated, successor, memory, extras))
-        obs, memory, done = successor, next_memory, terminated | truncated
+        steps.append(Transition(obs, action, reward, terminated, truncated, successor, carry, extras))
+        obs, carry, done = successor, next_carry, terminated | truncated
         if done.any():
-            obs, memory = envs.reset(mask=done), select_done(done, agent.memory(num_envs), next_memory)
+            obs, carry = envs.reset(mask=done), select_done(done, agent.initial_carry(num_envs), next_carry)
         over |= done
         if agent.fresh_episodes and over.all():
             break
-    steps += steps[-1:] * (num_steps - len(steps))  # after their episodes, where nobody looks
-    trajectory = jax.tree.map(lambda *x: np.stack(x), *steps)
-    return state._replace(obs=obs, memory=memory), trajectory, noise.update
+    steps += steps[-1:] * (num_steps - len(steps))  # after the first episodes, whose steps alone are used
+    rollout = jax.tree.map(lambda *x: np.stack(x), *steps)
+    return state._replace(obs=obs, carry=carry), rollout, noise.update
 
 
-# The compiled parts. An agent's functions are static, so that every run of one learner shares its programs.
+# The compiled parts. An agent's functions are static arguments, so all runs of a learner share their programs.
 
 
 def _static(agent: Agent) -> Agent:
@@ -179,43 +194,47 @@ def _init(agent: Agent, key: jax.Array, obs: Any, hparams: HParams) -> Any:
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _draw(agent: Agent, num_steps: int, num_envs: int, run_key: jax.Array, clock: Any) -> Noise:
+def _draw(agent: Agent, num_steps: int, num_envs: int, run_key: jax.Array, iteration: Any) -> Noise:
     """The agent's part of `Learner.noise`, from the same keys."""
-    agent_key, _ = jax.random.split(jax.random.fold_in(run_key, clock))
+    agent_key, _ = jax.random.split(jax.random.fold_in(run_key, iteration))
     return agent.noise(agent_key, num_steps, num_envs)
 
 
 @partial(jax.jit, static_argnums=0)
-def _act(agent: Agent, state: Any, obs: Any, memory: Any, noise: Any, t: Any, hparams: HParams, clock: Any) -> Any:
-    noise_t = None if noise is None else jax.tree.map(lambda x: x[t], noise)
-    return agent.act(state, obs, memory, noise_t, hparams, clock)
+def _explore(agent: Agent, policy_params: Any, obs: Any, carry: Any, noise: Any, t: Any, hparams: HParams, iteration: Any) -> Any:
+    return agent.explore(policy_params, obs, carry, jax.tree.map(lambda x: x[t], noise), hparams, iteration)
+
+
+@partial(jax.jit, static_argnums=0)
+def _exploit(agent: Agent, policy_params: Any, obs: Any, carry: Any, key: jax.Array, t: Any) -> Any:
+    return agent.exploit(policy_params, obs, carry, jax.random.fold_in(key, t))
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
-def _store(agent: Agent, state: LearnerState, trajectory: Transition, clock: Any) -> LearnerState:
-    stats = _tally(agent, state.stats, trajectory)
-    return state._replace(agent=agent.store(state.agent, trajectory, clock), stats=stats)
+def _store(agent: Agent, state: LearnerState, rollout: Transition, iteration: Any) -> LearnerState:
+    stats = _count_rollout(agent, state.stats, rollout)
+    return state._replace(agent=agent.store(state.agent, rollout, iteration), stats=stats)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _learn(
-    agent: Agent, state: LearnerState, trajectory: Transition, noise: Any, hparams: HParams, clock: Any
+    agent: Agent, state: LearnerState, rollout: Transition, noise: Any, hparams: HParams, iteration: Any
 ) -> tuple[LearnerState, Metrics]:
-    stats = _tally(agent, state.stats, trajectory)
-    agent_state = agent.store(state.agent, trajectory, clock)
-    agent_state, metrics = agent.update(agent_state, trajectory, noise, hparams, clock)
+    stats = _count_rollout(agent, state.stats, rollout)
+    agent_state = agent.store(state.agent, rollout, iteration)
+    agent_state, metrics = agent.update(agent_state, rollout, noise, hparams, iteration)
     return state._replace(agent=agent_state, stats=stats), jax.tree.map(jnp.mean, metrics)
 
 
-def _tally(agent: Agent, stats: EpisodeStats, trajectory: Transition) -> EpisodeStats:
-    """Count the steps as `unroll` does: of whole episodes, the first of each environment alone."""
-    done = trajectory.terminated | trajectory.truncated
+def _count_rollout(agent: Agent, stats: EpisodeStats, rollout: Transition) -> EpisodeStats:
+    """Count the steps as `unroll` does; with `fresh_episodes`, those of each environment's first episode alone."""
+    done = rollout.terminated | rollout.truncated
     ignored = jnp.zeros_like(done)
     if agent.fresh_episodes:
         ignored = jnp.cumsum(done, axis=0, dtype=jnp.int32) > done.astype(jnp.int32)
         begun = zero_stats(done.shape[1])
         stats = stats._replace(episode_return=begun.episode_return, episode_length=begun.episode_length)
-    return jax.lax.scan(lambda stats, x: (count_step(stats, *x), None), stats, (trajectory.reward, done, ignored))[0]
+    return jax.lax.scan(lambda stats, x: (count_step(stats, *x), None), stats, (rollout.reward, done, ignored))[0]
 
 
 def _open(learner: Learner, num_envs: int) -> HostEnvs:
@@ -224,7 +243,7 @@ def _open(learner: Learner, num_envs: int) -> HostEnvs:
         raise TypeError(f"{env.name} is a JAX program: train it with jaxrl.train and play it with jaxrl.evaluate")
     if not isinstance(host, Host) or (env.reset, env.step) != (host.reset, host.step):
         raise TypeError(
-            f"a wrapper of jaxrl's around {env.name} would do nothing, for it runs on the host: use one of "
+            f"jaxrl's wrappers have no effect on {env.name}, which runs on the host: use one of "
             "gymnasium.wrappers before jaxrl.envs.from_gymnasium"
         )
     return host.open(num_envs)

@@ -10,19 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl._src.checks import check_size
 from jaxrl._src.device_memory import DoesNotFit, largest_that_fits
 from jaxrl.experiment import curves, folder
 from jaxrl.experiment.config import Config
-from jaxrl.experiment.host import evaluate_on_host, is_on_host, train_on_host
+from jaxrl.experiment.host import is_on_host, train_on_host
+from jaxrl.experiment.policies import SavedPolicy, as_numpy, evaluate_policies, policy_of
 from jaxrl.learner import advance, default_log_every
 from jaxrl.presets import Preset
-from jaxrl.rollout import evaluate
-from jaxrl.types import HParams, Learner, LearnerState
+from jaxrl.types import Learner
 from jaxrl.vectorization import compiler_options, spread_over, vectorize
 
 _EVALUATION_EPISODES = 32  # of the summary, for each policy
-_EVALUATION_STREAM = 2**31 - 1  # an iteration number that no run reaches: evaluation never reuses a training key
 
 
 class Progress(NamedTuple):
@@ -36,7 +34,7 @@ class Progress(NamedTuple):
 
 class Result(NamedTuple):
     config: Config
-    params: Any  # of the final policies, leaves [num_runs, ...]
+    policies: SavedPolicy  # the final ones, leaves [num_runs, ...]
     training_returns: np.ndarray  # [num_runs]: of the last row
     evaluation_returns: np.ndarray  # [num_runs, episodes], greedy
     env_steps: int  # of each run
@@ -59,20 +57,20 @@ def run(config: Config, out: Path, *, report: Callable[[Progress], None] = lambd
     out = folder.create(out)
     report(Progress(0, config.num_runs * preset.env_steps, 0.0, float("nan")))
     started = time.perf_counter()
-    at_once, train_piece = (_host_trainer if is_on_host(preset.learner) else _device_trainer)(config, preset)
+    at_once, train_part = (_host_trainer if is_on_host(preset.learner) else _device_trainer)(config, preset)
     config.save(out / folder.CONFIG)
-    pieces = []
+    parts = []
     with folder.MetricsFile(out / folder.METRICS) as metrics:
         for first in range(0, config.num_runs, at_once):
             chosen = slice(first, min(first + at_once, config.num_runs))
-            pieces.append(train_piece(chosen, _recorder(config, preset, chosen, metrics, started, report)))
-    params = jax.tree.map(lambda *parts: np.concatenate(parts), *(piece[0] for piece in pieces))
-    training = np.concatenate([piece[1] for piece in pieces])
+            parts.append(train_part(chosen, _recorder(config, preset, chosen, metrics, started, report)))
+    policies = jax.tree.map(lambda *parts: np.concatenate(parts), *(part[0] for part in parts))
+    training = np.concatenate([part[1] for part in parts])
     seconds = time.perf_counter() - started
-    folder.save_policies(out, params)
+    folder.save_policies(out, policies)
     curves.plot(curves.read_curves(out), out / folder.CURVE)
-    returns = evaluate_policies(config, params, num_episodes=_EVALUATION_EPISODES)
-    return Result(config, params, training, returns, preset.env_steps, seconds)
+    returns = evaluate_policies(config, policies, num_episodes=_EVALUATION_EPISODES)
+    return Result(config, policies, training, returns, preset.env_steps, seconds)
 
 
 Record = Callable[[int, dict[str, np.ndarray]], np.ndarray]
@@ -86,7 +84,7 @@ def _device_trainer(config: Config, preset: Preset) -> tuple[int, Trainer]:
     devices = spread_over(min(config.num_runs, config.batch_size or config.num_runs), jax.devices())
     while True:
         try:
-            size, init, program = _compile_pieces(config, learner, chunk, (keys, hparams), devices)
+            size, init, program = _compile_parts(config, learner, chunk, (keys, hparams), devices)
             break
         except DoesNotFit:
             if len(devices) == 1 or devices[0].platform != "cpu":
@@ -94,7 +92,7 @@ def _device_trainer(config: Config, preset: Preset) -> tuple[int, Trainer]:
             devices = devices[: len(devices) // 2]  # they share one memory
 
     def train(chosen, record):
-        filled = np.minimum(chosen.start + np.arange(size), config.num_runs - 1)  # the last piece may be shorter
+        filled = np.minimum(chosen.start + np.arange(size), config.num_runs - 1)  # the last part may be shorter
         num = chosen.stop - chosen.start
         some_keys, some_hparams = jax.tree.map(lambda x: jnp.asarray(x[filled]), (keys, hparams))
         states, latest = init(some_keys, some_hparams), np.full(num, np.nan)
@@ -102,18 +100,18 @@ def _device_trainer(config: Config, preset: Preset) -> tuple[int, Trainer]:
             args = states, jnp.int32(learner.agent.warmup + done - chunk), some_hparams
             states, rows = program(*jax.device_put(args, program.input_shardings[0]))
             latest = record(done, {name: np.asarray(values)[:num, 0] for name, values in rows.items()})
-        return jax.tree.map(lambda x: np.asarray(x)[:num], states.agent.params), latest
+        return as_numpy(policy_of(learner, states), num), latest
 
     return size, train
 
 
-def _compile_pieces(config: Config, learner: Learner, chunk: int, runs: Any, devices: Sequence[jax.Device]) -> Any:
+def _compile_parts(config: Config, learner: Learner, chunk: int, runs: Any, devices: Sequence[jax.Device]) -> Any:
     """How many runs go at once, the same number on each device so that nothing has to be gathered; what makes their states
     from `runs`, keys and hyperparameters; and the compiled program of a chunk."""
     init = vectorize(learner.init, devices=devices)
 
-    def chunk_of_all(states, clock, hparams):
-        go_on = vectorize(lambda state, h: advance(state, clock, learner, chunk, h, log_every=chunk), devices=devices)
+    def chunk_of_all(states, iteration, hparams):
+        go_on = vectorize(lambda state, h: advance(state, iteration, learner, chunk, h, log_every=chunk), devices=devices)
         return go_on(states, hparams)
 
     advance_all = jax.jit(chunk_of_all, donate_argnums=0, compiler_options=compiler_options(devices))
@@ -125,7 +123,7 @@ def _compile_pieces(config: Config, learner: Learner, chunk: int, runs: Any, dev
     share = math.ceil(config.num_runs / len(devices))
     most = min(share, max(1, config.batch_size // len(devices))) if config.batch_size else share
     each, program = largest_that_fits(compile_for, most, devices)
-    equal = math.ceil(share / math.ceil(share / each))  # pieces of one size waste least
+    equal = math.ceil(share / math.ceil(share / each))  # parts of equal size waste least
     return equal * len(devices), init, program if equal == each else compile_for(equal)
 
 
@@ -142,7 +140,7 @@ def _host_trainer(config: Config, preset: Preset) -> tuple[int, Trainer]:
 
         key, own = jax.tree.map(lambda x: x[chosen.start], (keys, hparams))
         state, _ = train_on_host(key, preset.learner, preset.num_iterations, own, report=report)
-        return jax.tree.map(lambda x: np.asarray(x)[None], state.agent.params), latest
+        return jax.tree.map(lambda x: np.asarray(x)[None], policy_of(preset.learner, state)), latest
 
     return 1, train
 
@@ -172,50 +170,3 @@ def _recorder(config, preset, chosen, metrics, started, report) -> Record:
         return latest
 
     return record
-
-
-def evaluate_policies(config: Config, params: Any, *, num_episodes: int, seed: int | None = None) -> np.ndarray:
-    """Greedy returns `[num_runs, num_episodes]` of saved policies, each run on episodes of its own.
-
-    Args:
-      config: of the run that trained them.
-      params: leaves `[num_runs, ...]`.
-      num_episodes: for each policy.
-      seed: of the episodes; by default from the runs' own keys.
-    """
-    num_episodes = check_size("num_episodes", num_episodes)
-    preset = config.preset()
-    keys, hparams = config.runs(preset)
-    if seed is not None:
-        check_size("seed", seed, minimum=0, maximum=2**32 - 1)
-        keys = jax.random.split(jax.random.key(seed), config.num_runs)
-
-    def play(key, params, hparams):
-        state = state_of_policy(preset.learner, key, params, hparams)
-        key = jax.random.fold_in(key, _EVALUATION_STREAM)
-        return evaluate(key, preset.learner, state, num_episodes=num_episodes, hparams=hparams)
-
-    def play_on_host(i):
-        abstract = jax.eval_shape(preset.learner.init, keys[i], preset.hparams)
-        agent = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract.agent)
-        agent = agent._replace(params=jax.tree.map(lambda x: x[i], params))
-        key = jax.random.fold_in(keys[i], _EVALUATION_STREAM)
-        return evaluate_on_host(key, preset.learner, abstract._replace(agent=agent), num_episodes=num_episodes)
-
-    if is_on_host(preset.learner):
-        return np.stack([play_on_host(i) for i in range(config.num_runs)])
-    return np.asarray(vectorize(play)(keys, params, jax.tree.map(jnp.asarray, hparams)))
-
-
-def state_of_policy(learner: Learner, key: jax.Array, params: Any, hparams: HParams) -> LearnerState:
-    """A run's state with these parameters. Only its structure matters: XLA drops what the policy does not read."""
-    state = learner.init(key, hparams)
-    return state._replace(agent=state.agent._replace(params=params))
-
-
-def abstract_policies(config: Config) -> Any:
-    """Arrays of the shapes and dtypes that `folder.load_policies` needs, their contents undefined."""
-    preset = config.preset()
-    keys, hparams = config.runs(preset)
-    shapes = jax.eval_shape(lambda k, h: jax.vmap(preset.learner.init)(k, h).agent.params, keys, hparams)
-    return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), shapes)

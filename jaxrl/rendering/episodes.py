@@ -5,17 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxrl._src.checks import check_key, check_size
-from jaxrl.experiment import folder
-from jaxrl.experiment.config import load_config
-from jaxrl.experiment.training import abstract_policies, state_of_policy
+from jaxrl._src.checks import check_key
+from jaxrl._src.keys import unwrap_keys
 from jaxrl.rendering import film
 from jaxrl.rendering.drawings import Draw, Drawing, drawing_of
 from jaxrl.rendering.film import Play
-from jaxrl.rollout import batched_step, begin_episodes
-from jaxrl.types import HParams, Learner, LearnerState
+from jaxrl.rollout import play_episodes
+from jaxrl.types import Agent, Environment, EnvState, Learner, LearnerState, PolicyParams
 from jaxrl.vectorization import vectorize
 
 
@@ -29,25 +26,23 @@ def render(
     num_episodes: int = 1,
     max_steps: int = 500,
     fps: int | None = None,
-    hparams: HParams | None = None,
 ) -> Path:
-    """Film greedy episodes of a policy, or of several side by side, and return where the film is.
+    """Film greedy episodes of a policy, or of several side by side, and return the path of the film.
 
     Args:
-      key: consumed. All policies play the same episodes, as far as their actions let them.
+      key: consumed. All policies play episodes with the same starts and the same random numbers.
       learner: as it was trained.
-      state: of one run, or of many with leaves `[S, ...]`, as `vmap` and `vectorize` give them.
+      state: of one run, or of many with leaves `[S, ...]`, as `vmap` and `vectorize` return them.
       out: the file: `.gif` is a film, `.png` a sheet with six moments of each policy.
       draw: (env_state, obs, params) -> picture, of one state, one observation and the environment's parameters, as
         NumPy arrays. The picture is a PIL image or uint8 `[height, width, 3]`, always of one size. By default jaxrl's own.
       num_episodes: of each policy, one after the other.
       max_steps: of an episode; a longer one is cut.
-      fps: steps in a second, at most 50; by default what suits the environment.
-      hparams: of the agent, by default its own; leaves `[S]` for many runs.
+      fps: frames in a second, one for each step, at most 50; by default what suits the environment.
 
     Raises:
       ValueError: where jaxrl has no picture of the environment, the file cannot be written, or the film would be too long.
-      TypeError, ValueError: for a key that is none, or a size that is no positive int.
+      TypeError, ValueError: where the key is not a typed PRNG key, or a size is not a positive int.
     """
     check_key(key)
     drawing = drawing_of(learner.env.name) if draw is None else Drawing(draw)
@@ -56,89 +51,57 @@ def render(
         state = jax.tree.map(lambda x: x[None], state)
     num_policies = len(state.key)
     out = film.check_film(out, fps, num_policies, num_episodes, max_steps)
-    hparams = learner.agent.hparams if hparams is None else hparams
-    hparams = jax.tree.map(lambda x: jnp.broadcast_to(jnp.asarray(x, jnp.float32), num_policies), hparams)
 
-    def one(state, hparams):
-        return play(key, learner, state, num_episodes=num_episodes, max_steps=max_steps, hparams=hparams)
+    def record(state):
+        return record_episodes(
+            key,
+            learner.env,
+            learner.agent,
+            learner.agent.policy(state.agent),
+            num_episodes=num_episodes,
+            max_steps=max_steps,
+            env_state=state.env,
+        )
 
-    plays = vectorize(one)(state, hparams)
+    plays = vectorize(record)(state)
     labels = [f"policy {i}" for i in range(num_policies)] if num_policies > 1 else [learner.env.name]
     return film.write(out, labels, plays, learner.env, drawing, fps, group=num_policies)
 
 
-def render_run(
-    run: Path,
-    out: Path | str,
+def record_episodes(
+    key: jax.Array,
+    env: Environment,
+    agent: Agent,
+    policy_params: PolicyParams,
     *,
-    seeds: tuple[int, ...] | None = None,
-    num_episodes: int = 1,
-    max_steps: int = 500,
-    fps: int | None = None,
-    seed: int = 0,
-) -> Path:
-    """Film policies of a run folder, as `render` does: the chosen seeds of every setting.
+    num_episodes: int,
+    max_steps: int,
+    env_state: EnvState | None = None,
+) -> Play:
+    """Every step of greedy episodes, leaves `[max_steps, E, ...]`; the arguments are those of `rollout.play_episodes`.
 
-    Args:
-      run: a run folder.
-      out, num_episodes, max_steps, fps: as for `render`.
-      seeds: which of the run's seeds; by default its first four.
-      seed: of the episodes.
-
-    Raises:
-      ValueError: for a folder that holds no finished run, a seed that it has not, and as `render`.
+    Rows after the end of an episode mean nothing.
     """
-    check_size("seed", seed, minimum=0, maximum=2**32 - 1)
-    config = load_config(run)
-    drawing = drawing_of(config.env)
-    fps = drawing.fps if fps is None else fps
-    existing = range(config.seed, config.seed + config.seeds)
-    seeds = tuple(existing[:4]) if seeds is None else tuple(dict.fromkeys(seeds))
-    if not seeds or not set(seeds) <= set(existing):
-        raise ValueError(f"{run} has the seeds {existing[0]} to {existing[-1]}; got {', '.join(map(str, seeds)) or 'none'}")
-    chosen = [i for i, label in enumerate(config.labels()) if label["seed"] in seeds]
-    out = film.check_film(out, fps, len(chosen), num_episodes, max_steps)
-    preset = config.preset()
-    policies = folder.load_policies(run, abstract_policies(config))
-    keys, hparams = config.runs(preset)
-    picked = jax.tree.map(lambda x: x[np.array(chosen)], (keys, policies, hparams))
 
-    def one(init_key, params, hparams):
-        state = state_of_policy(preset.learner, init_key, params, hparams)
-        key = jax.random.key(seed)  # of all alike, so that they can be compared
-        return play(key, preset.learner, state, num_episodes=num_episodes, max_steps=max_steps, hparams=hparams)
+    def allocate(env_state, obs):
+        first = unwrap_keys(env_state), obs
+        states, observations = jax.tree.map(lambda x: _buffer(x, max_steps + 1).at[0].set(x), first)
+        action = jax.eval_shape(lambda obs: agent.exploit(policy_params, obs, agent.initial_carry(num_episodes), key)[0], obs)
+        flags = jnp.zeros((max_steps, num_episodes), bool)
+        return Play(states, observations, _buffer(action, max_steps), jnp.zeros((max_steps, num_episodes)), flags, flags)
 
-    plays = vectorize(one)(*jax.tree.map(jnp.asarray, picked))
-    labels = ["\n".join(f"{name} {value:g}" for name, value in config.labels()[i].items()) for i in chosen]
-    return film.write(out, labels, plays, preset.learner.env, drawing, fps, group=len(seeds))
+    def record(play, t, played):
+        step = played.step
+        row = Play(unwrap_keys(played.env_state), step.obs, played.action, step.reward, step.terminated, step.truncated)
+        at = Play(t + 1, t + 1, t, t, t, t)
+        write = lambda index, rows, new: jax.tree.map(lambda x, y: x.at[index].set(y), rows, new)
+        return Play(*(write(*fields) for fields in zip(at, play, row, strict=True)))
+
+    _, play = play_episodes(
+        key, env, agent, policy_params, record, allocate, num_episodes=num_episodes, max_steps=max_steps, env_state=env_state
+    )
+    return play
 
 
-def play(key: jax.Array, learner: Learner, state: LearnerState, *, num_episodes: int, max_steps: int, hparams: HParams) -> Play:
-    """Play the greedy policy of one run as `jaxrl.evaluate` does on the same key, and keep all of it.
-
-    `max_steps` (T) steps of `num_episodes` (E) episodes; what comes after an episode's end has no meaning.
-    """
-    env, agent = learner.env, learner.agent
-    reset_key, step_key = jax.random.split(key)
-    fresh = jax.vmap(env.reset, (0, None))(jax.random.split(reset_key, num_episodes), env.params)
-    players = jnp.arange(num_episodes) % learner.num_envs
-    env_state, obs = begin_episodes(env, jax.tree.map(lambda x: x[players], state.env), fresh)
-
-    def step(carry, t):
-        env_state, obs, memory = carry
-        keys = jax.random.split(jax.random.fold_in(step_key, t), num_episodes)
-        action, memory, _ = agent.act(state.agent, obs, memory, None, hparams, jnp.int32(0))
-        env_state, after = batched_step(env, keys, env_state, action)
-        row = Play(_without_keys(env_state), after.obs, action, after.reward, after.terminated, after.truncated)
-        return (env_state, after.obs, memory), row
-
-    start = (env_state, obs, agent.memory(num_episodes))
-    _, rows = jax.lax.scan(step, start, jnp.arange(max_steps, dtype=jnp.int32))
-    first = (_without_keys(env_state), obs)
-    states, observations = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, (rows.state, rows.obs))
-    return rows._replace(state=states, obs=observations)
-
-
-def _without_keys(tree: Any) -> Any:
-    """With the bits of every key in its place: NumPy has no keys."""
-    return jax.tree.map(lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x, tree)
+def _buffer(like: Any, num_rows: int) -> jax.Array:
+    return jnp.zeros((num_rows, *like.shape), like.dtype)

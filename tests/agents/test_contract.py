@@ -147,9 +147,9 @@ def test_a_run_has_the_same_bits_however_it_is_cut(name, batched):
     key = jax.random.split(jax.random.key(0), 2) if batched else jax.random.key(0)
     whole = jax.jit(transform(lambda key: jaxrl.train(key, learner, 8)[0]))(key)
     state = jax.jit(transform(lambda key: learner.init(key, jax.tree.map(jnp.float32, learner.agent.hparams))))(key)
-    clock = learner.agent.warmup
+    iteration = learner.agent.warmup
     for num in (1, 7):
-        advance = lambda state, clock, num=num: transform(lambda s: jaxrl.advance(s, clock, learner, num)[0])(state)
-        state = jax.jit(advance)(state, clock)
-        clock += num
+        advance = lambda state, iteration, num=num: transform(lambda s: jaxrl.advance(s, iteration, learner, num)[0])(state)
+        state = jax.jit(advance)(state, iteration)
+        iteration += num
     chex.assert_trees_all_equal(plain(whole), plain(state))

@@ -1,4 +1,4 @@
-"""DQN against known action values, and its clockwork against hand-made schedules."""
+"""DQN against known action values, and its iterationwork against hand-made schedules."""
 
 import itertools
 
@@ -42,9 +42,9 @@ def steps(learner, hparams, num):
     state = learner.init(jax.random.key(0), hparams)
     step = jax.jit(learner.step)
     states = [state.agent]
-    for clock in range(learner.agent.warmup, learner.agent.warmup + num):
-        noise = learner.noise(jax.random.fold_in(state.key, clock))
-        state, _ = step(state, noise, hparams, jnp.int32(clock))
+    for iteration in range(learner.agent.warmup, learner.agent.warmup + num):
+        noise = learner.noise(jax.random.fold_in(state.key, iteration))
+        state, _ = step(state, noise, hparams, jnp.int32(iteration))
         states.append(state.agent)
     return states
 
@@ -55,7 +55,7 @@ def equal(a, b):
 
 def test_the_target_is_copied_every_period_of_gradient_steps():
     """Two updates an iteration, period 4: the copies fall on the end of every second iteration."""
-    learner = dqn_learner(countdown(), updates=2, target_update_period=4)
+    learner = dqn_learner(countdown(), updates_per_iteration=2, target_update_period=4)
     states = steps(learner, jax.tree.map(jnp.float32, learner.agent.hparams._replace(tau=1.0)), 6)
     copied = [equal(after.params, after.target_params) for after in states[1:]]
     assert copied == [False, True, False, True, False, True]
@@ -77,12 +77,12 @@ def test_polyak_moves_the_target_towards_the_online_network(tau, which):
             np.testing.assert_allclose(x, y, rtol=1e-6)
 
 
-def test_the_clock_may_be_far_beyond_10_billion_environment_steps():
-    learner = dqn_learner(countdown(), updates=4, target_update_period=3)
+def test_the_iteration_may_be_far_beyond_10_billion_environment_steps():
+    learner = dqn_learner(countdown(), updates_per_iteration=4, target_update_period=3)
     hparams = jax.tree.map(jnp.float32, learner.agent.hparams)
     state = learner.init(jax.random.key(0), hparams)
-    clock = jnp.int32(2**31 - 3)
-    after, metrics = jax.jit(learner.step)(state, learner.noise(jax.random.key(1)), hparams, clock)
+    iteration = jnp.int32(2**31 - 3)
+    after, metrics = jax.jit(learner.step)(state, learner.noise(jax.random.key(1)), hparams, iteration)
     assert np.isfinite(metrics["loss"]).all()
     assert not equal(after.agent.params, state.agent.params)
 
@@ -103,9 +103,9 @@ def test_epsilon_one_acts_at_random_and_zero_greedily():
 
     def act(epsilon):
         hparams = jax.tree.map(jnp.float32, learner.agent.hparams._replace(epsilon_start=epsilon, epsilon_end=epsilon))
-        return learner.agent.act(state.agent, state.obs, (), noise, hparams, jnp.int32(0))[0]
+        return learner.agent.explore(state.agent.params, state.obs, (), noise, hparams, jnp.int32(0))[0]
 
-    greedy = learner.agent.act(state.agent, state.obs, (), None, learner.agent.hparams, jnp.int32(0))[0]
+    greedy = learner.agent.exploit(state.agent.params, state.obs, (), jax.random.key(2))[0]
     np.testing.assert_array_equal(act(0.0), greedy)
     assert 180 < int(jnp.sum(act(1.0))) < 332  # 256 ± 6.7 standard deviations of a fair coin
 
@@ -142,7 +142,7 @@ def test_a_box_of_actions_is_refused():
 def test_a_network_with_the_wrong_number_of_actions_is_refused():
     env = countdown()
     network = jaxrl.networks.q_network(env.observation_space, Discrete(3))
-    with pytest.raises(ValueError, match=r"network must give q\[B, 2\]"):
+    with pytest.raises(ValueError, match=r"dqn: .*\[4, 2\].*\[4, 3\].*jaxrl.networks.q_network"):
         jaxrl.make_learner(
             env, jaxrl.agents.dqn(network, env.action_space, capacity=100, batch_size=8), num_envs=4, rollout_length=1
         )

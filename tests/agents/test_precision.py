@@ -17,7 +17,7 @@ def final_returns(algorithm, env_name, steps, dtype, seeds=16):
 
     def run(key):
         state, _ = jaxrl.train(key, learner, num_iterations, hparams)
-        return jaxrl.evaluate(jax.random.fold_in(key, 1), learner, state, num_episodes=20, hparams=hparams).mean()
+        return jaxrl.evaluate(jax.random.fold_in(key, 1), learner, state, num_episodes=20).mean()
 
     return np.asarray(jaxrl.vectorize(run)(jax.random.split(jax.random.key(0), seeds)))
 

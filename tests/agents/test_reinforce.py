@@ -8,6 +8,7 @@ import pytest
 
 import jaxrl
 from jaxrl.agents._reinforce import _first_episodes, _mean_of_others
+from jaxrl.resets import reset_scheme
 from jaxrl.rollout import RolloutCarry, unroll
 from jaxrl.types import Box, Discrete
 from tests.problems import endless, reinforce_learner, short_point_mass, tabular
@@ -116,13 +117,16 @@ def test_an_update_follows_the_loss_as_written_out(mode, baseline, normalize):
     hparams = agent.hparams._replace(learning_rate=1.0, discount=0.9, entropy_coef=0.1, value_coef=0.7)
     state = learner.init(jax.random.key(0), hparams)
     state = state._replace(agent=state.agent._replace(params=jax.tree.map(lambda x: x + 0.1, state.agent.params)))
-    noise, clock = learner.noise(jax.random.key(1)), jnp.int32(0)
-    players = RolloutCarry(state.env, state.obs, state.memory, state.stats)
-    _, rollout = jax.jit(lambda noise: unroll(env, agent, state.agent, players, noise, hparams, clock))(noise.rollout)
+    noise, iteration = learner.noise(jax.random.key(1)), jnp.int32(0)
+    carry = RolloutCarry(state.env, state.obs, state.carry, state.stats)
+    shape = noise.rollout.env.shape[1:] if agent.fresh_episodes else noise.rollout.env.shape
+    fresh_episode = reset_scheme(env, shape, None).episode
+    play = lambda noise: unroll(env, agent, agent.policy(state.agent), carry, noise, fresh_episode, hparams, iteration)
+    _, rollout = jax.jit(play)(noise.rollout)
     assert np.any(rollout.truncated)
     assert not np.all(rollout.truncated[-1])
 
-    after, metrics = jax.jit(learner.step)(state, noise, hparams, clock)
+    after, metrics = jax.jit(learner.step)(state, noise, hparams, iteration)
     moved = jax.tree.map(lambda old, new: old - new, state.agent.params, after.agent.params)
     loss = written_out(state.agent.params, rollout, network, hparams, mode, baseline, normalize)
     (value, others), gradient = jax.value_and_grad(loss, has_aux=True)(state.agent.params)
@@ -201,7 +205,7 @@ def test_actions_stay_in_the_box_and_squashed_ones_inside():
         learner = reinforce_learner(env, rollout_length=5, squash=squash)
         state = learner.init(jax.random.key(0), learner.agent.hparams)
         noise = jax.random.normal(jax.random.key(1), (4, 2)) * 3
-        action, _, raw = learner.agent.act(state.agent, state.obs, (), noise, learner.agent.hparams, jnp.int32(0))
+        action, _, raw = learner.agent.explore(state.agent.params, state.obs, (), noise, learner.agent.hparams, jnp.int32(0))
         assert float(jnp.max(jnp.abs(action))) <= 0.1 + 1e-7
         assert float(jnp.max(jnp.abs(raw))) > 0.1
 
@@ -235,7 +239,7 @@ def test_a_network_of_another_form_is_refused():
     env = short_point_mass()
     network = jaxrl.networks.policy(env.observation_space, env.action_space)
     agent = jaxrl.agents.reinforce(network, env.action_space, baseline="value")
-    with pytest.raises(ValueError, match="the network must give"):
+    with pytest.raises(ValueError, match=r"reinforce: .*jaxrl.networks.policy\(..., value=True\)"):
         jaxrl.make_learner(env, agent, num_envs=2, rollout_length=5)
 
 

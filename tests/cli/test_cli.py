@@ -94,7 +94,7 @@ def test_help_and_version(capsys):
         ("train dqn --steps 10", "steps=10 is too few"),
         ("train dqn --hparams.learning-rate nan", "hparams.learning_rate must lie in [0, 3.40282e+38], got nan"),
         ("train dqn --hparams.learning-rate inf", "hparams.learning_rate must lie in [0, 3.40282e+38], got inf"),
-        ("train dqn --steps 1" + 30 * "0", "is too many: the clock numbers iterations"),
+        ("train dqn --steps 1" + 30 * "0", "is too many: iterations are numbered"),
         ("train dqn --seed 4294967296", "seed must be at most 4294967295"),
         ("train dqn --seed 4294967290 --seeds 16", "seeds are numbers below 2^32"),
         ("train dqn --agent.capacity 99999999999999", "capacity must be at most 2147483647"),

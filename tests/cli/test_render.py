@@ -9,7 +9,7 @@ from PIL import Image
 
 from jaxrl.cli import main
 from jaxrl.experiment import Config, folder
-from jaxrl.experiment.training import abstract_policies
+from jaxrl.experiment.policies import abstract_policies
 from jaxrl.presets import DQNSettings, ReinforceSettings
 
 pytestmark = pytest.mark.xdist_group("cli")

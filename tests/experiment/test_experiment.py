@@ -9,17 +9,17 @@ import pytest
 from scipy import stats
 
 from jaxrl._src import device_memory as memory
-from jaxrl.agents._dqn import HParams
+from jaxrl.agents import DQNHParams as HParams
 from jaxrl.experiment import Config, evaluate_policies, folder, load_policies, run
 from jaxrl.experiment.curves import fill_forward, plot, read_curves
+from jaxrl.experiment.policies import abstract_policies
 from jaxrl.experiment.statistics import iqm, iqm_interval
-from jaxrl.experiment.training import abstract_policies
 from jaxrl.presets import DQNSettings, ReinforceSettings
 
 pytestmark = pytest.mark.xdist_group("experiment")  # one worker: its runs are shared
 
 
-SETTINGS = DQNSettings(steps=240, num_envs=4, hidden=(8,), batch_size=8, capacity=64, warmup_steps=40, updates=1)
+SETTINGS = DQNSettings(steps=240, num_envs=4, hidden=(8,), batch_size=8, capacity=64, warmup_steps=40, updates_per_iteration=1)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_the_configuration_comes_back(finished):
 def test_saved_policies_play_as_the_trained_ones(finished):
     config, out, result, _ = finished
     params = load_policies(out, abstract_policies(config))
-    for saved, trained in zip(jax.tree.leaves(params), jax.tree.leaves(result.params), strict=True):
+    for saved, trained in zip(jax.tree.leaves(params), jax.tree.leaves(result.policies), strict=True):
         np.testing.assert_array_equal(saved, trained)
     first = evaluate_policies(config, params, num_episodes=3, seed=1)
     assert first.shape == (4, 3)
@@ -78,7 +78,7 @@ def test_saved_policies_play_as_the_trained_ones(finished):
 def test_pieces_and_the_whole_train_the_same_policies(finished, tmp_path):
     config, _, result, _ = finished
     whole = run(dataclasses.replace(config, batch_size=None), tmp_path / "whole")
-    for x, y in zip(jax.tree.leaves(result.params), jax.tree.leaves(whole.params), strict=True):
+    for x, y in zip(jax.tree.leaves(result.policies), jax.tree.leaves(whole.policies), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
 
@@ -129,7 +129,7 @@ def test_more_runs_than_fit_are_trained_in_pieces(finished, tmp_path, monkeypatc
     monkeypatch.setattr(memory, "free_memory", lambda devices: 30)
     pieces = run(dataclasses.replace(config, batch_size=None), tmp_path / "pieces")
     assert sizes == [4, 2]
-    for x, y in zip(jax.tree.leaves(result.params), jax.tree.leaves(pieces.params), strict=True):
+    for x, y in zip(jax.tree.leaves(result.policies), jax.tree.leaves(pieces.policies), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
 
@@ -146,7 +146,7 @@ def test_fewer_devices_are_used_where_not_one_run_fits_on_each(finished, tmp_pat
     monkeypatch.setattr(memory, "free_memory", lambda devices: 24 // len(devices))
     alone = run(dataclasses.replace(config, batch_size=None), tmp_path / "alone")
     assert used == [(2, 4), (2, 2), (1, 4), (1, 2)]
-    for x, y in zip(jax.tree.leaves(result.params), jax.tree.leaves(alone.params), strict=True):
+    for x, y in zip(jax.tree.leaves(result.policies), jax.tree.leaves(alone.policies), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
 

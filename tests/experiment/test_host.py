@@ -12,6 +12,7 @@ import jaxrl
 from jaxrl.cli import main
 from jaxrl.envs import from_gymnasium, to_gymnasium, wrappers
 from jaxrl.experiment import evaluate_on_host, train_on_host
+from jaxrl.experiment.host import evaluate_policy_on_host
 from jaxrl.types import Agent, Box, Discrete, Environment, Noise, Step
 from tests.problems import dqn_learner, endless, reinforce_learner
 
@@ -54,16 +55,16 @@ class Memory(NamedTuple):
 
 
 def remembering(num_actions=2) -> Agent:
-    """Acts by how many steps it remembers, and reports memory, extras and successors as it finds them."""
+    """Acts by how many steps it remembers, and reports its carry, extras and successors as it finds them."""
 
-    def act(state, obs, memory, noise_t, hparams, clock):
-        return memory % num_actions, memory + 1, {"squared": memory * memory}
+    def explore(policy_params, obs, carry, noise_t, hparams, iteration):
+        return carry % num_actions, carry + 1, {"squared": carry * carry}
 
-    def update(state, trajectory, noise, hparams, clock):
+    def update(state, rollout, noise, hparams, iteration):
         metrics = {
-            "memory": trajectory.memory.astype(jnp.float32),
-            "squared": trajectory.extras["squared"].astype(jnp.float32),
-            "successor": jnp.sum(trajectory.next_obs, axis=-1),
+            "carry": rollout.carry.astype(jnp.float32),
+            "squared": rollout.extras["squared"].astype(jnp.float32),
+            "successor": jnp.sum(rollout.next_obs, axis=-1),
             "noise": noise,
         }
         return state, metrics
@@ -72,10 +73,11 @@ def remembering(num_actions=2) -> Agent:
         hparams=Memory(1.0),
         init=lambda key, obs, hparams: Memory(jnp.float32(0)),
         noise=lambda key, num_steps, num_envs: Noise(jnp.zeros((num_steps, num_envs)), jax.random.normal(key)),
-        memory=lambda num_envs: jnp.zeros(num_envs, jnp.int32),
-        act=act,
-        store=lambda state, trajectory, clock: state,
+        policy=lambda state: (),
+        explore=explore,
+        exploit=lambda policy_params, obs, carry, key: (carry % num_actions, carry + 1),
         update=update,
+        initial_carry=lambda num_envs: jnp.zeros(num_envs, jnp.int32),
         warmup=2,
     )
 
@@ -179,7 +181,7 @@ def test_each_driver_refuses_the_others_environments():
 @pytest.mark.parametrize("wrap", [wrappers.flatten, lambda env: wrappers.time_limit(env, 10)], ids=["flatten", "time_limit"])
 def test_a_wrapper_that_would_do_nothing_is_refused(wrap):
     learner = remembering_learner(wrap(jaxrl.make("gymnasium/CartPole-v1")))
-    with pytest.raises(TypeError, match=r"a wrapper of jaxrl's around gymnasium/CartPole-v1 would do nothing"):
+    with pytest.raises(TypeError, match=r"jaxrl's wrappers have no effect on gymnasium/CartPole-v1"):
         train_on_host(jax.random.key(0), learner, 1)
 
 
@@ -189,8 +191,9 @@ def test_wrong_numbers_are_refused_before_an_environment_is_opened():
         train_on_host(jax.random.key(0), learner, 10, log_every=4)
     with pytest.raises(TypeError, match="key must be a typed PRNG key"):
         train_on_host(0, learner, 10)
+    state = jax.eval_shape(learner.agent.init, jax.random.key(0), jnp.zeros((3, 1)), learner.agent.hparams)
     with pytest.raises(ValueError, match="num_episodes must be at least 1"):
-        evaluate_on_host(jax.random.key(0), learner, None, num_episodes=0)
+        evaluate_policy_on_host(jax.random.key(0), learner, state, num_episodes=0)
 
 
 @pytest.mark.xdist_group("cli")
@@ -215,7 +218,7 @@ def test_dqn_learns_gymnasiums_cart_pole():
     for seed in range(5):
         key, play_key = jax.random.split(jax.random.key(seed))
         state, _ = train_on_host(key, learner, num_iterations, hparams)
-        returns.append(evaluate_on_host(play_key, learner, state, num_episodes=20, hparams=hparams).mean())
+        returns.append(evaluate_on_host(play_key, learner, state, num_episodes=20).mean())
     print(np.round(returns, 1))
     assert np.median(returns) > 400, returns
     assert min(returns) > 100, returns

@@ -11,7 +11,7 @@ from PIL import Image
 import jaxrl
 from jaxrl.rendering import film
 from jaxrl.rendering.drawings import Drawing
-from jaxrl.rendering.episodes import play, render
+from jaxrl.rendering.episodes import record_episodes, render
 from jaxrl.rendering.film import Moment, Play, captions, check_film, moments
 from jaxrl.types import Box, Discrete, Environment, Step
 from tests import problems
@@ -52,13 +52,18 @@ def test_the_episodes_are_those_of_evaluate(trained):
     learner, state = trained
     key = jax.random.key(4)
     returns = jax.jit(lambda: jaxrl.evaluate(key, learner, state, num_episodes=6))()
-    played = jax.jit(lambda: play(key, learner, state, num_episodes=6, max_steps=40, hparams=learner.agent.hparams))()
+    policy_params = learner.agent.policy(state.agent)
+    record = lambda: record_episodes(
+        key, learner.env, learner.agent, policy_params, num_episodes=6, max_steps=40, env_state=state.env
+    )
+    played = jax.jit(record)()
     lengths = np.asarray(played.terminated | played.truncated).argmax(axis=0) + 1
     assert len(set(lengths)) > 2
     totals = [played.reward[: lengths[e], e].sum() for e in range(6)]
     np.testing.assert_allclose(totals, returns, rtol=1e-6)
-    # Every state from the first on, each with its own observation.
-    np.testing.assert_array_equal(played.obs[..., 0], np.repeat(np.arange(41)[:, None], 6, axis=1))
+    # Every state from the first to the end of the longest episode, each with its own observation.
+    steps = np.arange(max(lengths) + 1)
+    np.testing.assert_array_equal(played.obs[: len(steps), :, 0], np.repeat(steps[:, None], 6, axis=1))
     np.testing.assert_array_equal(played.state.time, played.obs[..., 0])
     assert played.state.key.dtype == jnp.uint32  # NumPy knows no keys
     # As in training, an episode begins with what outlives the one before.

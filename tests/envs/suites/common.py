@@ -107,5 +107,7 @@ def reinforce(env: Environment, *, num_envs: int = 16, rollout_length: int = 32,
 
 def dqn(env: Environment, *, num_envs: int = 16, **static: Any) -> Learner:
     network = jaxrl.networks.q_network(env.observation_space, env.action_space)
-    agent = jaxrl.agents.dqn(network, env.action_space, **{"capacity": 32_000, "warmup": 100, "updates": 2} | static)
+    agent = jaxrl.agents.dqn(
+        network, env.action_space, **{"capacity": 32_000, "warmup": 100, "updates_per_iteration": 2} | static
+    )
     return jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=1)

@@ -1,0 +1,67 @@
+"""Films of the policies in a run folder."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl._src.checks import check_size
+from jaxrl.experiment import folder
+from jaxrl.experiment.config import load_config
+from jaxrl.experiment.policies import abstract_policies, restored_env_state
+from jaxrl.rendering import film
+from jaxrl.rendering.drawings import drawing_of
+from jaxrl.rendering.episodes import record_episodes
+from jaxrl.vectorization import vectorize
+
+
+def render_run(
+    run: Path,
+    out: Path | str,
+    *,
+    seeds: tuple[int, ...] | None = None,
+    num_episodes: int = 1,
+    max_steps: int = 500,
+    fps: int | None = None,
+    seed: int = 0,
+) -> Path:
+    """Film policies of a run folder, as `jaxrl.render` does: the chosen seeds of every setting.
+
+    Args:
+      run: a run folder.
+      out, num_episodes, max_steps, fps: as for `jaxrl.render`.
+      seeds: which of the run's seeds; by default its first four.
+      seed: of the episodes.
+
+    Raises:
+      ValueError: for a folder without a finished run, a seed that the run does not have, and as `jaxrl.render`.
+    """
+    check_size("seed", seed, minimum=0, maximum=2**32 - 1)
+    config = load_config(run)
+    drawing = drawing_of(config.env)
+    fps = drawing.fps if fps is None else fps
+    existing = range(config.seed, config.seed + config.seeds)
+    seeds = tuple(existing[:4]) if seeds is None else tuple(dict.fromkeys(seeds))
+    if not seeds or not set(seeds) <= set(existing):
+        raise ValueError(f"{run} has the seeds {existing[0]} to {existing[-1]}; got {', '.join(map(str, seeds)) or 'none'}")
+    chosen = [i for i, label in enumerate(config.labels()) if label["seed"] in seeds]
+    out = film.check_film(out, fps, len(chosen), num_episodes, max_steps)
+    preset = config.preset()
+    learner = preset.learner
+    policies = folder.load_policies(run, abstract_policies(config, preset))
+
+    def record(policy):
+        return record_episodes(
+            jax.random.key(seed),  # the same for all policies, so that they can be compared
+            learner.env,
+            learner.agent,
+            policy.params,
+            num_episodes=num_episodes,
+            max_steps=max_steps,
+            env_state=restored_env_state(learner, policy),
+        )
+
+    plays = vectorize(record)(jax.tree.map(lambda x: jnp.asarray(x[np.array(chosen)]), policies))
+    labels = ["\n".join(f"{name} {value:g}" for name, value in config.labels()[i].items()) for i in chosen]
+    return film.write(out, labels, plays, learner.env, drawing, fps, group=len(seeds))

@@ -1,0 +1,85 @@
+"""Trained policies, apart from what trained them: all that evaluation and films need, and all that a run folder saves."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl._src.checks import check_size
+from jaxrl._src.keys import unwrap_keys, wrap_keys
+from jaxrl.experiment.config import Config
+from jaxrl.experiment.host import evaluate_policy_on_host, is_on_host
+from jaxrl.presets import Preset
+from jaxrl.rollout import evaluate_policy
+from jaxrl.types import EnvState, Learner, LearnerState, PolicyParams
+from jaxrl.vectorization import vectorize
+
+_EVALUATION_STREAM = 2**31 - 1  # an iteration number that no run reaches: evaluation never reuses a training key
+
+
+class SavedPolicy(NamedTuple):
+    """Leaves are `[num_runs, ...]` for the policies of a run folder."""
+
+    params: PolicyParams
+    env_state: EnvState  # of training, its keys as arrays, where something outlives an episode (`carry_over`); otherwise ()
+
+
+def policy_of(learner: Learner, state: LearnerState) -> SavedPolicy:
+    """What playing the policy of this run needs."""
+    env_state = () if learner.env.carry_over is None else unwrap_keys(state.env)
+    return SavedPolicy(learner.agent.policy(state.agent), env_state)
+
+
+def restored_env_state(learner: Learner, policy: SavedPolicy) -> EnvState | None:
+    """The `env_state` that `rollout.play_episodes` takes."""
+    if learner.env.carry_over is None:
+        return None
+    like = jax.eval_shape(learner.init, jax.random.key(0), learner.agent.hparams).env
+    return wrap_keys(policy.env_state, like)
+
+
+def abstract_policies(config: Config, preset: Preset | None = None) -> SavedPolicy:
+    """Arrays of the shapes and dtypes that `folder.load_policies` needs, their contents undefined."""
+    preset = config.preset() if preset is None else preset
+    keys, hparams = config.runs(preset)
+    init = lambda key, hparams: policy_of(preset.learner, preset.learner.init(key, hparams))
+    return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), jax.eval_shape(jax.vmap(init), keys, hparams))
+
+
+def evaluate_policies(config: Config, policies: SavedPolicy, *, num_episodes: int, seed: int | None = None) -> np.ndarray:
+    """Greedy returns `[num_runs, num_episodes]` of saved policies, each run on episodes of its own.
+
+    Args:
+      config: of the run that trained them.
+      policies: leaves `[num_runs, ...]`.
+      num_episodes: for each policy.
+      seed: of the episodes; by default from the runs' own keys.
+
+    Raises:
+      TypeError, ValueError: where `num_episodes` or `seed` is not an int, or out of range.
+    """
+    num_episodes = check_size("num_episodes", num_episodes)
+    learner = (preset := config.preset()).learner
+    keys, _ = config.runs(preset)
+    if seed is not None:
+        check_size("seed", seed, minimum=0, maximum=2**32 - 1)
+        keys = jax.random.split(jax.random.key(seed), config.num_runs)
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, _EVALUATION_STREAM))(keys)
+
+    def play(key, policy):
+        env_state = restored_env_state(learner, policy)
+        return evaluate_policy(key, learner.env, learner.agent, policy.params, num_episodes=num_episodes, env_state=env_state)
+
+    def play_on_host(i):
+        params = jax.tree.map(lambda x: x[i], policies.params)
+        return evaluate_policy_on_host(keys[i], learner, params, num_episodes=num_episodes)
+
+    if is_on_host(learner):
+        return np.stack([play_on_host(i) for i in range(config.num_runs)])
+    return np.asarray(vectorize(play)(keys, jax.tree.map(jnp.asarray, policies)))
+
+
+def as_numpy(tree: Any, num: int) -> Any:
+    """The first `num` of each leaf, as NumPy arrays."""
+    return jax.tree.map(lambda x: np.asarray(x)[:num], tree)

@@ -1,0 +1,69 @@
+"""Epochs of shuffled minibatches, as one scan in a scan."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl._src.packing import layout_of, pack, unpack
+
+_MAX_PACKED = 1024  # rows: below it, 22 or more random bits beside the index decide the order
+
+
+def permutation(key: jax.Array, num_rows: int) -> jax.Array:
+    """A random order of 0 … num_rows-1, int32 `[num_rows]`; the key is consumed.
+
+    It sorts random numbers. For few rows the index is a part of the number that is sorted, which takes a CPU a quarter of
+    the time; two rows whose other bits agree keep their order, which happens in less than one of eight shuffles of
+    1,024 rows.
+    """
+    bits = jax.random.bits(key, (num_rows,), jnp.uint32)
+    index = jnp.arange(num_rows, dtype=jnp.uint32)
+    if num_rows > _MAX_PACKED:
+        return jax.lax.sort((bits, index), num_keys=1)[1].astype(jnp.int32)
+    width = max(1, (num_rows - 1).bit_length())
+    packed = jnp.sort((bits << width) | index)
+    return (packed & jnp.uint32(2**width - 1)).astype(jnp.int32)
+
+
+def scan_minibatches(
+    step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, batch: Any, keys: jax.Array, num_minibatches: int
+) -> tuple[Any, Any]:
+    """`lax.scan` of `step` over the minibatches of several epochs, each in an order of its own.
+
+    Args:
+      step: (carry, minibatch) -> (carry, output), with leaves `[N / num_minibatches, ...]`.
+      carry: where to start.
+      batch: leaves `[N, ...]`. To take whole sequences `[T, B, ...]`, give them as `[B, T, ...]`.
+      keys: `[num_epochs]`, one for the order of each epoch.
+      num_minibatches: of an epoch; divides N.
+
+    Returns:
+      The last carry, and the outputs, leaves `[num_epochs, num_minibatches, ...]`.
+
+    Raises:
+      ValueError: where `num_minibatches` does not divide N.
+    """
+    num_rows = jax.tree.leaves(batch)[0].shape[0]
+    check_minibatches(num_rows, num_minibatches)
+    layout, rows = layout_of(batch, batch_ndim=1), pack(batch, batch_ndim=1)  # one gather for all leaves
+
+    def minibatch_step(carry, index):
+        return step(carry, unpack(rows.at[index].get(mode="promise_in_bounds"), layout))
+
+    def epoch(carry, key):
+        return jax.lax.scan(minibatch_step, carry, permutation(key, num_rows).reshape(num_minibatches, -1))
+
+    return jax.lax.scan(epoch, carry, keys)
+
+
+def check_minibatches(num_rows: int, num_minibatches: int) -> None:
+    """Raise ValueError unless `num_minibatches` divides the number of rows."""
+    if num_rows % num_minibatches:
+        divisors = [d for d in range(1, num_rows + 1) if num_rows % d == 0]
+        nearest = min(divisors, key=lambda d: abs(d - num_minibatches))
+        raise ValueError(
+            f"num_minibatches {num_minibatches} must divide the {num_rows} rows of a rollout (num_envs * rollout_length, or "
+            f"num_envs for whole sequences); the nearest that does is {nearest}"
+        )

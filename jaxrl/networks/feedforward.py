@@ -1,0 +1,166 @@
+"""Builders of networks without recurrence: action values, policies, critics of actions."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxrl.networks.layers import MLP, check_action_mask, check_body, hidden_layers, mask_illegal_actions
+from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, num_choices, split_action_mask
+
+
+class DuelingNetwork(nn.Module):
+    """Action values as a state's value plus advantages of mean 0 (Wang et al. 2016, eq. 9).
+
+    The last hidden layer is one of each stream; those before it, and convolutions, are shared.
+    """
+
+    body: MLP
+    action_space: Discrete
+    hidden: Sequence[int]  # of each stream
+
+    @nn.compact
+    def __call__(self, obs: Any) -> jax.Array:
+        x = self.body(obs)
+
+        def stream(num_outputs):
+            y = hidden_layers(x, self.hidden, self.body.activation, dtype=self.body.dtype, layer_norm=self.body.layer_norm)
+            return nn.Dense(num_outputs, dtype=jnp.float32)(y)
+
+        value, advantage = stream(1), stream(self.action_space.n)
+        q = value + advantage - jnp.mean(advantage, axis=-1, keepdims=True)
+        return mask_illegal_actions(q, obs, self.action_space)
+
+
+class Policy(nn.Module):
+    """Parameters of an action distribution and, with `critic`, the value beside them: two networks, nothing shared."""
+
+    actor: nn.Module
+    critic: nn.Module | None
+    action_size: int | None  # of a Box; None for logits
+    state_dependent_std: bool
+    log_std: float
+
+    @nn.compact
+    def __call__(self, obs: Any) -> Any:
+        policy = self.actor(obs)
+        if self.action_size is not None:
+            policy = split_gaussian(self, policy)
+        return policy if self.critic is None else (policy, self.critic(obs)[..., 0])
+
+
+def split_gaussian(module: Any, outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(mean, log_std) of a network's outputs; `log_std` is a parameter of `module` unless it depends on the state."""
+    mean = outputs[..., : module.action_size]
+    if module.state_dependent_std:
+        return mean, module.log_std + outputs[..., module.action_size :]
+    log_std = module.param("log_std", nn.initializers.constant(module.log_std), (module.action_size,), jnp.float32)
+    return mean, jnp.broadcast_to(log_std, mean.shape)
+
+
+def q_network(
+    observation_space: Space,
+    action_space: Space,
+    *,
+    hidden: Sequence[int] = (120, 84),
+    activation: str = "relu",
+    channels: Sequence[int] = (),
+    dueling: bool = False,
+    layer_norm: bool = False,
+    scale_observations: bool = True,
+    dtype: str = "float32",
+) -> nn.Module:
+    """Action values: `apply(params, obs[..., *obs_shape]) -> q[..., n]`.
+
+    Args:
+      observation_space: any space. `Discrete` and `MultiDiscrete` observations are one-hot; the entries of a `Dict` are encoded
+        each by its kind and concatenated. The entry `"action_mask"`, bool `[n]`, is not encoded: illegal actions get the value
+        −inf, unless no action is legal.
+      action_space: `Discrete(n)`.
+      hidden: widths of the hidden layers.
+      activation: one of `ACTIVATIONS`.
+      channels: output channels of 3×3 convolutions, which come before the hidden layers, for observations `[H, W, C]`.
+      dueling: separate streams for the state's value and the advantages, from the last hidden layer on (Wang et al. 2016).
+      layer_norm: LayerNorm before each activation.
+      scale_observations: scale bounded integers, such as uint8 images, from their bounds to [0, 1]; False only casts them.
+      dtype: "float32" or "bfloat16", in which convolutions and hidden layers compute. Parameters, their gradients and the
+        outputs are float32. bfloat16 halves the memory traffic on a GPU or TPU; it is slower on a CPU.
+
+    Raises:
+      ValueError: for an action space that is not Discrete, an action mask that does not fit it, an unknown activation or
+        dtype, `channels` without an image or more than fit it.
+      TypeError: for widths that are not ints.
+    """
+    if not isinstance(action_space, Discrete):
+        raise ValueError(
+            f"a Q-network (dqn) needs a Discrete action space, got {action_space}; for continuous actions use reinforce"
+        )
+    options = check_body(
+        observation_space, hidden=hidden, activation=activation, channels=channels, dtype=dtype, layer_norm=layer_norm,
+        scale_observations=scale_observations,
+    )  # fmt: skip
+    check_action_mask(observation_space, action_space)
+    if dueling:
+        body = MLP(num_outputs=None, **options | {"hidden": tuple(hidden[:-1])})
+        return DuelingNetwork(body, action_space, tuple(hidden[-1:]))
+    return MLP(num_outputs=action_space.n, action_space=action_space, **options)
+
+
+def policy(
+    observation_space: Space,
+    action_space: Space,
+    *,
+    value: bool = False,
+    hidden: Sequence[int] = (64, 64),
+    activation: str = "tanh",
+    channels: Sequence[int] = (),
+    state_dependent_std: bool = False,
+    log_std: float = -0.5,
+    layer_norm: bool = False,
+    scale_observations: bool = True,
+    dtype: str = "float32",
+) -> nn.Module:
+    """A stochastic policy: the outputs that `jaxrl.policies.policy_head` takes for the same action space.
+
+    They are `logits[..., n]` for `Discrete(n)`, `logits[..., sum(nvec)]` for `MultiDiscrete(nvec)`, and `(mean, log_std)`, each
+    `[..., m]`, for a `Box` of m numbers. Policies start near uniform, or near the middle of the Box: weights are orthogonal, of
+    scale 0.01 in the last layer.
+
+    Args:
+      observation_space, hidden, activation, channels, layer_norm, scale_observations, dtype: as for `q_network`. The entry
+        `"action_mask"` of a `Dict`, bool with one entry for each logit, sets the logits of illegal actions to −inf.
+      action_space: `Discrete`, `MultiDiscrete` or `Box`.
+      value: return `(policy, value[...])`, the state's value from a second network of the same form.
+      state_dependent_std: `log_std` is an output of the network; otherwise it is a parameter of its own.
+      log_std: its initial value, in the head's normalised units.
+
+    Raises:
+      ValueError: for another action space, an action mask that does not fit it, an unknown activation or dtype, `channels`
+        without an image or more than fit it.
+      TypeError: for widths that are not ints.
+    """
+    options = check_body(
+        observation_space, hidden=hidden, activation=activation, channels=channels, dtype=dtype, layer_norm=layer_norm,
+        scale_observations=scale_observations,
+    )  # fmt: skip
+    num_outputs, size = policy_outputs(observation_space, action_space, state_dependent_std)
+    masked = action_space if size is None else None
+    actor = MLP(num_outputs=num_outputs, orthogonal=True, output_scale=0.01, action_space=masked, **options)
+    critic = MLP(num_outputs=1, orthogonal=True, **options) if value else None
+    return Policy(actor, critic, size, state_dependent_std, log_std)
+
+
+def policy_outputs(observation_space: Space, action_space: Space, state_dependent_std: bool) -> tuple[int, int | None]:
+    """The number of outputs of a policy network, and the size of the actions if they are a Box."""
+    if isinstance(action_space, Discrete | MultiDiscrete):
+        check_action_mask(observation_space, action_space)
+        return num_choices(action_space), None
+    if not isinstance(action_space, Box):
+        raise ValueError(f"a policy needs a Discrete or MultiDiscrete action space or a Box, got {action_space}")
+    if split_action_mask(observation_space)[1] is not None:
+        raise ValueError(f"an action mask needs a Discrete or MultiDiscrete action space, got {action_space}")
+    size = math.prod(action_space.shape)
+    return (2 * size if state_dependent_std else size), size

@@ -1,0 +1,258 @@
+"""Policy heads: how the outputs of a network, and noise, become actions.
+
+`policy_head` chooses the distribution by the action space, `deterministic_head` is for DDPG and TD3. The *raw action* is what the
+distribution is over, and what a rollout has to keep for `log_prob`; `to_action` turns it into what the environment takes.
+
+The raw action of a `Box` is in normalised units: [-1, 1] stands for [low, high] in every dimension with two finite bounds. So a
+policy whose output is near 0 starts in the middle of the Box, with a spread in its units. A dimension with one finite bound
+keeps its units and has its origin one unit inside that bound; a dimension without bounds is left as it is.
+
+>>> import jax, jax.numpy as jnp
+>>> head = policy_head(Box(15.0, 30.0, (1,)))
+>>> params = (jnp.zeros(1), jnp.full(1, -0.5))  # mean and log_std
+>>> head.to_action(head.mode(params)).tolist()
+[22.5]
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.distributions import categorical, diagonal_gaussian, tanh_gaussian, tanh_log_prob_at
+from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
+
+Params = Any  # logits, or (mean, log_std)
+
+
+class PolicyHead(NamedTuple):
+    """A stochastic policy, given the outputs of a network; leading dimensions are free."""
+
+    params_spec: Callable[[tuple[int, ...]], Params]  # (batch_shape) -> what the network must return, as ShapeDtypeStructs
+    noise: Callable[[jax.Array, tuple[int, ...]], jax.Array]  # (key, batch_shape): what `sample` takes
+    sample: Callable[[Params, jax.Array], jax.Array]  # (params, noise) -> raw_action; reparameterised for a Box
+    mode: Callable[[Params], jax.Array]  # (params) -> the raw action of the greedy policy
+    to_action: Callable[[jax.Array], jax.Array]  # (raw_action) -> action [..., *action_shape], in the space's dtype
+    log_prob: Callable[[Params, jax.Array], jax.Array]  # (params, raw_action) -> [...]
+    entropy: Callable[[Params, jax.Array], jax.Array]  # (params, raw_action) -> [...]; most heads ignore the raw action
+    kl: Callable[[Params, Params], jax.Array]  # (params, other) -> KL(params, other), [...]
+
+
+class DeterministicHead(NamedTuple):
+    """A deterministic policy, given the output `[..., m]` of a network; leading dimensions are free."""
+
+    params_spec: Callable[[tuple[int, ...]], Params]  # (batch_shape) -> what the network must return
+    noise: Callable[[jax.Array, tuple[int, ...]], jax.Array]  # (key, batch_shape): standard normal, [*batch_shape, m]
+    mode: Callable[[Params], jax.Array]  # (params) -> raw_action [..., m]
+    perturb: Callable[[jax.Array, jax.Array], jax.Array]  # (raw_action, scaled noise) -> their sum, clipped to the bounds
+    to_action: Callable[[jax.Array], jax.Array]  # (raw_action) -> action [..., *action_shape], in the space's dtype
+
+
+def policy_head(action_space: Space, *, squash: bool = False) -> PolicyHead:
+    """The stochastic policy for an action space.
+
+    | action space | network output | raw action | distribution |
+    |---|---|---|---|
+    | `Discrete(n)` | logits `[..., n]` | int32 `[...]` | categorical |
+    | `MultiDiscrete(nvec)` | logits `[..., sum(nvec)]`, part after part | int32 `[..., m]` | m independent categoricals |
+    | `Box` of m floats | (mean, log_std), each `[..., m]` | float `[..., m]` | normal, clipped to the bounds by `to_action` |
+    | `Box`, `squash=True` | (mean, log_std), each `[..., m]` | float `[..., m]` | normal, tanh in `to_action` |
+
+    A logit of −inf marks an illegal action: it is never sampled, and gradients stay finite. At least one action must be
+    legal, in each part of a `MultiDiscrete`.
+
+    The log-probability of a `Box` is a density in normalised units: of the raw action without `squash`, of tanh(raw_action)
+    with it (Haarnoja et al. 2018, appendix C), computed from the raw action so that it is exact where the tanh rounds to ±1.
+    The density in the environment's units differs by a constant, which no gradient and no ratio of densities sees.
+
+    `entropy` is exact but for `squash`, where it is an estimate at the sample `raw_action`, whose mean over the policy's samples
+    is the entropy; its gradient is that of the reparameterised sample. `kl` is exact everywhere.
+
+    Args:
+      action_space: `Discrete`, `MultiDiscrete`, or a `Box` of floats.
+      squash: for a `Box` with finite bounds: tanh of the normal sample in place of clipping it.
+
+    Returns:
+      A `PolicyHead`.
+
+    Raises:
+      ValueError: for another action space, or `squash` without finite bounds.
+
+    >>> head = policy_head(MultiDiscrete((3, 2)))
+    >>> head.params_spec((8,)).shape
+    (8, 5)
+    """
+    if squash and not isinstance(action_space, Box):
+        raise ValueError(f"squash=True is for a Box of actions, got {action_space}; use squash=False")
+    if isinstance(action_space, Discrete):
+        return _categorical_head(action_space.n)
+    if isinstance(action_space, MultiDiscrete):
+        return _multi_categorical_head(action_space.nvec)
+    box = _check_box("a policy needs a Discrete or MultiDiscrete action space or a Box of floats", action_space)
+    if squash and not box.bounded:
+        raise ValueError(f"squash=True needs finite bounds, got {box}; use squash=False")
+    return _squashed_head(box) if squash else _gaussian_head(box)
+
+
+def deterministic_head(action_space: Space) -> DeterministicHead:
+    """A deterministic policy for a `Box`, as DDPG and TD3 use it.
+
+    The raw action is tanh of the network's output in every dimension with two finite bounds, and the output itself in the
+    others. Exploration noise is in normalised units: `perturb(mode(params), sigma * noise)`.
+
+    Args:
+      action_space: a `Box` of floats, with m numbers.
+
+    Returns:
+      A `DeterministicHead`.
+
+    Raises:
+      ValueError: for another action space.
+
+    >>> import jax.numpy as jnp
+    >>> head = deterministic_head(Box(0.0, 10.0, (1,)))
+    >>> head.to_action(head.perturb(head.mode(jnp.zeros(1)), jnp.array([0.5]))).tolist()
+    [7.5]
+    """
+    box = _check_box("a deterministic policy needs a Box of floats as its action space", action_space)
+    size = math.prod(box.shape)
+    has_low, has_high = (np.isfinite(bound).reshape(-1) for bound in (box.low, box.high))
+    low, high = np.where(has_low, -1.0, -np.inf), np.where(has_high, 1.0, np.inf)
+
+    def mode(output):
+        return jnp.where(_row(has_low & has_high, output), jnp.tanh(output), output)
+
+    def perturb(raw_action, noise):
+        return jnp.clip(raw_action + noise.astype(raw_action.dtype), _row(low, raw_action), _row(high, raw_action))
+
+    def noise(key, batch_shape):
+        return jax.random.normal(key, (*batch_shape, size))
+
+    return DeterministicHead(lambda batch_shape: _float32(*batch_shape, size), noise, mode, perturb, _to_box(box))
+
+
+# --- units of a Box
+
+
+def box_units(box: Box) -> tuple[np.ndarray, np.ndarray]:
+    """The origin and the scale of a Box's normalised units, float64 `[m]`: action = origin + scale * raw_action.
+
+    >>> box_units(Box(np.array([15, 0, -np.inf]), np.array([30, np.inf, np.inf]), (3,)))
+    (array([22.5,  1. ,  0. ]), array([7.5, 1. , 1. ]))
+    """
+    low, high = (bound.astype(np.float64).reshape(-1) for bound in (box.low, box.high))
+    has_low, has_high = np.isfinite(low), np.isfinite(high)
+    low, high = (
+        np.where(has_low, low, np.where(has_high, high - 2, -1)),
+        np.where(has_high, high, np.where(has_low, low + 2, 1)),
+    )
+    return low / 2 + high / 2, np.where(has_low & has_high, high / 2 - low / 2, 1.0)
+
+
+def to_units(origin: np.ndarray, scale: np.ndarray, x: jax.Array) -> jax.Array:
+    """origin + scale * x, for x `[..., m]`; the same bits where the units are [-1, 1] already."""
+    if np.all(origin == 0) and np.all(scale == 1):
+        return x
+    return _row(origin, x) + _row(scale, x) * x
+
+
+def _row(row: np.ndarray, like: jax.Array) -> jax.Array:
+    """A constant `[m]` that broadcasts to `like` `[..., m]` under strict rules; floats take its dtype."""
+    dtype = row.dtype if row.dtype == bool else like.dtype
+    return jnp.broadcast_to(jnp.asarray(row, dtype), like.shape)
+
+
+def _to_box(box: Box) -> Callable[[jax.Array], jax.Array]:
+    """From normalised units `[..., m]` to the Box, clipped to its bounds."""
+    origin, scale = box_units(box)
+    dtype = jax.dtypes.canonicalize_dtype(box.dtype)
+
+    def to_action(raw_action):
+        action = to_units(origin, scale, raw_action).reshape(*raw_action.shape[:-1], *box.shape).astype(dtype)
+        low, high = (jnp.broadcast_to(jnp.asarray(bound, dtype), action.shape) for bound in (box.low, box.high))
+        return jnp.clip(action, low, high)
+
+    return to_action
+
+
+def _check_box(needs: str, action_space: Space) -> Box:
+    if not isinstance(action_space, Box) or not np.issubdtype(action_space.dtype, np.floating):
+        raise ValueError(f"{needs}, got {action_space}")
+    return action_space
+
+
+# --- heads
+
+
+def _float32(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def _categorical_head(num_actions: int) -> PolicyHead:
+    return PolicyHead(
+        params_spec=lambda batch_shape: _float32(*batch_shape, num_actions),
+        noise=lambda key, batch_shape: categorical.noise(key, (*batch_shape, num_actions)),
+        sample=categorical.sample,
+        mode=categorical.mode,
+        to_action=lambda raw_action: raw_action,
+        log_prob=categorical.log_prob,
+        entropy=lambda params, raw_action: categorical.entropy(params),
+        kl=categorical.kl,
+    )
+
+
+def _multi_categorical_head(nvec: tuple[int, ...]) -> PolicyHead:
+    """Parts of different sizes are padded by illegal actions, so that one categorical is batched over all of them."""
+    largest = max(nvec)
+
+    def parts(logits, padding=-jnp.inf):
+        """`[..., sum(nvec)]` to `[..., m, largest]`."""
+        if min(nvec) == largest:
+            return logits.reshape(*logits.shape[:-1], len(nvec), largest)
+        pad = [(0, 0)] * (logits.ndim - 1)
+        split = jnp.split(logits, np.cumsum(nvec)[:-1], axis=-1)
+        return jnp.stack([jnp.pad(x, [*pad, (0, largest - x.shape[-1])], constant_values=padding) for x in split], axis=-2)
+
+    return PolicyHead(
+        params_spec=lambda batch_shape: _float32(*batch_shape, sum(nvec)),
+        noise=lambda key, batch_shape: categorical.noise(key, (*batch_shape, sum(nvec))),
+        sample=lambda params, noise: categorical.sample(parts(params), parts(noise, padding=0.0)),
+        mode=lambda params: categorical.mode(parts(params)),
+        to_action=lambda raw_action: raw_action,
+        log_prob=lambda params, raw_action: jnp.sum(categorical.log_prob(parts(params), raw_action), axis=-1),
+        entropy=lambda params, raw_action: jnp.sum(categorical.entropy(parts(params)), axis=-1),
+        kl=lambda params, other: jnp.sum(categorical.kl(parts(params), parts(other)), axis=-1),
+    )
+
+
+def _gaussian_head(box: Box) -> PolicyHead:
+    size = math.prod(box.shape)
+    return PolicyHead(
+        params_spec=lambda batch_shape: (_float32(*batch_shape, size), _float32(*batch_shape, size)),
+        noise=lambda key, batch_shape: diagonal_gaussian.noise(key, (*batch_shape, size)),
+        sample=diagonal_gaussian.sample,
+        mode=diagonal_gaussian.mode,
+        to_action=_to_box(box),
+        log_prob=diagonal_gaussian.log_prob,
+        entropy=lambda params, raw_action: diagonal_gaussian.entropy(params),
+        kl=diagonal_gaussian.kl,
+    )
+
+
+def _squashed_head(box: Box) -> PolicyHead:
+    to_action = _to_box(box)
+
+    def entropy(params, raw_action):
+        mean, log_std = params
+        noise = jax.lax.stop_gradient((raw_action - mean) * jnp.exp(-log_std))
+        return tanh_gaussian.entropy(params, noise)
+
+    return _gaussian_head(box)._replace(
+        to_action=lambda raw_action: to_action(jnp.tanh(raw_action)),
+        log_prob=tanh_log_prob_at,
+        entropy=entropy,
+        kl=tanh_gaussian.kl,
+    )

@@ -1,0 +1,68 @@
+"""What agents compute from the transitions of a rollout: flat batches, discounts, advantages, value targets.
+
+A rollout holds true successors, so a value of `next_obs` bootstraps through a time limit as it does everywhere else. Only
+`terminated` cuts a bootstrap; an advantage never mixes two episodes.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl import returns
+from jaxrl.types import Obs, Space, Transition
+
+
+def example_transition(obs: Obs, action_space: Space, *, carry: Any = (), extras: Any = ()) -> Transition:
+    """One unbatched transition of zeros, from which a replay takes its layout.
+
+    Args:
+      obs: a batch of observations, leaves `[B, ...]`, as `Agent.init` gets them.
+      action_space: Discrete, MultiDiscrete or Box.
+      carry, extras: unbatched, as the agent's `explore` returns them.
+    """
+    obs = jax.tree.map(lambda x: x[0], obs)
+    action = jnp.zeros(action_space.shape, action_space.dtype)  # type: ignore[union-attr]
+    return Transition(obs, action, jnp.float32(0), jnp.bool_(False), jnp.bool_(False), obs, carry, extras)
+
+
+def flatten(tree: Any) -> Any:
+    """Leaves `[T, B, ...]` as `[T * B, ...]`."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+
+
+def discounts(rollout: Transition, discount) -> jax.Array:
+    """`discount_t` of the losses and returns, float32 `[T, B]` (or `[N]`): γ, and 0 where the step terminated the episode."""
+    return discount * (1.0 - rollout.terminated.astype(jnp.float32))
+
+
+def advantages(rollout: Transition, value: jax.Array, next_value: jax.Array, discount, lambda_) -> tuple[jax.Array, jax.Array]:
+    """Generalised advantage estimates and the λ-returns that values learn from (Schulman et al. 2016).
+
+    Args:
+      rollout: leaves `[T, B, ...]`.
+      value: of `rollout.obs`, `[T, B]`.
+      next_value: of `rollout.next_obs`, the true successors, `[T, B]`.
+      discount: γ, a scalar.
+      lambda_: in [0, 1], a scalar.
+
+    Returns:
+      Advantages and targets, each `[T, B]`. No advantage reaches beyond the end of its episode.
+    """
+    advantage = returns.generalized_advantage_estimation(
+        rollout.reward, discounts(rollout, discount), value, next_value, lambda_, truncated=rollout.truncated
+    )
+    return advantage, advantage + value
+
+
+def monte_carlo_returns(rollout: Transition, next_value: jax.Array, discount) -> jax.Array:
+    """Returns `[T, B]`; `next_value` `[T, B]` stands for what a truncation, or the end of the rollout, cut off."""
+    return returns.discounted_returns(rollout.reward, discounts(rollout, discount), next_value, truncated=rollout.truncated)
+
+
+def normalize(advantage: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+    """Advantages with mean 0 and standard deviation 1, over the entries with weight 1 where `weight` (1 or 0) is given."""
+    weight = jnp.ones_like(advantage) if weight is None else weight
+    count = jnp.maximum(jnp.sum(weight), 1.0)
+    centred = advantage - jnp.sum(weight * advantage) / count
+    return centred / (jnp.sqrt(jnp.sum(weight * jnp.square(centred)) / count) + 1e-8)
