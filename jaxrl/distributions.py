@@ -1,10 +1,13 @@
 """Action distributions as functions of parameters and noise; nothing but jax.
 
-Each is a `Distribution`, a record of pure functions. Randomness comes in as `noise`, drawn ahead by
-`noise(key, shape)` with the shape of the parameters, so that `sample` is deterministic. Leading
-dimensions are free, the last axis is the event: the logits of A actions, or m action dimensions.
-Computing in bfloat16 or float64 gives bfloat16 or float64. Shapes that do not fit, and dtypes that
-differ, are a ValueError while tracing.
+Each is a `Distribution`, a record of pure functions. Randomness is an argument, `noise`, drawn beforehand by
+`noise(key, shape)` with the shape of the parameters, so that `sample` is deterministic. Parameters have any
+leading dimensions; the last axis holds the logits of A actions, or m action dimensions. Logits and action
+values of illegal actions are −inf (see `mask_illegal`).
+
+Floating-point parameters and actions are promoted to their common floating type, which the result has.
+Integers and booleans are converted to it, and so are noise, ε and temperatures, which do not widen it.
+Shapes that do not match raise a ValueError when the function is traced.
 
 >>> import jax, jax.numpy as jnp
 >>> logits = mask_illegal(jnp.array([0.0, 1.0, 5.0]), jnp.array([True, True, False]))
@@ -36,8 +39,8 @@ class Distribution(NamedTuple):
     """`noise(key, shape)`, `sample(params, noise)`, `mode(params)`, `log_prob(params, x)`, `entropy(params)`, `kl(params, other)`
 
     Samples are `[...]` (over A actions) or `[..., m]`; log-probabilities, entropies and divergences (in nats)
-    `[...]`. `kl` is KL(p‖q) = E_p log(p/q), for p given by `params` and q by `other`: at least 0, and 0 for equal
-    ones, up to the rounding of its terms.
+    `[...]`. `kl` is KL(p‖q) = E_p log(p/q) of p with `params` and q with `other`: at least 0, and 0 for equal
+    distributions, up to rounding.
     """
 
     noise: Callable[[jax.Array, tuple[int, ...]], jax.Array]
@@ -68,26 +71,26 @@ def _spread(what: str, x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _wide(x: jax.Array) -> jax.Array:
-    """In float32 at least: where a result is a small difference of large terms, bfloat16 would keep none of it."""
+    """`x` in float32 at least: where a result is a small difference of large terms, bfloat16 would lose all its digits."""
     return x if jnp.finfo(x.dtype).bits >= 32 else x.astype(jnp.float32)
 
 
 def mask_illegal(logits: jax.Array, legal: jax.Array) -> jax.Array:
-    """`logits` where `legal`, else −inf: an action that is never taken (Huang & Ontañón 2022).
+    """`logits` where `legal`, else −inf, which marks an action that is never taken (Huang & Ontañón 2022).
 
-    As parameters of `categorical`, and as the action values of `epsilon_greedy` and `boltzmann`, the result
-    gives what the legal actions alone would give, exactly, and no gradient reaches what is masked.
+    With the result as parameters of `categorical`, as action values of `epsilon_greedy` and `boltzmann`, or as action
+    values in `losses`, everything is as if only the legal actions existed, and illegal ones get no gradient.
 
     Args:
-      logits: `[..., A]`. Differentiated.
-      legal: bool, `[..., A]` or what broadcasts to it, such as `[A]`. At least one action must be legal:
-        the distribution over none is undefined (its samples are 0, its log-probabilities NaN).
+      logits: logits or action values, `[..., A]`. Differentiated.
+      legal: bool, `[..., A]` or a shape that broadcasts to it, such as `[A]`. At least one action must be legal; otherwise
+        the distribution is undefined (its samples are 0, its log-probabilities NaN).
 
     Returns:
       `[..., A]`.
 
     Raises:
-      ValueError: where the shapes do not fit, or `legal` is not of bools.
+      ValueError: if the shapes do not match, or `legal` is not boolean.
 
     >>> import jax.numpy as jnp
     >>> categorical.log_prob(mask_illegal(jnp.array([1e9, 0.0, 0.0]), jnp.array([False, True, False])), jnp.int32(1)).tolist()
@@ -109,7 +112,7 @@ def _log_softmax(logits: jax.Array) -> jax.Array:
 
 def _categorical_sample(logits: jax.Array, noise: jax.Array) -> jax.Array:
     _check("categorical: noise", noise, jnp.floating, jnp.shape(logits))
-    logits = _wide(*promote(logits))  # rounded to bfloat16, the sums would often tie, and ties go to the first action
+    logits = _wide(*promote(logits))  # in bfloat16 the sums would often tie, and ties go to the first action
     return greedy(logits + noise.astype(logits.dtype))  # the Gumbel-max trick
 
 
@@ -123,7 +126,7 @@ def _categorical_kl(logits: jax.Array, other: jax.Array) -> jax.Array:
     logits, other = promote(logits, other)
     log_p, log_q = _log_softmax(_wide(logits)), _log_softmax(_wide(other))
     never, never_in_q = log_p == -jnp.inf, log_q == -jnp.inf
-    log_ratio = jnp.where(never | never_in_q, 0.0, log_p - log_q)  # not −inf − (−inf), whose NaN would reach the gradient
+    log_ratio = jnp.where(never | never_in_q, 0.0, log_p - log_q)  # not −inf − (−inf), a NaN that would reach the gradient
     return jnp.sum(jnp.where(never_in_q & ~never, jnp.inf, jnp.exp(log_p) * log_ratio), axis=-1).astype(logits.dtype)
 
 
@@ -137,9 +140,9 @@ categorical = Distribution(
 )
 """Over 0 … A-1, given logits `[..., A]`; an action with logit −inf is never taken (see `mask_illegal`).
 
-p = softmax(logits), H = −Σ p log p, KL = Σ p log(p / q), which is inf where q masks an action that p may
-take. `sample` is argmax(logits + Gumbel noise), the Gumbel-max trick (Maddison et al. 2014), int32 `[...]`
-and without a gradient; all else is differentiated in the logits."""
+p = softmax(logits), H = −Σ p log p, KL = Σ p log(p / q), which is inf if an action that is legal in p is
+illegal in q. `sample` is argmax(logits + Gumbel noise), the Gumbel-max trick (Maddison et al. 2014), int32 `[...]`
+and without a gradient; all other functions are differentiable in the logits."""
 
 
 def _from_action_values(logits_of: Callable[[Any], jax.Array]) -> Distribution:
@@ -172,18 +175,18 @@ def _epsilon_greedy_logits(params: tuple[jax.Array, jax.Array]) -> jax.Array:
 epsilon_greedy = _from_action_values(_epsilon_greedy_logits)
 """With probability ε a uniformly random legal action, else the greedy one, given (q `[..., A]`, ε).
 
-π(a) = ε/n + (1 − ε) [a is greedy], for n legal actions (Sutton & Barto 2018, section 2.2). A q of −inf makes
-an action illegal: it is not explored either. The greedy action is the first of the largest, as in
-`losses.greedy`, and the mode. ε in [0, 1] is a scalar or broadcasts to `[...]`. Differentiated in ε (where it
-is 0, as if nobody explored); the gradient in q is 0, for π is piecewise constant in it. No sample is
-reparameterised. `exploration.epsilon_greedy` is the cheaper sampler where every action is legal."""
+π(a) = ε/n + (1 − ε) [a is greedy], for n legal actions (Sutton & Barto 2018, section 2.2). Actions
+with q = −inf are illegal and are not explored either. The greedy action, `losses.greedy(q)`, is the mode. ε in
+[0, 1] is a scalar or broadcasts to `[...]`. Differentiable in ε (the gradient is 0 where ε is 0); the gradient
+with respect to q is 0, since π is piecewise constant in q. Samples are not reparameterised.
+`exploration.epsilon_greedy` is a cheaper sampler."""
 
 
 def _boltzmann_logits(params: tuple[jax.Array, jax.Array]) -> jax.Array:
     q = _wide(*promote(params[0]))
     temperature = _spread("boltzmann: temperature", jnp.asarray(params[1], q.dtype), q.shape[:-1])[..., None]
-    least = math.sqrt(jnp.finfo(q.dtype).tiny)  # the gradient has the square of the temperature in a denominator
-    below = q - jax.lax.stop_gradient(jnp.max(q, axis=-1, keepdims=True))  # 0 at the largest, whatever it is divided by
+    least = math.sqrt(jnp.finfo(q.dtype).tiny)  # the gradient divides by the square of the temperature
+    below = q - jax.lax.stop_gradient(jnp.max(q, axis=-1, keepdims=True))  # 0 for the best action, at any temperature
     possible = below > -jnp.inf
     logits = jnp.where(possible, below, 0.0) / jnp.where(temperature < least, least, temperature)
     return jnp.where(possible, logits, -jnp.inf)
@@ -192,10 +195,10 @@ def _boltzmann_logits(params: tuple[jax.Array, jax.Array]) -> jax.Array:
 boltzmann = _from_action_values(_boltzmann_logits)
 """softmax(q / temperature), given (q `[..., A]`, temperature) (Sutton & Barto 2018, eq. 2.11).
 
-The temperature ≥ 0 is a scalar or broadcasts to `[...]`. Towards 0 the policy becomes uniform over the largest
-of q; less than 1e-19 (in float64, 1e-154) counts as that much, with the gradient 0 in the temperature. A q of
-−inf makes an action illegal. The mode is the first of the largest. Differentiated in q and temperature; no
-sample is reparameterised."""
+The temperature ≥ 0 is a scalar or broadcasts to `[...]`. As it approaches 0, the policy
+becomes uniform over the actions with the largest q; a temperature below 1e-19 (in float64, 1e-154) counts as that
+value and gets no gradient. Actions with q = −inf are illegal. The mode is `losses.greedy(q)`. Differentiable in q
+and the temperature; samples are not reparameterised."""
 
 
 # --- over m action dimensions
@@ -248,7 +251,7 @@ mean + exp(log_std) · noise (Kingma & Welling 2014); all is differentiated in t
 
 
 def _log_slope(u: jax.Array) -> jax.Array:
-    """log(1 − tanh²u), without the cancellation that makes it −inf from |u| ≈ 9 on."""
+    """log(1 − tanh²u), without the cancellation that would make it −inf for |u| > 9."""
     return 2.0 * (math.log(2.0) - u - jax.nn.softplus(-2.0 * u))
 
 
@@ -261,17 +264,17 @@ def _tanh_log_prob(params: Gaussian, action: jax.Array) -> jax.Array:
 
 
 def tanh_log_prob_at(params: Gaussian, u: jax.Array) -> jax.Array:
-    """log-density of the action tanh(u), given u: exact also where tanh(u) rounds to ±1.
+    """Log-density of the action tanh(u), given u; accurate even where tanh(u) rounds to ±1.
 
     Args:
       params: (mean, log_std), each `[..., m]`.
-      u: the sample before the tanh, `[..., m]`, as `diagonal_gaussian.sample` gives it.
+      u: the sample before the tanh, `[..., m]`, as `diagonal_gaussian.sample` returns it.
 
     Returns:
       `[...]` (Haarnoja et al. 2018, appendix C, eq. 21).
 
     Raises:
-      ValueError: where shapes or dtypes do not fit.
+      ValueError: if the shapes do not match.
 
     >>> import jax.numpy as jnp
     >>> params, u = (jnp.zeros(1), jnp.zeros(1)), jnp.array([20.0])  # tanh(20) is 1 in float32
@@ -296,11 +299,10 @@ tanh_gaussian = Distribution(
 )
 """tanh of independent normals: actions in (−1, 1), given (mean, log_std) before the tanh, as `diagonal_gaussian`'s.
 
-log π(a) = log N(artanh a) − Σ log(1 − a²) (Haarnoja et al. 2018, appendix C). An action on a bound counts as the last
-number before it: give `tanh_log_prob_at` what went into the tanh where that is known. `entropy(params, noise)`
-has no closed form: it is the estimate at one reparameterised sample, whose mean over the noise is the entropy. `kl`
-has one: tanh is a bijection, so it is that of the normals. `mode` is the tanh of the normal's mode. `sample` is
-reparameterised."""
+log π(a) = log N(artanh a) − Σ log(1 − a²) (Haarnoja et al. 2018, appendix C). An action on a bound counts
+as the last number before it; use `tanh_log_prob_at` where u = artanh a is known. The entropy has no closed form:
+`entropy(params, noise)` is an unbiased estimate from one reparameterised sample. `kl` is that of the normals, since tanh
+is a bijection. `mode` is the tanh of the normals' mode. `sample` is reparameterised."""
 
 
 def _beta(params: Beta, *others: jax.Array) -> tuple[list[jax.Array], Any]:
@@ -328,7 +330,7 @@ def _beta_mode(params: Beta) -> jax.Array:
 
 
 def _log_beta(a: jax.Array, b: jax.Array) -> jax.Array:
-    """log B(α, β), by way of B(α + 1, β + 1): near 0, the gradient of JAX's `betaln` is NaN."""
+    """log B(α, β), from B(α + 1, β + 1), since the gradient of JAX's `betaln` is NaN near 0."""
     return betaln(a + 1.0, b + 1.0) + jnp.log1p(a + b) + jnp.log(a + b) - jnp.log(a) - jnp.log(b)
 
 
@@ -372,11 +374,11 @@ beta = Distribution(
 """Independent Beta distributions: actions in (0, 1), given (α, β) > 0, each `[..., m]` (Chou et al. 2017).
 
 log π(x) = Σ (α − 1) log x + (β − 1) log(1 − x) − log B(α, β); `entropy` and `kl` are the closed forms with the
-digamma function. All is differentiated in the parameters and in x; `sample` by implicit reparameterisation
-(Figurnov et al. 2018). A sample may round to a bound; log π takes an action there for one just inside, so it is finite.
-In float32, rounding costs `log_prob`, `entropy` and `kl` about 3e-6 (1 + α + β).
+digamma function. All functions are differentiable in the parameters and in x; `sample` by implicit reparameterisation
+(Figurnov et al. 2018). A sample may round to a bound; `log_prob` treats it as the last number before it, so it is finite.
+In float32, `log_prob`, `entropy` and `kl` have rounding errors of about 3e-6 (1 + α + β).
 
-A sample consumes no fixed number of random numbers, so the noise is typed PRNG keys, one for each number (in turn,
-`key` must be typed). Behind it is a rejection loop, for whose end a GPU makes the host wait: draw outside a
-program's inner loop, or prefer `tanh_gaussian`, where that counts. `mode` is (α − 1) / (α + β − 2) between
-the bounds; where neither parameter exceeds 1, the bound with the larger parameter, or ½ if they are equal."""
+Sampling consumes a varying number of random numbers, so the noise is typed PRNG keys, one for each sample (and `key`
+must be typed). It is a rejection loop, whose end a GPU reports to the host: where speed matters, sample outside
+inner loops, or use `tanh_gaussian`. `mode` is (α − 1) / (α + β − 2) inside the bounds; if neither parameter exceeds 1,
+it is the bound with the larger parameter, or ½ if they are equal."""

@@ -1,6 +1,6 @@
-"""Losses of actors and critics for continuous actions: the deterministic policy gradient, soft actor-critic.
+"""Losses of actors and critics for continuous actions: the deterministic policy gradient and soft actor-critic.
 
-`K` is the number of critics; the least of them is believed (clipped double Q-learning, Fujimoto et al. 2018,
+`K` is the number of critics; targets use their minimum (clipped double Q-learning, Fujimoto et al. 2018,
 eq. 10). With temperature 0, `soft_td_error` and `sac_actor` are those of TD3 and DDPG.
 """
 
@@ -18,15 +18,15 @@ def deterministic_policy_gradient(a_t: jax.Array, dqda_t: jax.Array, *, max_norm
     (Silver et al. 2014, eq. 9; Lillicrap et al. 2016, eq. 6.)
 
     Args:
-      a_t: actions by the policy, `[..., m]`. Differentiated.
-      dqda_t: gradient of the critic in the action, there, `[..., m]`. No gradient.
-      max_norm: of dqda_t, to which it is scaled down; None leaves it.
+      a_t: actions of the policy, `[..., m]`. Differentiated.
+      dqda_t: gradient of the critic with respect to the action, at a_t, `[..., m]`. No gradient.
+      max_norm: dqda_t is scaled down to this norm where its own is larger; None does not clip.
 
     Returns:
-      `[...]`. Only its gradient has a meaning.
+      `[...]`. Only its gradient is meaningful.
 
     Raises:
-      ValueError: where the shapes differ.
+      ValueError: if the shapes differ.
 
     >>> import jax, jax.numpy as jnp
     >>> jax.grad(deterministic_policy_gradient)(jnp.array([0.5, 0.5]), jnp.array([0.0, 4.0]), max_norm=1.0).tolist()
@@ -37,7 +37,7 @@ def deterministic_policy_gradient(a_t: jax.Array, dqda_t: jax.Array, *, max_norm
     dqda_t = jax.lax.stop_gradient(dqda_t)
     if max_norm is not None:
         max_norm = jnp.asarray(max_norm, dqda_t.dtype)
-        largest = jnp.max(jnp.abs(dqda_t), axis=-1, keepdims=True)  # taken out, so that no square overflows
+        largest = jnp.max(jnp.abs(dqda_t), axis=-1, keepdims=True)  # factored out, so that no square overflows
         largest = jnp.where(largest > 0, largest, jnp.ones((), dqda_t.dtype))
         norm = largest * jnp.linalg.norm(dqda_t / largest, axis=-1, keepdims=True)
         dqda_t = jnp.where(norm > max_norm, dqda_t / norm * max_norm, dqda_t)
@@ -61,7 +61,7 @@ def soft_td_error(
       `[..., K]`: target minus prediction.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     >>> import jax.numpy as jnp
     >>> q_t = jnp.array([3.0, 4.0])
@@ -82,14 +82,14 @@ def sac_actor(log_prob_t: jax.Array, q_t: jax.Array, temperature) -> jax.Array:
 
     Args:
       log_prob_t: log π(a_t|s_t), `[...]`. Differentiated.
-      q_t: each critic's value of a_t, `[..., K]`. Differentiated: let the gradient through the action, not to the critics.
+      q_t: each critic's value of a_t, `[..., K]`. Differentiated: through the action, with the critics' parameters fixed.
       temperature: α ≥ 0, a scalar. No gradient.
 
     Returns:
       `[...]`.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     >>> import jax.numpy as jnp
     >>> float(sac_actor(jnp.array(-1.0), jnp.array([3.0, 4.0]), 0.5))

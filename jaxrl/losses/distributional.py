@@ -1,6 +1,7 @@
-"""Distributional Q-learning: the return as atoms with probabilities (C51), or as quantiles (QR-DQN, IQN).
+"""Distributional Q-learning: returns as atoms with probabilities (C51), or as quantiles (QR-DQN, IQN).
 
-All of them are losses `[...]`, to be averaged and minimised. No gradient flows into a target.
+An illegal action has −inf as each of its logits or quantiles. All functions but the
+projection and `dueling` are losses `[...]`, to be averaged and minimized. No gradient flows into a target.
 """
 
 import jax
@@ -13,21 +14,21 @@ from jaxrl.losses.selection import greedy, select_row
 
 
 def categorical_l2_project(atoms_p: jax.Array, probs: jax.Array, atoms_q: jax.Array) -> jax.Array:
-    """Project a distribution onto another support: the nearest one there in Cramér distance.
+    """Project a distribution onto another support, to the nearest distribution in Cramér distance.
 
-    The mass of each atom is shared between the two atoms of the support around it, in proportion to
-    nearness; what lies outside goes to the end (Bellemare et al. 2017, eq. 7; Rowland et al. 2018, prop. 6).
+    The probability of each atom is split between the two neighbouring atoms of the support, in proportion to
+    proximity; atoms outside go to the nearest end (Bellemare et al. 2017, eq. 7; Rowland et al. 2018, prop. 6).
 
     Args:
-      atoms_p: where the mass is, `[..., P]`, in any order.
-      probs: how much, `[..., P]`.
-      atoms_q: the support, increasing, `[K]`.
+      atoms_p: the atoms of the distribution, in any order, `[..., P]`.
+      probs: their probabilities, `[..., P]`.
+      atoms_q: the new support, increasing, `[K]`.
 
     Returns:
       Probabilities on `atoms_q`, `[..., K]`.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     >>> import jax.numpy as jnp
     >>> categorical_l2_project(jnp.array([0.25, 7.0]), jnp.array([0.5, 0.5]), jnp.array([0.0, 1.0, 2.0])).tolist()
@@ -38,7 +39,7 @@ def categorical_l2_project(atoms_p: jax.Array, probs: jax.Array, atoms_q: jax.Ar
         raise ValueError(f"categorical_l2_project: atoms_q must be [K], got {jnp.shape(atoms_q)}")
     atoms_p, probs, atoms_q = promote(atoms_p, probs, atoms_q)
     gaps = jnp.diff(atoms_q)
-    one = jnp.ones(1, gaps.dtype)  # beyond the ends nothing lies, after the clip
+    one = jnp.ones(1, gaps.dtype)  # after the clip no atom lies beyond the ends
     row = (1,) * (jnp.ndim(atoms_p) - 1) + (1, -1)
     support, below, above = (x.reshape(row) for x in (atoms_q, jnp.append(one, gaps), jnp.append(gaps, one)))
     distance = jnp.clip(atoms_p, atoms_q[0], atoms_q[-1])[..., None] - support  # [..., P, K]
@@ -65,7 +66,7 @@ def categorical_q_learning(
       `[...]`.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     >>> import jax.numpy as jnp
     >>> logits, atoms = jnp.zeros((2, 3)), jnp.array([-1.0, 0.0, 1.0])
@@ -84,17 +85,17 @@ def categorical_double_q_learning(
     q_logits_t_selector: jax.Array,
     atoms: jax.Array,
 ) -> jax.Array:
-    """C51 with the successor's action chosen by another distribution (Bellemare et al. 2017; van Hasselt et al. 2016).
+    """C51 with the successor's action selected by another network (Bellemare et al. 2017; van Hasselt et al. 2016).
 
     Args:
       q_logits_tm1, a_tm1, r_t, discount_t, q_logits_t, atoms: as for `categorical_q_learning`.
-      q_logits_t_selector: of the successor by the online network, whose mean picks the action, `[..., A, K]`. No gradient.
+      q_logits_t_selector: of the successor by the online network, whose mean selects the action, `[..., A, K]`. No gradient.
 
     Returns:
       `[...]`.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     >>> import jax.numpy as jnp
     >>> q, atoms = jnp.zeros((2, 3)), jnp.array([-1.0, 0.0, 1.0])
@@ -122,7 +123,7 @@ def _categorical(name, q_logits_tm1, a_tm1, r_t, discount_t, q_logits_t, q_logit
 
 
 def _categorical_mean(logits: jax.Array, atoms: jax.Array) -> jax.Array:
-    """The mean return of each action, `[..., A, K]` to `[..., A]`: −inf for an illegal action, whose logits all are."""
+    """The mean return of each action, `[..., A, K]` to `[..., A]`; −inf for an illegal action."""
     legal = jnp.max(logits, axis=-1) != -jnp.inf
     probs = jax.nn.softmax(jnp.where(legal[..., None], logits, 0))
     return jnp.where(legal, jnp.sum(probs * jnp.broadcast_to(atoms, jnp.shape(probs)), axis=-1), -jnp.inf)
@@ -138,13 +139,13 @@ def quantile_regression(quantiles: jax.Array, tau: jax.Array, targets: jax.Array
       quantiles: estimates, `[..., N]`. Differentiated.
       tau: their levels in (0, 1), `[..., N]` or `[N]`. No gradient.
       targets: samples, `[..., M]`. No gradient.
-      kappa: the width of the quadratic part, a Python number of at least 0.
+      kappa: κ ≥ 0, a Python number: half the width of the quadratic part.
 
     Returns:
       `[...]`.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     >>> import jax.numpy as jnp
     >>> float(quantile_regression(jnp.array([0.0]), jnp.array([0.25]), jnp.array([-2.0, 2.0]), kappa=0.0))
@@ -186,7 +187,7 @@ def quantile_q_learning(
       r_t: rewards, `[...]`.
       discount_t: γ, 0 where the episode terminated, `[...]`.
       q_quantiles_t: of the successor, usually by a target network, `[..., A, M]`. No gradient.
-      q_quantiles_t_selector: of the successor by the online network, to pick a* (double Q-learning), `[..., A, L]`;
+      q_quantiles_t_selector: of the successor by the online network, to select a* (double Q-learning), `[..., A, L]`;
         by default q_quantiles_t. No gradient.
       kappa: as for `quantile_regression`.
 
@@ -194,7 +195,7 @@ def quantile_q_learning(
       `[...]`.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     >>> import jax.numpy as jnp
     >>> q = jnp.array([[0.0, 1.0], [1.0, 2.0]])
@@ -218,7 +219,7 @@ def implicit_quantile_q_learning(
     *,
     kappa: float = 1.0,
 ) -> jax.Array:
-    """IQN: as `quantile_q_learning`, with quantiles at levels that were drawn (Dabney et al. 2018b, eq. 3).
+    """IQN: `quantile_q_learning` with quantiles at sampled levels (Dabney et al. 2018b, eq. 3).
 
     Args:
       q_quantiles_tm1: quantiles of the return for each action at `tau_tm1`, `[..., A, N]`. Differentiated.
@@ -226,15 +227,15 @@ def implicit_quantile_q_learning(
       a_tm1: integer actions taken, `[...]`.
       r_t: rewards, `[...]`.
       discount_t: γ, 0 where the episode terminated, `[...]`.
-      q_quantiles_t: of the successor at M levels drawn for it, by the target network, `[..., A, M]`. No gradient.
-      q_quantiles_t_selector: of the successor at L levels, whose mean over them picks the action, `[..., A, L]`. No gradient.
+      q_quantiles_t: of the successor at M sampled levels, by the target network, `[..., A, M]`. No gradient.
+      q_quantiles_t_selector: of the successor at L sampled levels, whose mean selects the action, `[..., A, L]`. No gradient.
       kappa: as for `quantile_regression`.
 
     Returns:
       `[...]`.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     >>> import jax.numpy as jnp
     >>> q = jnp.array([[0.0, 1.0], [1.0, 2.0]])
@@ -266,17 +267,17 @@ def _check_actions(function: str, of: str, q, a_tm1, r_t, discount_t) -> None:
 
 
 def dueling(value: jax.Array, advantage: jax.Array) -> jax.Array:
-    """Action values from a value and advantages, whose mean is taken off: v + a − mean a (Wang et al. 2016, eq. 9).
+    """Action values of a dueling network, v + a − mean a (Wang et al. 2016, eq. 9), with the mean over legal actions.
 
     Args:
       value: `[...]`. Differentiated.
-      advantage: `[..., A]`. Differentiated. Mask illegal actions in the result, not here: the mean runs over all.
+      advantage: `[..., A]`; −inf for an illegal action, whose action value is then −inf. Differentiated.
 
     Returns:
       `[..., A]`.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     >>> import jax.numpy as jnp
     >>> dueling(jnp.array(5.0), jnp.array([1.0, 3.0])).tolist()
