@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "agents", "distributions", "dynamic_programming", "envs", "exploration", "losses", "networks", "optimizers",
-    "replay", "returns", "types",
+    "replay", "returns", "schedules", "types",
 )  # fmt: skip
 _NAMES = {
     "make": "envs",
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         optimizers,
         replay,
         returns,
+        schedules,
         types,
     )
     from jaxrl.envs import make

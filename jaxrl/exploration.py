@@ -1,18 +1,9 @@
-"""Schedules and ε-greedy action selection."""
+"""ε-greedy action selection."""
 
 import jax
 import jax.numpy as jnp
 
 from jaxrl.losses import greedy
-
-
-def linear_schedule(start, end, iterations, clock) -> jax.Array:
-    """From `start` at clock 0 to `end` at clock `iterations`, constant after; `iterations=inf` stays at `start`.
-
-    All arguments are scalars and may be traced. Float32 result.
-    """
-    fraction = jnp.clip(clock.astype(jnp.float32) / jnp.maximum(iterations, 1.0), 0.0, 1.0)
-    return (1.0 - fraction) * start + fraction * end  # exactly `end` at the end, also where start is far larger
 
 
 def epsilon_greedy_noise(key: jax.Array, shape: tuple[int, ...], num_actions: int) -> tuple[jax.Array, jax.Array]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).parent.parent / "docs" / "library.md"
-MODULES = ("losses", "returns", "distributions", "exploration", "replay", "prioritized")
+MODULES = ("losses", "returns", "distributions", "schedules", "exploration", "replay", "replay.prioritized")
 HEAD = """# One function of ours
 
 What can be imported into JAX code that has nothing else of jaxrl: arrays in, arrays out. Written by `scripts/reference.py`

@@ -30,7 +30,7 @@ def test_importing_the_package_is_light():
     assert not {"gymnax", "flax", "orbax", "matplotlib", "optax", "tyro"} & set(modules.split())
 
 
-@pytest.mark.parametrize("module", ["losses", "returns", "distributions", "exploration"])
+@pytest.mark.parametrize("module", ["losses", "returns", "distributions", "exploration", "schedules"])
 def test_the_libraries_import_jax_alone(module):
     new = {name.partition(".")[0] for name in loaded_by(f"import jaxrl.{module}")}
     foreign = (
@@ -40,7 +40,7 @@ def test_the_libraries_import_jax_alone(module):
     )
     assert not foreign
     own = {".".join(name.split(".")[:2]) for name in own_modules(f"import jaxrl.{module}")}
-    assert own <= {"jaxrl._src", "jaxrl.losses", "jaxrl.returns", "jaxrl.distributions", "jaxrl.exploration"}
+    assert own <= {"jaxrl._src", "jaxrl.losses", "jaxrl.returns", "jaxrl.distributions", "jaxrl.exploration", "jaxrl.schedules"}
 
 
 def test_the_learner_knows_no_agent_and_nothing_knows_the_experiment():

@@ -10,8 +10,9 @@ import optax
 
 from jaxrl import losses, replay
 from jaxrl._src.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_choice, check_hparams, check_size
-from jaxrl.exploration import epsilon_greedy, epsilon_greedy_noise_of, linear_schedule
+from jaxrl.exploration import epsilon_greedy, epsilon_greedy_noise_of
 from jaxrl.optimizers import Optimizer, adam, apply_gradients, num_updates
+from jaxrl.schedules import linear_schedule
 from jaxrl.types import Agent, Discrete, Metrics, Network, Noise, Space, Transition
 
 

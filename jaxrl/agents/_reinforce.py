@@ -13,8 +13,8 @@ from jaxrl import losses, returns
 from jaxrl._src.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_choice, check_hparams
 from jaxrl._src.microbatches import grad_of_mean, map_rows
 from jaxrl.distributions import categorical, diagonal_gaussian, tanh_gaussian
-from jaxrl.exploration import linear_schedule
 from jaxrl.optimizers import Optimizer, adam, apply_gradients, clip_by_global_norm
+from jaxrl.schedules import linear_schedule
 from jaxrl.types import Agent, Box, Discrete, Network, Noise, Space, Transition
 
 
