@@ -1,38 +1,64 @@
 """ε-greedy action selection."""
 
+import functools
+import operator
+
 import jax
 import jax.numpy as jnp
 
 from jaxrl.losses import greedy
 
+# Up to this many actions, the legal ones are the bits of one word: that fuses with its surroundings, a cumulative sum does not.
+_FEW_ACTIONS = 32
 
-def epsilon_greedy_noise(key: jax.Array, shape: tuple[int, ...], num_actions: int) -> tuple[jax.Array, jax.Array]:
-    """What `epsilon_greedy` consumes: a uniform number and a uniformly random action, each of `shape`.
 
-    Every environment has its own draw of both.
+def epsilon_greedy_noise(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """The random bits that `epsilon_greedy` consumes, two arrays `uint32[*shape]`: whether to explore, and which action.
+
+    Every position has bits of its own. An agent that draws all its bits in one call may pass any two such arrays instead.
     """
-    return epsilon_greedy_noise_of(jax.random.bits(key, (2, *shape), jnp.uint32), num_actions)
-
-
-def epsilon_greedy_noise_of(bits: jax.Array, num_actions: int) -> tuple[jax.Array, jax.Array]:
-    """`epsilon_greedy_noise` from random bits `uint32[2, *shape]`, for those who draw all their bits at once.
-
-    The probabilities of the actions differ by at most A / 2^32, relatively.
-    """
-    explore, action = bits
-    return (explore >> 8).astype(jnp.float32) * 2.0**-24, (action % num_actions).astype(jnp.int32)
+    bits = jax.random.bits(key, (2, *shape), jnp.uint32)
+    return bits[0], bits[1]
 
 
 def epsilon_greedy(q: jax.Array, noise: tuple[jax.Array, jax.Array], epsilon) -> jax.Array:
-    """With probability `epsilon` a uniformly random action, else the greedy one.
+    """With probability `epsilon` a uniformly random legal action, else the greedy one.
+
+    An action whose value is −inf is illegal: it is chosen neither greedily nor at random. Where every action
+    is illegal, the result is 0.
 
     Args:
       q: action values `[..., A]`.
-      noise: from `epsilon_greedy_noise`, each `[...]`.
-      epsilon: probability in [0, 1], a scalar.
+      noise: from `epsilon_greedy_noise`, two arrays `uint32[...]`. The random action is the k-th legal one with
+        k = bits mod n, for n legal actions: their probabilities differ by at most n / 2^32, relatively.
+      epsilon: probability in [0, 1], a scalar or `[...]`.
 
     Returns:
       int32 actions `[...]`.
+
+    >>> noise = epsilon_greedy_noise(jax.random.key(0), (1000,))
+    >>> q = jnp.broadcast_to(jnp.array([0.0, -jnp.inf, 2.0, 1.0]), (1000, 4))
+    >>> jnp.bincount(epsilon_greedy(q, noise, 0.3), length=4).tolist()
+    [103, 0, 808, 89]
     """
-    uniform, random_action = noise
-    return jnp.where(uniform < epsilon, random_action, greedy(q))
+    explore, action = noise
+    uniform = (explore >> 8).astype(jnp.float32) * 2.0**-24
+    return jnp.where(uniform < epsilon, _random_legal_action(q, action), greedy(q))
+
+
+def _random_legal_action(q: jax.Array, bits: jax.Array) -> jax.Array:
+    """The k-th legal action of `q` `[..., A]`, int32 `[...]`, with k = `bits` mod their number; 0 where none is legal."""
+    num_actions, legal = q.shape[-1], q != -jnp.inf
+    if num_actions > _FEW_ACTIONS:
+        up_to = jnp.cumsum(legal, axis=-1, dtype=jnp.uint32)  # how many of the actions 0 … a are legal
+        k = bits % jnp.maximum(up_to[..., -1], 1)
+        return jnp.argmax(up_to > k[..., None], axis=-1).astype(jnp.int32)
+    mask = functools.reduce(operator.or_, [legal[..., a].astype(jnp.uint32) << a for a in range(num_actions)])
+    k = bits % jnp.maximum(jax.lax.population_count(mask), 1)
+    action = jnp.zeros_like(bits)
+    for width in (16, 8, 4, 2, 1):  # a binary search for the k-th bit that is set
+        if width < num_actions:
+            passed = jax.lax.population_count((mask >> action) & jnp.uint32(2**width - 1))
+            beyond = k >= passed
+            action, k = jnp.where(beyond, action + width, action), jnp.where(beyond, k - passed, k)
+    return jnp.where(mask == 0, 0, action.astype(jnp.int32))

@@ -1,4 +1,4 @@
-"""Schedules against NumPy's interpolation; ε-greedy against its definition and the binomial distribution."""
+"""ε-greedy against its definition, the binomial distribution, and loops over the actions."""
 
 from functools import partial
 
@@ -7,68 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from jaxrl.exploration import epsilon_greedy, epsilon_greedy_noise, linear_schedule
+from jaxrl.exploration import epsilon_greedy, epsilon_greedy_noise
 
 ONE_IN_A_MILLION = 1e-6
-LAST_CLOCK = 2**31 - 1
-
-schedule = jax.jit(linear_schedule)
-few_examples = settings(deadline=None, max_examples=25)
-
-
-@few_examples
-@given(
-    ends=st.tuples(st.floats(0, 1, width=32), st.floats(0, 1, width=32)),
-    iterations=st.integers(1, 10**6),
-    clock=st.one_of(st.integers(0, 10**6), st.just(LAST_CLOCK)),
-)
-def test_the_schedule_interpolates_and_then_stays(ends, iterations, clock):
-    value = schedule(np.float32(ends[0]), np.float32(ends[1]), np.float32(iterations), jnp.int32(clock))
-    np.testing.assert_allclose(value, np.interp(clock, [0, iterations], ends), atol=1e-6)
-    assert value.dtype == jnp.float32
-    assert min(ends) - 1e-6 <= value <= max(ends) + 1e-6
-
-
-def test_the_schedule_meets_its_ends():
-    values = [float(linear_schedule(1.0, 0.05, 4.0, jnp.int32(clock))) for clock in (-3, 0, 1, 2, 3, 4, 5, LAST_CLOCK)]
-    np.testing.assert_allclose(values, [1.0, 1.0, 0.7625, 0.525, 0.2875, 0.05, 0.05, 0.05], rtol=1e-6)
-    assert float(linear_schedule(1e-3, 0.0, 4.0, jnp.int32(4))) == 0.0
-    assert float(linear_schedule(1e8, 0.05, 4.0, jnp.int32(4))) == np.float32(0.05)
-
-
-@pytest.mark.parametrize("clock", [0, 1, 10**6, LAST_CLOCK])
-def test_an_infinite_schedule_stays_at_its_start(clock):
-    assert schedule(0.3, 0.0, jnp.inf, jnp.int32(clock)) == np.float32(0.3)
-
-
-def test_a_schedule_of_no_iterations_is_a_step():
-    assert [float(schedule(1.0, 0.25, 0.0, jnp.int32(clock))) for clock in (0, 1, 2)] == [1.0, 0.25, 0.25]
-
-
-def test_a_schedule_may_be_batched_in_every_argument():
-    starts, ends, iterations = np.float32([1.0, 0.5]), np.float32([0.0, 0.1]), np.float32([10.0, np.inf])
-    values = jax.vmap(linear_schedule, (0, 0, 0, None))(starts, ends, iterations, jnp.int32(5))
-    np.testing.assert_allclose(values, [0.5, 0.5], rtol=1e-6)
-
-
-def test_a_schedule_takes_python_ints():
-    assert linear_schedule(1, 0, 4, jnp.int32(1)) == 0.75
-
-
-# --- ε-greedy
+ALWAYS, NEVER = np.uint32(0), np.uint32(2**32 - 1)  # bits with which exploration happens at any ε > 0, or at none below 1
 
 NUM_STEPS, NUM_ENVS, NUM_ACTIONS = 500, 64, 5
 
 
 @partial(jax.jit, static_argnums=1)
-def actions_and_noise(epsilon, shape=(NUM_STEPS, NUM_ENVS), seed=0):
-    """The greedy action is everywhere the last one."""
-    noise = epsilon_greedy_noise(jax.random.key(seed), shape, NUM_ACTIONS)
+def draw(epsilon, shape=(NUM_STEPS, NUM_ENVS), seed=0):
+    """Actions, and by the noise: a uniform number and the random action. The greedy action is everywhere the last one."""
+    noise = epsilon_greedy_noise(jax.random.key(seed), shape)
     q = jnp.broadcast_to(jnp.arange(NUM_ACTIONS, dtype=jnp.float32), (*shape, NUM_ACTIONS))
-    return epsilon_greedy(q, noise, epsilon), noise
+    explore, action = noise
+    return epsilon_greedy(q, noise, epsilon), (explore.astype(jnp.float32) * 2.0**-32, (action % NUM_ACTIONS).astype(jnp.int32))
 
 
 def assert_uniform(actions):
@@ -79,19 +33,19 @@ def assert_uniform(actions):
 
 
 def test_epsilon_zero_is_greedy():
-    actions, _ = actions_and_noise(0.0)
+    actions, _ = draw(0.0)
     np.testing.assert_array_equal(actions, np.full((NUM_STEPS, NUM_ENVS), NUM_ACTIONS - 1))
 
 
 def test_epsilon_one_is_uniformly_random():
-    actions, (_, random_actions) = actions_and_noise(1.0)
+    actions, (_, random_actions) = draw(1.0)
     np.testing.assert_array_equal(actions, random_actions)
     assert_uniform(actions)
 
 
 @pytest.mark.parametrize("epsilon", [0.01, 0.3, 0.9])
 def test_epsilon_is_the_share_of_random_actions(epsilon):
-    actions, _ = actions_and_noise(epsilon)
+    actions, _ = draw(epsilon)
     others = actions[actions != NUM_ACTIONS - 1]
     # One random action in NUM_ACTIONS happens to be the greedy one.
     share = epsilon * (NUM_ACTIONS - 1) / NUM_ACTIONS
@@ -104,7 +58,7 @@ def test_epsilon_is_the_share_of_random_actions(epsilon):
 
 def test_every_environment_has_its_own_draw():
     """If all explored together, the number that does would be 0 or all of them, not binomial."""
-    _, (uniform, random_actions) = actions_and_noise(0.5)
+    _, (uniform, random_actions) = draw(0.5)
     explores = np.asarray(uniform) < 0.5
     for exploring in (explores.sum(axis=1), explores.sum(axis=0)):  # over environments, then over steps
         size = explores.size // exploring.size
@@ -120,17 +74,77 @@ def test_every_environment_has_its_own_draw():
 
 
 def test_the_random_action_does_not_depend_on_the_decision_to_explore():
-    _, (uniform, random_actions) = actions_and_noise(0.5)
+    _, (uniform, random_actions) = draw(0.5)
     assert_uniform(random_actions[uniform < 0.1])
 
 
 @pytest.mark.parametrize("shape", [(), (5,), (3, 4)])
 def test_actions_have_the_shape_of_the_batch(shape):
-    actions, _ = actions_and_noise(0.5, shape)
+    actions, _ = draw(0.5, shape)
     assert actions.shape == shape
     assert actions.dtype == jnp.int32
 
 
 def test_epsilon_may_be_batched():
-    q, noise = jnp.array([0.0, 1.0]), (jnp.float32(0.4), jnp.int32(0))
+    q, noise = jnp.array([0.0, 1.0]), (jnp.uint32(int(0.4 * 2**32)), jnp.uint32(0))
     assert jax.vmap(epsilon_greedy, (None, None, 0))(q, noise, jnp.float32([0.3, 0.5])).tolist() == [1, 0]
+
+
+def test_the_noise_is_two_words_a_position_and_nothing_is_shared():
+    noise = epsilon_greedy_noise(jax.random.key(0), (3, 40))
+    assert [(x.shape, x.dtype) for x in noise] == [((3, 40), jnp.uint32)] * 2
+    assert np.unique(np.stack(noise)).size == 240
+
+
+# --- illegal actions
+
+
+def random_legal_loop(q, bits):
+    """The k-th action that is not −inf, for k = bits mod their number."""
+    actions = []
+    for values, word in zip(q, bits, strict=True):
+        legal = [a for a, value in enumerate(values) if value != -np.inf]
+        actions.append(legal[int(word) % len(legal)] if legal else 0)
+    return actions
+
+
+@pytest.mark.parametrize("num_actions", [1, 2, 3, 5, 8, 18, 31, 32, 33, 70])
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.05])
+def test_the_random_action_is_the_kth_legal_one(num_actions, share):
+    rng = np.random.default_rng(num_actions)
+    q = np.where(rng.random((300, num_actions)) < share, rng.normal(size=(300, num_actions)), -np.inf).astype(np.float32)
+    bits = rng.integers(0, 2**32, 300, np.uint32)
+    bits[:2] = 0, 2**32 - 1
+    actions = jax.jit(epsilon_greedy)(q, (np.full(300, ALWAYS), bits), 1.0)
+    assert actions.tolist() == random_legal_loop(q, bits)
+    assert actions.dtype == jnp.int32
+    if share == 1.0:
+        np.testing.assert_array_equal(actions, bits % num_actions)
+    greedy = jax.jit(epsilon_greedy)(q, (np.full(300, NEVER), bits), 0.99)
+    np.testing.assert_array_equal(greedy, np.argmax(q, axis=-1))
+
+
+@pytest.mark.parametrize("num_actions", [3, 50])
+def test_without_a_legal_action_the_result_is_zero(num_actions):
+    q = np.full((4, num_actions), -np.inf, np.float32)
+    for explore in (ALWAYS, NEVER):
+        bits = np.array([0, 1, 2**32 - 1, 77], np.uint32)
+        assert epsilon_greedy(q, (np.full(4, explore), bits), 0.5).tolist() == [0] * 4
+
+
+@pytest.mark.parametrize("num_actions", [6, 40])
+def test_random_actions_are_uniform_over_the_legal_ones(num_actions):
+    legal = np.random.default_rng(0).random(num_actions) < 0.6
+    q = jnp.broadcast_to(jnp.where(legal, jnp.arange(num_actions, dtype=jnp.float32), -jnp.inf), (60_000, num_actions))
+    actions = jax.jit(epsilon_greedy)(q, epsilon_greedy_noise(jax.random.key(0), (60_000,)), 1.0)
+    counts = np.bincount(actions, minlength=num_actions)
+    assert not counts[~legal].any()
+    expected = 60_000 / legal.sum()
+    assert np.sum((counts[legal] - expected) ** 2) / expected < scipy.stats.chi2.isf(ONE_IN_A_MILLION, legal.sum() - 1)
+
+
+def test_values_that_are_nan_or_infinite_are_legal():
+    """A network that has diverged still explores."""
+    q = np.array([[np.nan, np.inf, np.nan]] * 6, np.float32)
+    actions = epsilon_greedy(q, (np.full(6, ALWAYS), np.arange(6, dtype=np.uint32)), 1.0)
+    assert actions.tolist() == [0, 1, 2, 0, 1, 2]

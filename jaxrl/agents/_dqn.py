@@ -10,7 +10,7 @@ import optax
 
 from jaxrl import losses, replay
 from jaxrl._src.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_choice, check_hparams, check_size
-from jaxrl.exploration import epsilon_greedy, epsilon_greedy_noise_of
+from jaxrl.exploration import epsilon_greedy
 from jaxrl.optimizers import Optimizer, adam, apply_gradients, num_updates
 from jaxrl.schedules import linear_schedule
 from jaxrl.types import Agent, Discrete, Metrics, Network, Noise, Space, Transition
@@ -112,7 +112,7 @@ def dqn(
         return State(params, params, opt_state, replay.init(example, capacity))
 
     def noise(key, num_steps, num_envs):
-        return _draw_noise(key, (num_steps, num_envs), num_actions, (updates, batch_size))
+        return _draw_noise(key, (num_steps, num_envs), (updates, batch_size))
 
     def act(state, obs, memory, noise_t, hparams, clock):
         q = network.apply(state.params, obs)
@@ -134,11 +134,11 @@ def dqn(
     return Agent(hparams, init, noise, lambda num_envs: (), act, store, update, warmup)
 
 
-def _draw_noise(key: jax.Array, steps: tuple[int, int], num_actions: int, batches: tuple[int, int]) -> Noise:
+def _draw_noise(key: jax.Array, steps: tuple[int, int], batches: tuple[int, int]) -> Noise:
     """Bits for `epsilon_greedy` and for `replay.sample`, in one call of the generator: each takes long to compile."""
     bits = jax.random.bits(key, (2 * math.prod(steps) + math.prod(batches),), jnp.uint32)
-    explore, sample = jnp.split(bits, [2 * math.prod(steps)])
-    return Noise(epsilon_greedy_noise_of(explore.reshape(2, *steps), num_actions), sample.reshape(batches))
+    explore, action, sample = jnp.split(bits, [math.prod(steps), 2 * math.prod(steps)])
+    return Noise((explore.reshape(steps), action.reshape(steps)), sample.reshape(batches))
 
 
 def _make_update(
