@@ -1,7 +1,7 @@
-"""Optimizers driven by the learner's clock.
+"""Optimizers whose step count comes from the driver, and updates of target networks.
 
-An optimizer is built from the (possibly traced) learning rate where it is used, and its step count is
-set from the clock. State holds arrays alone, and no count is ever batched by `vmap`.
+An optimizer is built from the learning rate, which may be traced, where it is used. No counter in its state is relied
+on: a counter that is part of a seed's state would become batched under `vmap`. `apply_gradients` sets them instead.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class AdamState(NamedTuple):
 def adam(learning_rate, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
     """Adam (Kingma & Ba 2015, algorithm 1), as `optax.adam`, in fewer kernels.
 
-    optax corrects the bias of each moment in passes of its own; here both corrections are two scalars
+    optax corrects the bias of each moment in a pass of its own; here both corrections are two scalars
     that fuse into the one pass over the parameters.
     """
 
@@ -49,35 +49,203 @@ def adam(learning_rate, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -
     return optax.GradientTransformation(init, update)
 
 
-def set_count(opt_state: Any, count: jax.Array) -> Any:
-    """Set every `count` in an optax state to `count`, int32 scalar; a state without one is returned as it is."""
+# --- one step
 
-    def set_leaf(path, leaf):
-        # By the kind of the last key too: a network's own parameter may be called "count", in a dict.
-        return count.astype(leaf.dtype) if path and path[-1] == jax.tree_util.GetAttrKey("count") else leaf
 
-    return jax.tree_util.tree_map_with_path(set_leaf, opt_state)
+def optimizer_step(
+    optimizer: Optimizer, learning_rate, step: jax.Array, grads: Any, opt_state: Any, params: Any, *, max_grad_norm=None
+) -> tuple[Any, Any, jax.Array | None]:
+    """Clip the gradients by their global norm, then take one step of the optimizer.
+
+    Args:
+      optimizer: from a learning rate to an optax transformation.
+      learning_rate: scalar, may be traced; e.g. from `schedules.linear_schedule`.
+      step: int32 scalar, the number of steps before this one; see `num_updates`. Must not be batched.
+      grads, opt_state, params: as for optax.
+      max_grad_norm: scalar, may be traced; inf never clips. With None the norm is not computed, which saves a pass over
+        the gradients.
+
+    Returns:
+      The new parameters, the new state, and the norm of the gradients before clipping, float32 scalar or None.
+
+    Raises:
+      ValueError: where the state of the optimizer holds a counter that does not follow from `step`.
+    """
+    norm = None
+    if max_grad_norm is not None:
+        grads, norm = clip_by_global_norm(grads, max_grad_norm)
+    params, opt_state = apply_gradients(optimizer(learning_rate), step, grads, opt_state, params)
+    return params, opt_state, norm
 
 
 def apply_gradients(
-    optimizer: optax.GradientTransformation, count: jax.Array, grads: Any, opt_state: Any, params: Any
+    optimizer: optax.GradientTransformation, step: jax.Array, grads: Any, opt_state: Any, params: Any
 ) -> tuple[Any, Any]:
-    """The `count`-th step of `optimizer`, counted from 0: the new (params, opt_state)."""
-    updates, opt_state = optimizer.update(grads, set_count(opt_state, count), params)
-    return optax.apply_updates(params, updates), opt_state
+    """One step of `optimizer`, where `step`, int32 scalar, counts the steps before it: the new (params, opt_state).
+
+    Raises:
+      ValueError: where the state holds a counter that does not follow from `step`.
+    """
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes, e.g. radam
+        updates, opt_state = optimizer.update(grads, set_step(optimizer, opt_state, step, params), params)
+        return optax.apply_updates(params, updates), opt_state
 
 
 def clip_by_global_norm(grads: Any, max_norm) -> tuple[Any, jax.Array]:
     """Scale all gradients together so that their norm is at most `max_norm` (may be traced; inf: never).
 
     Returns:
-      The gradients, and their norm before it, float32 scalar.
+      The gradients, and their norm before clipping, float32 scalar.
     """
-    norm = optax.tree_utils.tree_norm(grads)
+    norm = optax.tree_utils.tree_norm(jax.tree.map(lambda g: g.astype(jnp.float32), grads))
     scale = jnp.minimum(1.0, max_norm / jnp.maximum(norm, 1e-12))
     return jax.tree.map(lambda g: g * scale.astype(g.dtype), grads), norm
 
 
-def num_updates(clock: jax.Array, warmup: int, updates: int) -> jax.Array:
-    """How many updates ran before iteration `clock` of a run with `updates` in each, saturating before int32 ends."""
-    return jnp.minimum(clock - warmup, (2**31 - 1) // updates - 1) * updates
+# --- counts
+
+
+# The types of optax's states, and of jaxrl's, with a field that counts the steps. By name, for some are not public.
+_COUNTS = dict.fromkeys(
+    (
+        "AdamState",
+        "EmaState",
+        "FactoredState",
+        "InjectStatefulHyperparamsState",
+        "MuonState",
+        "ScaleByAdamState",
+        "ScaleByAmsgradState",
+        "ScaleByBeliefState",
+        "ScaleByLionState",
+        "ScaleByNovogradState",
+        "ScaleByRStdDevWithCountState",
+        "ScaleByRmsWithCountState",
+        "ScaleByScheduleState",
+        "WeightDecaySchedule",
+        "WrappedScheduleState",
+    ),
+    "count",
+) | {"ScaleByAdanState": "t"}
+_INJECTED = "InjectStatefulHyperparamsState"
+
+
+def set_step(optimizer: optax.GradientTransformation, opt_state: Any, step: jax.Array, params: Any) -> Any:
+    """Set the counters in the state of an optimizer: `step`, int32 scalar, is the number of steps taken so far.
+
+    `optax.MultiSteps` may be the outermost transformation. What `optax.inject_hyperparams` keeps in its state is replaced
+    by what `optimizer` was built with, so that a learning rate that changes takes effect.
+
+    Raises:
+      ValueError: where the state holds an integer that is not known to follow from the number of steps.
+    """
+    injected = any(_name(node) == _INJECTED for node in jax.tree.leaves(opt_state, is_leaf=lambda x: _name(x) == _INJECTED))
+    built = optimizer.init(params) if injected else opt_state
+    if _name(opt_state) != "MultiStepsState":
+        return _set(opt_state, built, step)
+    every = _accumulated_steps(optimizer)
+    if every is None or jax.tree.leaves(opt_state.skip_state):
+        raise ValueError(
+            "optax.MultiSteps must apply its gradients at steps that follow from their number: "
+            "give it an int as every_k_schedule, and no should_skip_update_fn"
+        )
+    inner = _set(opt_state.inner_opt_state, built.inner_opt_state, step // every)
+    return opt_state._replace(mini_step=step % every, gradient_step=step // every, inner_opt_state=inner)
+
+
+def _set(state: Any, built: Any, step: jax.Array, owner: str = "the optimizer's state") -> Any:
+    """`set_step` for one node of the state; `owner` is the type that contains it."""
+    count = _COUNTS.get(_name(state))
+    if count:
+        known = {count: step.astype(getattr(state, count).dtype)}
+        if _name(state) == _INJECTED:
+            known["hyperparams"] = built.hyperparams
+        others = [name for name in state._fields if name not in known]
+        inner = {name: _set(getattr(state, name), getattr(built, name), step, type(state).__name__) for name in others}
+        return state._replace(**known, **inner)
+    if jax.tree_util.all_leaves([state]):
+        if jnp.issubdtype(jnp.result_type(state), jnp.integer):
+            raise ValueError(
+                f"{owner} holds an integer that does not follow from the number of steps, as far as jaxrl knows. "
+                "A counter inside the state would be batched by vmap, so the driver has to set it: use a transformation "
+                "without one, or with a count of all steps, as optax.adam has"
+            )
+        return state
+    owner = type(state).__name__ if hasattr(state, "_fields") else owner
+    one_level = lambda tree: jax.tree.flatten(tree, is_leaf=lambda x: x is not tree)
+    (children, treedef), (built_children, _) = one_level(state), one_level(built)
+    return jax.tree.unflatten(
+        treedef, [_set(child, other, step, owner) for child, other in zip(children, built_children, strict=True)]
+    )
+
+
+def _name(state: Any) -> str:
+    """The name of the type of a state of optax's or jaxrl's; empty for others."""
+    kind = type(state)
+    return kind.__name__ if kind.__module__.partition(".")[0] in ("optax", "jaxrl") else ""
+
+
+def _accumulated_steps(optimizer: Any) -> int | None:
+    """Over how many steps `optimizer`, an `optax.MultiSteps` or its transformation, accumulates; None where that varies."""
+    schedule = getattr(getattr(optimizer.update, "__self__", None), "_every_k_schedule", lambda step: None)
+    every = schedule(jnp.int32(0))
+    return every if isinstance(every, int) else None
+
+
+def num_updates(iteration: jax.Array, warmup: int, updates: int, period: int = 1) -> jax.Array:
+    """How many updates were done before iteration `iteration`, with `updates` in each from iteration `warmup` on.
+
+    Before int32 overflows, the number stops growing; it then still has the right remainder modulo `period`.
+
+    Args:
+      iteration: int32 scalar, at least `warmup`.
+      warmup, updates: Python ints.
+      period: Python int, of what is done every `period` updates, as in `update_target`.
+
+    Raises:
+      ValueError: where `period * updates` is not less than 2^31.
+    """
+    last = (2**31 - 1) // updates - period
+    if last < 0:
+        raise ValueError(f"a period of {period} updates with {updates} in an iteration is too long to count in int32")
+    iterations = iteration - warmup
+    if period == 1:
+        return jnp.minimum(iterations, last) * updates
+    return jnp.where(iterations < last, iterations, last + (iterations - last) % period) * updates
+
+
+# --- target networks
+
+
+def polyak_update(params: Any, target_params: Any, tau) -> Any:
+    """Move the target parameters by the share `tau` of the way to `params`: tau · params + (1 − tau) · target_params.
+
+    Args:
+      params, target_params: trees of float arrays.
+      tau: scalar in [0, 1], may be traced. At 0 the target stays, at 1 it becomes a copy, both exactly.
+    """
+    tau = jnp.asarray(tau, jnp.float32)
+
+    def mix(new, old):
+        dtype = jnp.float32 if old.dtype.itemsize < 4 else old.dtype  # 1 − tau would round to 1 in bfloat16
+        share = tau.astype(dtype)
+        return (share * new.astype(dtype) + (1.0 - share) * old.astype(dtype)).astype(old.dtype)
+
+    return jax.tree.map(mix, params, target_params)
+
+
+def update_target(params: Any, target_params: Any, tau, step: jax.Array, period: int) -> Any:
+    """`polyak_update` after every `period`-th gradient step, and the unchanged target after the others.
+
+    Args:
+      params: after the gradient step.
+      target_params: before it.
+      tau: as for `polyak_update`; 1 is the periodic copy of DQN (Mnih et al. 2015).
+      step: int32 scalar, the number of gradient steps before this one. Where it comes from `num_updates`, give that the
+        same period: then it is exact in runs of any length.
+      period: Python int.
+    """
+    moved = polyak_update(params, target_params, tau)
+    if period == 1:
+        return moved
+    due = (step + 1) % period == 0
+    return jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, target_params)
