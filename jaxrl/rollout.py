@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl._src.checks import check_key, check_size
-from jaxrl._src.packing import Layout, layout_of, pack, unpack
+from jaxrl._src.packing import pack, unpack
 from jaxrl.types import Agent, Environment, EpisodeStats, HParams, Learner, LearnerState, Transition
 
 
@@ -118,10 +118,8 @@ def unroll(
         env_state, obs = begin_episodes(env, players.env, first)
         fresh = players.stats._replace(episode_return=jnp.zeros(num_envs), episode_length=jnp.zeros(num_envs, jnp.int32))
         players = RolloutCarry(env_state, obs, agent.memory(num_envs), fresh)
-    layout: Layout | None = None  # of a packed transition: static, known once the step is traced
 
     def step(carry, noise_t):
-        nonlocal layout
         (env_state, obs, memory, stats), over = carry
         keys, reset, act_noise = noise_t
         action, next_memory, extras = agent.act(agent_state, obs, memory, act_noise, hparams, clock)
@@ -133,13 +131,11 @@ def unroll(
         fresh = _fresh(env, noise, reset) if first is None else first
         env_state, obs = select_done(done, begin_episodes(env, env_state, fresh), (env_state, after.obs))
         memory = select_done(done, agent.memory(num_envs), next_memory)
-        layout = layout_of(transition, batch_ndim=1)
         return (RolloutCarry(env_state, obs, memory, stats), over), pack(transition, batch_ndim=1)
 
     resets = None if agent.fresh_episodes else noise.reset
     (players, _), rows = jax.lax.scan(step, (players, nobody), (noise.env, resets, noise.act))
-    assert layout is not None
-    return players, unpack(rows, layout)
+    return players, unpack(rows)
 
 
 def evaluate(
