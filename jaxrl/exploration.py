@@ -1,4 +1,4 @@
-"""ε-greedy action selection."""
+"""ε-greedy action selection, also with illegal actions."""
 
 import functools
 import operator

@@ -1,4 +1,4 @@
-"""Prioritized replay against the paper's own definitions in NumPy, with one pass over all priorities for each draw."""
+"""Prioritized replay against the definitions of the paper in NumPy, without a tree."""
 
 import re
 import subprocess
@@ -289,6 +289,16 @@ def test_a_hundred_thousand_updates_do_not_drift():
     assert_sums(buffer, rtol=1e-6)
     calm = update(buffer, np.arange(300), np.full(300, 1e-3, np.float32), alpha=1.0, eps=0.0)
     assert_sums(calm, rtol=1e-6)
+
+
+def test_no_priority_is_negative():
+    """Whatever ε and α are: an ε below 0, which is not allowed, gives 0 or the largest priority."""
+    for eps in (0.0, -0.5, -10.0):
+        for alpha in (1.0, 0.6, 2.0):
+            td_error = np.float32([-3.0, -0.25, -0.0, 0.25])
+            buffer = update(filled_with(PRIORITIES), np.arange(4), td_error, alpha=alpha, eps=eps)
+            assert np.all(leaves_of(buffer) >= 0)
+            assert_sums(buffer, rtol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38, -2e36])
