@@ -137,8 +137,8 @@ def is_integer(space: Space) -> bool:
     return isinstance(space, Discrete | MultiDiscrete)
 
 
-def one_hot_of(space: Discrete | MultiDiscrete, x: jax.Array) -> jax.Array:
-    """float32 `[n]`, or `[sum(nvec)]`: one vector after the other."""
+def one_hot_of(space: Any, x: jax.Array) -> jax.Array:
+    """float32 `[n]` of a Discrete, or `[sum(nvec)]` of a MultiDiscrete: one vector after the other."""
     if isinstance(space, Discrete):
         return jax.nn.one_hot(x, space.n, dtype=jnp.float32)
     return jnp.concatenate([jax.nn.one_hot(x[i], n, dtype=jnp.float32) for i, n in enumerate(space.nvec)])
@@ -178,8 +178,8 @@ def action_mask(env: Environment, obs: PyTree) -> jax.Array | None:
     return split_action_mask(obs)[1] if is_integer(env.action_space) else None
 
 
-def is_legal(space: Discrete | MultiDiscrete, mask: jax.Array, action: jax.Array) -> jax.Array:
-    """bool `[]`: whether a mask `[n]`, or `[sum(nvec)]`, allows an action `[]`, or `[m]`; in every component."""
+def is_legal(space: Any, mask: Any, action: jax.Array) -> jax.Array:
+    """bool `[]`: whether the mask `[n]` of a Discrete action `[]`, or `[sum(nvec)]` of a MultiDiscrete one `[m]`, allows it."""
     nvec = (space.n,) if isinstance(space, Discrete) else space.nvec
     components = jnp.asarray(action, jnp.int32).reshape(len(nvec))
     taken = [np.arange(n, dtype=np.int32) == components[i] for i, n in enumerate(nvec)]  # compared, which fuses on a GPU

@@ -217,7 +217,7 @@ def sticky_actions(env: Environment, probability: Any = 0.25) -> Environment:
       ValueError: if the probability is not in [0, 1].
     """
     probability = check_scalar("probability", probability, *FRACTION)
-    space = env.action_space
+    space: Any = env.action_space
 
     def reset(key, params):
         state, obs = env.reset(key, params.env)

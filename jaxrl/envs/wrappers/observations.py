@@ -93,7 +93,7 @@ def flatten(env: Environment) -> Environment:
     return map_observations(env, observe, space)
 
 
-def _vector_space(space: Space) -> Box:
+def _vector_space(space: Any) -> Box:
     if isinstance(space, Box):
         return Box(space.low.ravel(), space.high.ravel(), (space.low.size,), space.dtype)
     return Box(0, 1, (num_choices(space),))
@@ -236,7 +236,7 @@ def observation_noise(env: Environment, scale: Any) -> Environment:
     inner = keep_observation(env)
 
     def add_noise(key, obs, params):
-        noise = iter(jnp.split(jax.random.normal(key, ends[-1:], jnp.float32), ends[:-1]))
+        noise = iter(jnp.split(jax.random.normal(key, (int(ends[-1]),), jnp.float32), ends[:-1]))
 
         def add(space, x):
             scaled = jnp.broadcast_to(params.scale, space.shape) * next(noise).reshape(space.shape)
@@ -283,7 +283,7 @@ def time_aware(env: Environment) -> Environment:
       ValueError: if the observations are neither a vector of floats nor a `Dict` without such an entry, or the environment
         has no time limit.
     """
-    space = env.observation_space
+    space: Any = env.observation_space
     if isinstance(space, Dict):
         if TIME_REMAINING in space:
             raise ValueError(f"time_aware: the observations of {env.name} have an entry {TIME_REMAINING!r} already")

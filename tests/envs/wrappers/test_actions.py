@@ -206,7 +206,7 @@ def test_an_agent_that_gives_an_illegal_action_is_not_corrected():
 
 @pytest.mark.parametrize(("action", "lengths"), [(3, [3, 2, 2, 2]), (1, [1, 2, 2])])
 def test_repeats_end_where_the_action_has_become_illegal(action, lengths):
-    """At step t, action t mod 4 is illegal: action 3 at steps 3, 7, …, action 1 at 1, 5, …; the agent then gives the other one."""
+    """At step t, action t mod 4 is illegal: action 3 at steps 3, 7, …, action 1 at 1, 5, …; the agent then changes."""
     env = w.action_repeat(room(Discrete(4), limit=1000), 3)
     env = env._replace(params=dataclasses.replace(env.params, env=env.params.env._replace(drift=np.float32(1e-3))))
     state, obs = env.reset(jax.random.key(0), env.params)
