@@ -1,4 +1,4 @@
-"""A point to be brought to rest at the origin: the first example with continuous state and action."""
+"""A point that is to reach the origin and rest there, with continuous states and actions."""
 
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ class Params(NamedTuple):
 
     transition: Any  # A, [n, n]
     control: Any  # B, [n, m]
-    noise_scale: Any  # of the state noise; 0: deterministic
+    noise_scale: Any  # standard deviation of the state noise; 0: deterministic
     max_action: Any  # actions are clipped to ± this
     start_range: Any  # episodes start uniformly in [-start_range, start_range]^n
     max_steps_in_episode: Any
@@ -38,9 +38,9 @@ def point_mass(
     start_range: float = 1.0,
     max_steps_in_episode: int = 50,
 ) -> Environment:
-    """State in R^n, action in R^m, reward −‖s‖ − ‖a‖ of the state acted in and the action executed.
+    """A point mass: state in R^n, action in R^m, reward −‖s‖ − ‖a‖ of the state before the step and the executed action.
 
-    It never terminates; the time limit truncates it. By default s' = s + 0.1 a.
+    Episodes never terminate; the time limit truncates them. By default s' = s + 0.1 a.
 
     Args:
       n: dimensions of the state.
@@ -53,7 +53,8 @@ def point_mass(
       max_steps_in_episode: time limit in steps.
 
     Raises:
-      TypeError, ValueError: for sizes below 1, matrices of another shape, negative scales.
+      ValueError: if a size is below 1, a matrix has another shape, or a scale is negative.
+      TypeError: if a size is not an int.
 
     >>> import jax, jax.numpy as jnp
     >>> env = point_mass(n=3)
