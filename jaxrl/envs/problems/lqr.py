@@ -115,7 +115,7 @@ def _cost(name: str, value, size: int, *, definite: bool) -> np.ndarray:
 
 
 def _reset(key: jax.Array, params: Params) -> tuple[State, jax.Array]:
-    position = params.start_scale * jax.random.normal(key, params.transition.shape[:1])
+    position = params.start_scale * jax.random.normal(key, params.transition.shape[:1], jnp.float32)
     return State(position, jnp.int32(0)), position
 
 
@@ -124,7 +124,7 @@ def _step(key: jax.Array, state: State, action: jax.Array, params: Params) -> tu
     s, a = state.position, action.reshape(m)
     cost = product(product(params.state_cost, s)[None], s) + product(product(params.action_cost, a)[None], a)
     position = product(params.transition, s) + product(params.control, a)
-    position = position + params.noise_scale * jax.random.normal(key, (n,))
+    position = position + params.noise_scale * jax.random.normal(key, (n,), jnp.float32)
     time = state.time + 1
     return State(position, time), Step(position, -cost[0], jnp.bool_(False), time >= params.max_steps_in_episode)
 

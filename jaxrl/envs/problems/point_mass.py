@@ -96,7 +96,7 @@ def _matrix(name: str, value, shape: tuple[int, int]) -> np.ndarray:
 
 def _reset(key: jax.Array, params: Params) -> tuple[State, jax.Array]:
     n = params.transition.shape[0]
-    position = params.start_range * jax.random.uniform(key, (n,), minval=-1.0, maxval=1.0)
+    position = params.start_range * jax.random.uniform(key, (n,), jnp.float32, minval=-1.0, maxval=1.0)
     return State(position, jnp.int32(0)), position
 
 
@@ -105,7 +105,7 @@ def _step(key: jax.Array, state: State, action: jax.Array, params: Params) -> tu
     executed = jnp.clip(action.reshape(m), -params.max_action, params.max_action)
     reward = -jnp.linalg.norm(state.position) - jnp.linalg.norm(executed)
     position = product(params.transition, state.position) + product(params.control, executed)
-    position = position + params.noise_scale * jax.random.normal(key, (n,))
+    position = position + params.noise_scale * jax.random.normal(key, (n,), jnp.float32)
     time = state.time + 1
     step = Step(position, reward, jnp.bool_(False), time >= params.max_steps_in_episode)
     return State(position, time), step

@@ -245,7 +245,7 @@ def _take(state: Any, numbers: list[int]) -> jax.Array:
     """float32 `[B, L]`: these leaves of the state."""
     leaves = jax.tree.leaves(state)
     columns = [leaves[i].astype(jnp.float32)[:, None] for i in numbers]
-    return jnp.concatenate([jnp.zeros((_NUM_ENVS, 0)), *columns], axis=1)
+    return jnp.concatenate([jnp.zeros((_NUM_ENVS, 0), jnp.float32), *columns], axis=1)
 
 
 def _any(x: jax.Array) -> jax.Array:

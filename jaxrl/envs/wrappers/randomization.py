@@ -163,7 +163,12 @@ def _randomize(env: Environment, sample: Sample) -> Environment:
 
 def _strongly_typed(params: PyTree) -> PyTree:
     """Convert to strongly typed arrays: the weak type of a Python number would change the type of the state."""
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), params)
+
+    def one(x):
+        python = {int: jnp.int32, float: jnp.float32}.get(type(x))
+        return jnp.asarray(x, python or jnp.result_type(x))
+
+    return jax.tree.map(one, params)
 
 
 def _check_same(message: str, drawn: PyTree, params: PyTree) -> None:

@@ -210,7 +210,7 @@ def test_what_outlives_an_episode(without_random_play):
     finds(sound._replace(carry_over=lambda old, fresh, obs: obs), "carry_over returns a ")
 
 
-# --- what playing shows --------------------------------------------------------------------------
+# --- what random actions show --------------------------------------------------------------------
 
 
 def resetting(step):
@@ -234,7 +234,7 @@ def test_a_reset_inside_step():
 
 
 def test_a_reset_inside_step_that_keeps_something():
-    """Wins counted over the episodes: the state after an end is no fresh one, but its clock goes back."""
+    """Wins counted over the episodes: the state after an end is not a fresh one, but its step counter goes back."""
 
     class Scored(NamedTuple):
         state: State
@@ -293,7 +293,7 @@ def one_flag_for_both(out):
 
 @pytest.mark.parametrize(("flags", "limit"), [(either_way, 5000), (one_flag_for_both, 20)])
 def test_a_time_limit_that_terminates(flags, limit):
-    """Also a limit beyond the steps that are played."""
+    """Also a limit beyond the steps that are taken."""
     env = with_step(lambda key, old, state, out: (state, flags(out)), params=Params(limit=limit))
     finds(
         env, "terminated is set by the number of steps (env_state.time), which no observation shows: a time limit", num_steps=100

@@ -31,7 +31,7 @@ def walk(limit: int = 5, drift: float = 0.25) -> Environment:
     low, high = np.float32([-1.0, -0.5]), np.float32([1.5, 1.0])
 
     def reset(key, params):
-        position = jax.random.uniform(key, (2,), minval=-1.0)
+        position = jax.random.uniform(key, (2,), jnp.float32, minval=-1.0)
         return Walk(position, jnp.int32(0)), position
 
     def step(key, state, action, params):
@@ -107,7 +107,7 @@ def room(action_space=Discrete(4), limit: int = 5) -> Environment:  # noqa: B008
         }
 
     def reset(key, params):
-        state = Room(jax.random.uniform(key, (2,), minval=-0.5, maxval=0.5), jnp.int32(0))
+        state = Room(jax.random.uniform(key, (2,), jnp.float32, minval=-0.5, maxval=0.5), jnp.int32(0))
         return state, observe(state)
 
     def step(key, state, action, params):
