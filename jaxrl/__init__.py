@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _MODULES = (
-    "agents", "distributions", "dynamic_programming", "envs", "exploration", "losses", "networks", "optimizers",
-    "replay", "returns", "schedules", "types",
+    "agents", "checks", "distributions", "dynamic_programming", "envs", "exploration", "losses", "minibatches",
+    "networks", "noise", "optimizers", "policies", "recurrence", "replay", "returns", "schedules", "spaces",
+    "transitions", "types",
 )  # fmt: skip
 _NAMES = {
     "make": "envs",
@@ -29,16 +30,23 @@ __all__ = [*_MODULES, *_NAMES]
 if TYPE_CHECKING:
     from jaxrl import (
         agents,
+        checks,
         distributions,
         dynamic_programming,
         envs,
         exploration,
         losses,
+        minibatches,
         networks,
+        noise,
         optimizers,
+        policies,
+        recurrence,
         replay,
         returns,
         schedules,
+        spaces,
+        transitions,
         types,
     )
     from jaxrl.envs import make

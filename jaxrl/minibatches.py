@@ -1,4 +1,7 @@
-"""Epochs of shuffled minibatches, as one scan in a scan."""
+"""Epochs of shuffled minibatches, and network passes over many rows.
+
+`map_rows` and `grad_of_mean` take all rows at once on an accelerator, and microbatches that stay in cache on a CPU.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxrl._src.microbatches import grad_of_mean, map_rows
 from jaxrl._src.packing import pack, unpack
+
+__all__ = ["check_minibatches", "grad_of_mean", "map_rows", "permutation", "scan_minibatches"]
 
 _MAX_PACKED = 1024  # rows: below it, 22 or more random bits beside the index decide the order
 

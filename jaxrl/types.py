@@ -11,7 +11,7 @@ import jax
 from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete, Space
 
 __all__ = [
-    "Agent", "AgentState", "Box", "Carry", "Dict", "Discrete", "EnvState", "Environment", "EpisodeStats",
+    "ActorCritic", "Agent", "AgentState", "Box", "Carry", "Dict", "Discrete", "EnvState", "Environment", "EpisodeStats",
     "ExploitFn", "ExploreFn", "HParams", "InitFn", "InitialCarryFn", "Learner", "LearnerState", "Metrics",
     "MultiDiscrete", "Network", "Noise", "NoiseFn", "Obs", "PolicyFn", "PolicyParams", "PyTree", "RecurrentNetwork",
     "Space", "Step", "StoreFn", "Transition", "UpdateFn",
@@ -90,6 +90,13 @@ class RecurrentNetwork(Protocol):
 
     def apply(self, params: PyTree, obs: Obs, carry: Carry, /) -> tuple[Any, Carry]:
         """One step: the outputs `[B, ...]` and the next carry `[B, ...]`."""
+
+
+class ActorCritic(NamedTuple):
+    """The networks of agents with a policy and critics of its actions; `jaxrl.networks.actor_critic` builds one."""
+
+    actor: Network  # the policy's outputs for observations
+    critic: Any  # init(key, obs, action) and apply(params, obs, action) -> q [K, ...], the values of K critics
 
 
 # --- the fields of an Agent -----------------------------------------------------------------------

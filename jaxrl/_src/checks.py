@@ -100,6 +100,14 @@ def check_hparams(hparams: Any, kind: type, ranges: Mapping[str, tuple[float, fl
             raise ValueError(f"hparams.{name} must lie in [{low:g}, {high:g}], got {value}")
 
 
+def check_replay_sizes(batch_size: Any, capacity: Any, warmup: Any, updates_per_iteration: Any) -> tuple[int, int, int, int]:
+    """Return the sizes of an agent with a replay as ints; raise where one is not a positive int, or a batch cannot fit."""
+    batch_size, capacity = check_size("batch_size", batch_size), check_size("capacity", capacity)
+    if batch_size > capacity:
+        raise ValueError(f"batch_size {batch_size} is larger than the replay's capacity {capacity}")
+    return batch_size, capacity, check_size("warmup", warmup), check_size("updates_per_iteration", updates_per_iteration)
+
+
 def check_network_output(agent_name: str, out: Any, expected: Any, hint: str) -> None:
     """Raise ValueError unless a network's output has the expected structure and shapes.
 

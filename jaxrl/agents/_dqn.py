@@ -1,7 +1,7 @@
 """Deep Q-learning (Mnih et al. 2015), with the target of double DQN (van Hasselt et al. 2016) as a switch."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,12 +9,21 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import losses, replay, transitions
-from jaxrl._src.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_choice, check_hparams, check_network_output, check_size
-from jaxrl._src.random_bits import random_bits
+from jaxrl.checks import (
+    AT_LEAST_ZERO,
+    FINITE,
+    FRACTION,
+    check_choice,
+    check_hparams,
+    check_network_output,
+    check_replay_sizes,
+    check_size,
+)
 from jaxrl.exploration import epsilon_greedy
+from jaxrl.noise import random_bits
 from jaxrl.optimizers import Optimizer, adam, num_updates, optimizer_step, update_target
 from jaxrl.schedules import linear_schedule
-from jaxrl.types import Agent, Discrete, Network, Noise, Space
+from jaxrl.types import Agent, Discrete, InitFn, Network, Noise, Space, Transition, UpdateFn
 
 
 class DQNHParams(NamedTuple):
@@ -100,25 +109,13 @@ def dqn(
             f"dqn needs a Discrete action space, got {action_space}; for other actions use jaxrl.agents.reinforce, or wrap the "
             "environment in jaxrl.envs.wrappers.discretize_actions"
         )
-    batch_size = check_size("batch_size", batch_size)
-    capacity = check_size("capacity", capacity)
-    warmup = check_size("warmup", warmup)
-    updates_per_iteration = check_size("updates_per_iteration", updates_per_iteration)
+    batch_size, capacity, warmup, updates_per_iteration = check_replay_sizes(batch_size, capacity, warmup, updates_per_iteration)
     target_update_period = check_size("target_update_period", target_update_period)
-    if batch_size > capacity:
-        raise ValueError(f"batch_size {batch_size} is larger than the replay's capacity {capacity}")
     check_choice("loss", loss, ("squared", "huber"))
     check_hparams(hparams, DQNHParams, _RANGES)
     penalty = optax.losses.squared_error if loss == "squared" else optax.losses.huber_loss
 
-    def init(key, obs, hparams):
-        check_hparams(hparams, DQNHParams, _RANGES)
-        params = network.init(key, obs)
-        q = jax.eval_shape(network.apply, params, obs)
-        q_spec = jax.ShapeDtypeStruct((jax.tree.leaves(obs)[0].shape[0], action_space.n), jnp.float32)
-        check_network_output("dqn", q, q_spec, "Build it with jaxrl.networks.q_network")
-        example = transitions.example_transition(obs, action_space)
-        return DQNState(params, params, optimizer(hparams.learning_rate).init(params), replay.init(example, capacity))
+    init = _make_init(network, action_space, optimizer, capacity)
 
     def noise(key, num_steps, num_envs):
         steps = num_steps, num_envs
@@ -136,45 +133,73 @@ def dqn(
     def store(state, rollout, iteration):
         return state._replace(replay=replay.add(state.replay, transitions.flatten(rollout), iteration))
 
-    def mean_loss(params, target_params, batch, discount):
-        q_tm1 = network.apply(params, batch.obs)
-        q_t = network.apply(target_params, batch.next_obs)
-        discount_t = transitions.discounts(batch, discount)
-        if double:
-            q_t_selector = network.apply(params, batch.next_obs)
-            td_error = losses.double_q_learning(q_tm1, batch.action, batch.reward, discount_t, q_t, q_t_selector)
-        else:
-            td_error = losses.q_learning(q_tm1, batch.action, batch.reward, discount_t, q_t)
-        loss_of_each = penalty(td_error)
-        return jnp.mean(loss_of_each), {"loss": loss_of_each, "q": losses.select(q_tm1, batch.action)}
+    def loss_of_batch(params, target_params, batch, discount):
+        td_error, q = _td_error(network, params, target_params, batch, discount, double)
+        each = penalty(td_error)
+        return jnp.mean(each), {"loss": each, "q": q}
+
+    update = _make_update(loss_of_batch, optimizer, capacity, warmup, updates_per_iteration, target_update_period)
+    policy = lambda state: state.params
+    return Agent(
+        hparams=hparams, init=init, noise=noise, policy=policy, explore=explore, exploit=exploit, store=store, update=update,
+        warmup=warmup,
+    )  # fmt: skip
+
+
+def _make_init(network: Network, action_space: Discrete, optimizer: Optimizer, capacity: int) -> InitFn:
+    def init(key, obs, hparams):
+        check_hparams(hparams, DQNHParams, _RANGES)
+        params = network.init(key, obs)
+        q = jax.eval_shape(network.apply, params, obs)
+        q_spec = jax.ShapeDtypeStruct((jax.tree.leaves(obs)[0].shape[0], action_space.n), jnp.float32)
+        check_network_output("dqn", q, q_spec, "Build it with jaxrl.networks.q_network")
+        example = transitions.example_transition(obs, action_space)
+        return DQNState(params, params, optimizer(hparams.learning_rate).init(params), replay.init(example, capacity))
+
+    return init
+
+
+def _td_error(
+    network: Network, params: Any, target_params: Any, batch: Transition, discount: jax.Array, double: bool
+) -> tuple[jax.Array, jax.Array]:
+    """TD errors of a batch and the values of its actions, each `[N]`; differentiable in `params`."""
+    q_tm1 = network.apply(params, batch.obs)
+    q_t = network.apply(target_params, batch.next_obs)
+    discount_t = transitions.discounts(batch, discount)
+    if double:
+        q_t_selector = network.apply(params, batch.next_obs)
+        td_error = losses.double_q_learning(q_tm1, batch.action, batch.reward, discount_t, q_t, q_t_selector)
+    else:
+        td_error = losses.q_learning(q_tm1, batch.action, batch.reward, discount_t, q_t)
+    return td_error, losses.select(q_tm1, batch.action)
+
+
+def _make_update(
+    loss_of_batch: Callable[..., Any],
+    optimizer: Optimizer,
+    capacity: int,
+    warmup: int,
+    updates_per_iteration: int,
+    target_update_period: int,
+) -> UpdateFn:
+    """Gradient steps on batches from the replay, and updates of the target network."""
 
     def update(state, rollout, noise, hparams, iteration):
-        rows_per_add = rollout.reward.size
-        batches = replay.sample(state.replay, noise, replay.num_stored(iteration + 1, rows_per_add, capacity))
+        num_stored = replay.num_stored(iteration + 1, rollout.reward.size, capacity)
+        batches = replay.sample(state.replay, noise, num_stored)
         learning_rate = linear_schedule(hparams.learning_rate, 0.0, hparams.learning_rate_iterations, iteration - warmup)
-
-        done = num_updates(iteration, warmup, updates_per_iteration, period=target_update_period)
+        first = num_updates(iteration, warmup, updates_per_iteration, period=target_update_period)
 
         def step(carry, index_and_batch):
             params, target_params, opt_state = carry
             index, batch = index_and_batch
-            grads, metrics = jax.grad(mean_loss, has_aux=True)(params, target_params, batch, hparams.discount)
-            params, opt_state, _ = optimizer_step(optimizer, learning_rate, done + index, grads, opt_state, params)
-            target_params = update_target(params, target_params, hparams.tau, done + index, target_update_period)
+            grads, metrics = jax.grad(loss_of_batch, has_aux=True)(params, target_params, batch, hparams.discount)
+            params, opt_state, _ = optimizer_step(optimizer, learning_rate, first + index, grads, opt_state, params)
+            target_params = update_target(params, target_params, hparams.tau, first + index, target_update_period)
             return (params, target_params, opt_state), metrics
 
-        carry = (state.params, state.target_params, state.opt_state)
+        carry = state.params, state.target_params, state.opt_state
         carry, metrics = jax.lax.scan(step, carry, (jnp.arange(updates_per_iteration, dtype=jnp.int32), batches))
         return DQNState(*carry, state.replay), metrics
 
-    return Agent(
-        hparams=hparams,
-        init=init,
-        noise=noise,
-        policy=lambda state: state.params,
-        explore=explore,
-        exploit=exploit,
-        store=store,
-        update=update,
-        warmup=warmup,
-    )
+    return update

@@ -9,13 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import losses, transitions
-from jaxrl._src.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_hparams, check_network_output, check_size
-from jaxrl._src.microbatches import grad_of_mean, map_rows
-from jaxrl.minibatches import scan_minibatches
+from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_hparams, check_network_output, check_size
+from jaxrl.minibatches import grad_of_mean, map_rows, scan_minibatches
 from jaxrl.optimizers import Optimizer, adam, num_updates, optimizer_step
 from jaxrl.policies import PolicyHead, policy_head
 from jaxrl.schedules import linear_schedule
-from jaxrl.types import Agent, Network, Noise, Space
+from jaxrl.types import Agent, Network, Noise, Space, Transition
 
 
 class PPOHParams(NamedTuple):
@@ -109,19 +108,17 @@ def ppo(
     Raises:
       ValueError, TypeError: for an action space that it cannot handle, or sizes that are not positive ints.
     """
-    num_epochs = check_size("num_epochs", num_epochs)
-    num_minibatches = check_size("num_minibatches", num_minibatches)
+    num_epochs, num_minibatches = check_size("num_epochs", num_epochs), check_size("num_minibatches", num_minibatches)
     check_hparams(hparams, PPOHParams, _RANGES)
     head = policy_head(action_space, squash=squash)
-    steps_per_iteration = num_epochs * num_minibatches
 
     def init(key, obs, hparams):
         check_hparams(hparams, PPOHParams, _RANGES)
         params = network.init(key, obs)
         batch_shape = (jax.tree.leaves(obs)[0].shape[0],)
         wanted = head.params_spec(batch_shape), jax.ShapeDtypeStruct(batch_shape, jnp.float32)
-        out = jax.eval_shape(network.apply, params, obs)
-        check_network_output("ppo", out, wanted, "Build it with jaxrl.networks.policy(..., value=True)")
+        out, hint = jax.eval_shape(network.apply, params, obs), "Build it with jaxrl.networks.policy(..., value=True)"
+        check_network_output("ppo", out, wanted, hint)
         return PPOState(params, optimizer(hparams.learning_rate).init(params))
 
     def noise(key, num_steps, num_envs):
@@ -135,27 +132,12 @@ def ppo(
     def exploit(params, obs, carry, key):
         return head.to_action(head.mode(network.apply(params, obs)[0])), carry
 
-    def make_batch(params, rollout, hparams):
-        """The old policy and the values, in one pass over all steps: cheaper than with each step of the rollout."""
-
-        def old_outputs(rows):
-            policy, value = network.apply(params, rows.obs)
-            return head.log_prob(policy, rows.extras), value, network.apply(params, rows.next_obs)[1]
-
-        flat = transitions.flatten(rollout)
-        log_prob, value, next_value = map_rows(old_outputs, flat)
-        shape = rollout.reward.shape
-        advantage, target = transitions.advantages(
-            rollout, value.reshape(shape), next_value.reshape(shape), hparams.discount, hparams.gae_lambda
-        )
-        return Batch(flat.obs, flat.extras, log_prob, value, *transitions.flatten((target, advantage)))
-
     def update(state, rollout, noise, hparams, iteration):
-        batch = make_batch(state.params, rollout, hparams)
+        batch = _make_batch(network, head, state.params, rollout, hparams)
         learning_rate = linear_schedule(hparams.learning_rate, 0.0, hparams.learning_rate_iterations, iteration)
         clip_range = linear_schedule(hparams.clip_range, 0.0, hparams.clip_range_iterations, iteration)
-        loss = make_loss(network, head, hparams, clip_range)
-        first = num_updates(iteration, 0, steps_per_iteration)
+        loss = _make_loss(network, head, hparams, clip_range)
+        first = num_updates(iteration, 0, num_epochs * num_minibatches)
 
         def step(carry, minibatch):
             index, active, params, opt_state = carry
@@ -173,18 +155,26 @@ def ppo(
         (_, _, params, opt_state), metrics = scan_minibatches(step, carry, batch, noise, num_minibatches)
         return PPOState(params, opt_state), metrics
 
-    return Agent(
-        hparams=hparams,
-        init=init,
-        noise=noise,
-        policy=lambda state: state.params,
-        explore=explore,
-        exploit=exploit,
-        update=update,
+    policy = lambda state: state.params
+    return Agent(hparams=hparams, init=init, noise=noise, policy=policy, explore=explore, exploit=exploit, update=update)
+
+
+def _make_batch(network: Network, head: PolicyHead, params: Any, rollout: Transition, hparams: PPOHParams) -> Batch:
+    """The old policy and the values, in one pass over all steps: cheaper than with each step of the rollout."""
+
+    def old_outputs(rows):
+        policy, value = network.apply(params, rows.obs)
+        return head.log_prob(policy, rows.extras), value, network.apply(params, rows.next_obs)[1]
+
+    flat, shape = transitions.flatten(rollout), rollout.reward.shape
+    log_prob, value, next_value = map_rows(old_outputs, flat)
+    advantage, target = transitions.advantages(
+        rollout, value.reshape(shape), next_value.reshape(shape), hparams.discount, hparams.gae_lambda
     )
+    return Batch(flat.obs, flat.extras, log_prob, value, *transitions.flatten((target, advantage)))
 
 
-def make_loss(network: Network, head: PolicyHead, hparams: PPOHParams, clip_range: jax.Array) -> Callable[..., Any]:
+def _make_loss(network: Network, head: PolicyHead, hparams: PPOHParams, clip_range: jax.Array) -> Callable[..., Any]:
     """`(params, batch) -> (loss, metrics)`, means over the rows of the batch (Schulman et al. 2017, eq. 9)."""
 
     def loss(params, batch):

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import losses, transitions
-from jaxrl._src.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_choice, check_hparams, check_network_output
-from jaxrl._src.microbatches import grad_of_mean, map_rows
+from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_choice, check_hparams, check_network_output
+from jaxrl.minibatches import grad_of_mean, map_rows
 from jaxrl.optimizers import Optimizer, adam, optimizer_step
 from jaxrl.policies import PolicyHead, policy_head
 from jaxrl.schedules import linear_schedule
@@ -110,8 +110,7 @@ def reinforce(
     check_choice("baseline", baseline, ("none", "mean", "value"))
     if mode == "continuing" and baseline != "value":
         raise ValueError(
-            f"reinforce: mode='continuing' bootstraps unfinished episodes from a learned value, so it needs "
-            f"baseline='value'; got baseline={baseline!r}. Use mode='episodic' for the others"
+            f"reinforce: mode='continuing' bootstraps from a learned value, so it needs baseline='value'; got {baseline!r}"
         )
     check_hparams(hparams, ReinforceHParams, _RANGES)
     episodic, learn_value = mode == "episodic", baseline == "value"
@@ -151,16 +150,11 @@ def reinforce(
         )
         return ReinforceState(params, opt_state), metrics | {"gradient_norm": norm}
 
+    policy = lambda state: state.params
     return Agent(
-        hparams=hparams,
-        init=init,
-        noise=noise,
-        policy=lambda state: state.params,
-        explore=explore,
-        exploit=exploit,
-        update=update,
+        hparams=hparams, init=init, noise=noise, policy=policy, explore=explore, exploit=exploit, update=update,
         fresh_episodes=episodic,
-    )
+    )  # fmt: skip
 
 
 def _make_loss(

@@ -10,9 +10,11 @@ import numpy as np
 from flax import linen as nn
 
 from jaxrl._src.checks import check_size
+from jaxrl.networks.feedforward import policy
 from jaxrl.networks.layers import MLP, check_body
 from jaxrl.policies import box_units
 from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete, Space, split_action_mask
+from jaxrl.types import ActorCritic
 
 
 class Critic(nn.Module):
@@ -103,6 +105,27 @@ def ensemble(network: Any, num: int) -> Ensemble:
         return jax.vmap(lambda params: network.apply(params, *inputs))(params)
 
     return Ensemble(init, apply)
+
+
+def actor_critic(
+    observation_space: Space, action_space: Space, *, num_critics: int = 2, hidden: Sequence[int] = (256, 256), **options: Any
+) -> ActorCritic:
+    """The networks of SAC: a policy with a standard deviation that depends on the state, and an ensemble of critics.
+
+    Args:
+      observation_space, hidden: as for `q_network`.
+      action_space: a `Box` of floats.
+      num_critics: K; the critics' values are `[K, ...]`.
+      options: activation, channels, layer_norm, scale_observations, dtype: as for `q_network`, for both.
+
+    Raises:
+      ValueError, TypeError: as `policy` and `critic`.
+    """
+    if not isinstance(action_space, Box):
+        raise ValueError(f"actor_critic needs a Box as its action space, got {action_space}")
+    options = {"hidden": hidden, "activation": "relu"} | options
+    actor = policy(observation_space, action_space, state_dependent_std=True, log_std=0.0, **options)
+    return ActorCritic(actor, ensemble(critic(observation_space, action_space, **options), num_critics))
 
 
 def deterministic_policy(

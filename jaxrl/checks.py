@@ -1,0 +1,20 @@
+"""Checks of arguments, for agents: they run before anything is compiled, and their errors say what was expected.
+
+A hyperparameter that is traced has no value yet and passes.
+"""
+
+from jaxrl._src.checks import (
+    AT_LEAST_ZERO,
+    FINITE,
+    FRACTION,
+    check_choice,
+    check_hparams,
+    check_network_output,
+    check_replay_sizes,
+    check_size,
+)
+
+__all__ = [
+    "AT_LEAST_ZERO", "FINITE", "FRACTION", "check_choice", "check_hparams", "check_network_output", "check_replay_sizes",
+    "check_size",
+]  # fmt: skip
