@@ -1,7 +1,7 @@
 """How `vectorize` should lay seeds out on this machine: µs per update and seed for several layouts.
 
-`python benchmarks/layouts.py` prints the figures of ARCHITECTURE.md; each layout runs in a process of its
-own, for the number of CPU devices is fixed at start. Median of five runs after compilation.
+`python benchmarks/layouts.py` prints the figures of NOTES.md. Each layout runs in a process of its own,
+since the number of CPU devices is fixed at start. Median of five runs after compilation.
 """
 
 import argparse

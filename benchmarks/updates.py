@@ -1,8 +1,7 @@
 """What choices inside an update save on a CPU: `python benchmarks/updates.py`, on one core `taskset -c 0 python …`.
 
 First, REINFORCE's update from rollouts of 128 steps, in microbatches of several sizes and whole. Second, a network forward and
-back
-over the same rows with one axis in front, and with two. Third, whole runs of DQN in MinAtar's Breakout, with convolutions as
+back over the same rows, with one leading axis and with two. Third, whole runs of DQN in MinAtar's Breakout, with convolutions as
 matrix products of patches and as XLA has them. Times are medians, taken in turns.
 """
 
