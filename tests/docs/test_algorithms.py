@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl.types import Agent
+from jaxrl.types import Agent, Box, Dict, Discrete, Environment, Step
 from tests.agents import test_contract
 
 PAGE = Path(__file__).parents[2] / "docs" / "algorithms.md"
@@ -36,19 +36,17 @@ def cartpole(names):
     return run(CARTPOLE, dict(names))
 
 
-def learner_of(names, name):
-    probe = jaxrl.envs.probes.action_and_observation()
-    spaces = probe.env.observation_space, probe.env.action_space
+def agent_of(names, name, env):
+    spaces = env.observation_space, env.action_space
     if name == "a2c":
-        agent = names["a2c"](jaxrl.networks.policy(*spaces, value=True, hidden=(8,)), spaces[1])
-    else:
-        agent = names["soft_q"](jaxrl.networks.q_network(*spaces, hidden=(8,)), spaces[1], capacity=64, batch_size=16)
-    return jaxrl.make_learner(probe.env, agent, num_envs=4, rollout_length=2)
+        return names["a2c"](jaxrl.networks.policy(*spaces, value=True, hidden=(8,)), env.action_space)
+    return names["soft_q"](jaxrl.networks.q_network(*spaces, hidden=(8,)), env.action_space, capacity=64, batch_size=16)
 
 
 @pytest.fixture(params=["a2c", "soft_q"], scope="module")
 def learner(request, names):
-    return learner_of(names, request.param)
+    env = jaxrl.envs.probes.action_and_observation().env
+    return jaxrl.make_learner(env, agent_of(names, request.param, env), num_envs=4, rollout_length=2)
 
 
 # These run on the `learner` of this file.
@@ -87,6 +85,29 @@ def test_the_error_messages_are_the_real_ones(names, case):
     assert " ".join(str(error.value).split()) == message
 
 
+@pytest.mark.parametrize("name", ["a2c", "soft_q"])
+def test_illegal_actions_are_never_taken_and_harm_nothing(names, name):
+    """One step, in which action 1 of 3 is legal; after it none is."""
+
+    def observe(time):
+        return {"x": jnp.ones(1), "action_mask": jnp.array([False, True, False]) & (time == 0)}
+
+    def reset(key, params):
+        return jnp.int32(0), observe(jnp.int32(0))
+
+    def step(key, state, action, params):
+        return state + 1, Step(observe(state + 1), action.astype(jnp.float32), jnp.bool_(True), jnp.bool_(False))
+
+    space = Dict({"x": Box(0, 1, (1,)), "action_mask": Box(False, True, (3,), bool)})
+    env = Environment(reset, step, (), space, Discrete(3), "one legal action")
+    agent = agent_of(names, name, env)
+    learner = jaxrl.make_learner(env, agent, num_envs=4, rollout_length=2)
+    state, metrics = jax.jit(lambda key: jaxrl.train(key, learner, 4, log_every=1))(jax.random.key(0))
+    np.testing.assert_array_equal(metrics["episode_return"], 1)
+    np.testing.assert_array_equal(jaxrl.evaluate(jax.random.key(1), learner, state, num_episodes=3), 1)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((metrics, state.agent.params)))
+
+
 def test_the_page_lists_every_field_of_an_agent():
     assert re.findall(r"^\| `(\w+)` \|", TEXT, re.MULTILINE) == list(Agent._fields)
 
@@ -105,8 +126,7 @@ def test_a_rollout_is_replayed_with_its_resets(names):
         apply = staticmethod(lambda params, obs, carry: (carry, carry + 1.0))
 
     env = jaxrl.envs.probes.memory().env  # episodes of three steps
-    base = learner_of(names, "a2c").agent
-    network = jaxrl.networks.policy(env.observation_space, env.action_space, value=True, hidden=(8,))
+    base = agent_of(names, "a2c", env)
 
     def explore(params, obs, carry, noise_t, hparams, iteration):
         action, _, _ = base.explore(params, obs, (), noise_t, hparams, iteration)
@@ -117,7 +137,7 @@ def test_a_rollout_is_replayed_with_its_resets(names):
         replayed = names["outputs_of_rollout"](Counter, (), rollout)
         return state, {"difference": jnp.abs(replayed - rollout.extras), "count": replayed}
 
-    agent = names["a2c"](network, env.action_space)._replace(explore=explore, update=update, initial_carry=Counter.initial_carry)
+    agent = base._replace(explore=explore, update=update, initial_carry=Counter.initial_carry)
     learner = jaxrl.make_learner(env, agent, num_envs=2, rollout_length=4)
     _, metrics = jax.jit(lambda key: jaxrl.train(key, learner, 3, log_every=1))(jax.random.key(0))
     np.testing.assert_array_equal(metrics["difference"], 0)
