@@ -1,12 +1,12 @@
-"""Count what a training program launches on an NVIDIA H200 and on a TPU v5e, compiled ahead of time, without either.
+"""Count the kernels of training programs on an NVIDIA H200 and a TPU v5e, compiled ahead of time without the devices.
 
-XLA compiles for a described device. The figures are exact and do not vary: kernels of an iteration, host syncs,
-collectives, memory. `scripts/test-aot.sh` installs the two compilers and holds the counts;
+XLA compiles for a described device, without a driver. The figures are exact: kernels of an iteration, host
+synchronisations, collectives, memory. `scripts/test-aot.sh` installs the two compilers and tests the counts;
 
     scripts/test-aot.sh --print
 
-prints them all. No driver and no device is needed. On a GPU a kernel is a launch of 2 to 4 µs, which for small
-networks is the time; on a TPU a program runs on its own, and what is counted are its instructions.
+prints all of them. A kernel launch on a GPU takes 2 to 4 µs, which dominates the time of small networks. A TPU runs the whole
+program without the host; there, instructions are counted.
 """
 
 import functools
@@ -22,7 +22,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import jaxrl
 
-# The device's own figures, from its data sheet, as XLA takes them.
+# From the data sheet of the device, in XLA's format.
 H200 = """
 gpu_device_info {
   threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
@@ -42,14 +42,14 @@ COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "coll
 
 
 def available(device: str) -> bool:
-    """Is the compiler for this device installed?"""
+    """Whether the compiler for this device is installed."""
     try:
         return importlib.util.find_spec(COMPILERS[device]) is not None
-    except ModuleNotFoundError:  # of the package around it
+    except ModuleNotFoundError:  # the parent package is missing
         return False
 
 
-@functools.cache  # a device described twice is two devices
+@functools.cache  # two descriptions of one device would be two devices
 def described_devices(device: str) -> list:
     if device == "h200":
         return topologies.get_topology_desc("gpu", "cuda", target_config=H200, topology="1x1x1").devices
@@ -57,7 +57,7 @@ def described_devices(device: str) -> list:
 
 
 def compile_for(device: str, fn: Callable, *args):
-    """Compile `fn` for the described devices, the leading axis of every argument spread over them; `args` may be shapes."""
+    """Compile `fn` for the described devices, with the leading axis of every argument sharded; `args` may be shapes."""
     mesh = Mesh(np.array(described_devices(device)), ("seeds",), axis_types=(AxisType.Auto,))
     spread = NamedSharding(mesh, PartitionSpec("seeds"))
     shapes = jax.eval_shape(lambda *a: a, *args)
@@ -71,7 +71,7 @@ def compile_seeds(device: str, train: Callable, seeds: int):
 
 
 def computations(text: str) -> dict[str, list[tuple[str, str]]]:
-    """The instructions of every computation, each as (operation, line); the entry goes by the name ENTRY."""
+    """The instructions of every computation, each as (operation, line); the entry computation is named ENTRY."""
     found: dict[str, list[tuple[str, str]]] = {}
     name = None
     for line in re.sub(r"/\*.*?\*/", "", text).splitlines():
@@ -88,9 +88,9 @@ def computations(text: str) -> dict[str, list[tuple[str, str]]]:
 
 
 def loops(text: str) -> list[dict]:
-    """Every loop with its depth, trips, the kernels of one turn (inner loops counted out), and host syncs.
+    """Every loop with its depth, trip count, kernels of one iteration (inner loops unrolled), and host synchronisations.
 
-    A branch, and a loop of unknown length, make the host of a GPU wait.
+    A branch or a loop of unknown length makes the host wait for the GPU.
     """
     bodies, out = computations(text), []
 
@@ -120,14 +120,14 @@ def loops(text: str) -> list[dict]:
 
 
 def collectives(text: str) -> list[str]:
-    """The operations by which devices would wait for each other."""
+    """The collective operations, which make devices wait for each other."""
     return sorted(
         {operation for body in computations(text).values() for operation, _ in body if operation.startswith(COLLECTIVES)}
     )
 
 
 def dqn(env_name: str = "CartPole-v1", **network_options) -> Callable:
-    """A run of 10 environments, batch 128, MLP 120-84: ten rows of 640 iterations, in blocks of 64."""
+    """A run of 10 environments, batch 128, MLP 120-84: ten rows of metrics of 640 iterations each, in blocks of 64."""
     env = jaxrl.make(env_name)
     network = jaxrl.networks.q_network(env.observation_space, env.action_space, hidden=(120, 84), **network_options)
     agent = jaxrl.agents.dqn(network, env.action_space, batch_size=128, capacity=10_000, warmup=64)
@@ -136,7 +136,7 @@ def dqn(env_name: str = "CartPole-v1", **network_options) -> Callable:
 
 
 def reinforce() -> Callable:
-    """A run of 16 environments × 32 steps with a value baseline: ten rows of ten iterations, in blocks of two."""
+    """A run of 16 environments × 32 steps with a value baseline: ten rows of metrics of ten iterations each, in blocks of two."""
     env = jaxrl.make("CartPole-v1")
     network = jaxrl.networks.policy(env.observation_space, env.action_space, value=True)
     agent = jaxrl.agents.reinforce(network, env.action_space, mode="continuing", baseline="value")
@@ -150,7 +150,7 @@ PROGRAMS = {
 }
 ALSO_PRINTED = {
     "DQN in bfloat16": functools.partial(dqn, dtype="bfloat16"),
-    "DQN on MinAtar's Breakout, its planes stored as bits": functools.partial(dqn, "Breakout-MinAtar", channels=(16,)),
+    "DQN on MinAtar's Breakout, with planes stored as bits": functools.partial(dqn, "Breakout-MinAtar", channels=(16,)),
 }
 
 
@@ -163,7 +163,7 @@ def advantages(r_t, discount_t, v_tm1, v_t):
 
 
 def kernels_of(fn: Callable, *args) -> int:
-    """Kernels of a function without loops, on an H200."""
+    """The number of kernels of a function without loops on an H200."""
     entry = computations(compile_for("h200", fn, *args).as_text())["ENTRY"]
     return sum(operation not in FREE for operation, _ in entry)
 
@@ -176,9 +176,9 @@ def print_runs(device: str, seeds: int) -> None:
         found = ", ".join(collectives(text)) or "none"
         print(f"{name}, {seeds} seeds on {device}: {held / 2**20:.1f} MiB on each device, collectives: {found}")
         for loop in loops(text):
-            turns = f"{loop['trips']} turns" if loop["trips"] else "a turn"
+            iterations = f"{loop['trips']} iterations" if loop["trips"] else "an unknown number of iterations"
             syncs = f", {loop['syncs']} host syncs" if device == "h200" else ""
-            print(f"  depth {loop['depth']}: {turns} of {loop['kernels']} kernels{syncs}")
+            print(f"  depth {loop['depth']}: {iterations} of {loop['kernels']} kernels{syncs}")
 
 
 def print_functions() -> None:
@@ -191,7 +191,7 @@ def print_functions() -> None:
 def main() -> None:
     found = [device for device in COMPILERS if available(device)]
     if not found:
-        sys.exit("no compiler for another device is installed: run scripts/test-aot.sh --print")
+        sys.exit("no compiler for these devices is installed: run scripts/test-aot.sh --print")
     for device in found:
         print_runs(device, 16 if device == "h200" else 64)
     if "h200" in found:

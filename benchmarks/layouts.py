@@ -1,7 +1,7 @@
-"""How `vectorize` should lay seeds out on this machine: µs per update and seed for several layouts.
+"""Measure layouts of seeds for `vectorize` on this machine, in µs per update and seed: `python benchmarks/layouts.py`.
 
-`python benchmarks/layouts.py` prints the figures of NOTES.md. Each layout runs in a process of its own,
-since the number of CPU devices is fixed at start. Median of five runs after compilation.
+Each layout runs in a process of its own, because the number of CPU devices is fixed when JAX starts. Times are medians of
+five runs after compilation.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""From a function of one seed to a compiled program, with what is known about it."""
+"""Compile a function of one seed into a program of several, and record compile time and memory."""
 
 import resource
 import sys
@@ -14,27 +14,27 @@ from jaxrl.vectorization import compiler_options
 
 
 class Job(NamedTuple):
-    """A implementation ready to run."""
+    """An implementation that is ready to run."""
 
-    inputs: Callable[[int], Any]  # of the n-th run: made before the clock starts
-    run: Callable[[Any], int]  # to the end; gives the updates that were counted in it
-    facts: dict  # what goes into the row beside the times
+    inputs: Callable[[int], Any]  # (n) -> inputs of the n-th run, made outside the timed part
+    run: Callable[[Any], int]  # (inputs) -> number of updates that the run counted; blocks until it ends
+    facts: dict  # fields of the row other than times
 
 
 def cpu_seconds() -> float:
-    """Of all threads of this process, and of its children that ended: what one core would have taken."""
+    """CPU time of all threads of this process, and of its children that have ended."""
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def peak_memory() -> int:
-    """The most memory that this process had, in bytes."""
+    """Peak memory of this process in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def lay_out(fn: Callable[[Any], Any], seeds: int, layout: str) -> Callable[[Any], Any]:
-    """`fn` over a leading axis: "vmap" is `jit(vmap)`, and for one seed plain `jit`; "vectorize" is ours."""
+    """Map `fn` over a leading axis: "vmap" is `vmap`, or `fn` itself for one seed; "vectorize" is `jaxrl.vectorize`."""
     if layout == "vectorize":
         return jaxrl.vectorize(fn)
     if seeds > 1:
@@ -43,7 +43,7 @@ def lay_out(fn: Callable[[Any], Any], seeds: int, layout: str) -> Callable[[Any]
 
 
 def keys_of(seeds: int) -> Callable[[int], jax.Array]:
-    """The n-th run's keys, of every seed its own."""
+    """A function that returns the keys of the n-th run, one for each seed."""
     return lambda n: jax.random.split(jax.random.key(n), seeds)
 
 
@@ -54,17 +54,17 @@ def compiled_job(
     layout: str,
     facts: Callable[[], dict],
 ) -> Job:
-    """Build, lower and compile a program, and say what that took and what memory it will need.
+    """Build, lower and compile a program, and record the CPU time that this takes and the memory of the program.
 
     Args:
-      make: builds the function of one seed; it gives (updates counted in it, anything else). What a library
-        does while its objects are made is part of its compile time.
-      inputs: of the n-th run, over a leading axis of `workload.seeds`.
+      make: builds the function of one seed, which returns (number of updates counted, anything else). The time that a
+        library takes to construct its objects is part of the compile time.
+      inputs: `(n) -> inputs` of the n-th run, with a leading axis of `workload.seeds`.
       layout: see `lay_out`.
-      facts: gives what else is known of it; called afterwards, for what it traces would be quicker to trace again.
+      facts: returns further fields of the row. It is called last, since it traces functions, and a second trace is faster.
     """
     example = jax.block_until_ready(inputs(0))
-    # `vectorize` asks for these itself; inside the `jit` that is to be looked at it cannot.
+    # `vectorize` sets these options itself, but not inside the `jit` that is lowered here.
     compiler = compiler_options(jax.devices()) if layout == "vectorize" else None
     start = cpu_seconds()
     compiled = jax.jit(lay_out(make(), workload.seeds, layout), compiler_options=compiler).lower(example).compile()
@@ -84,10 +84,10 @@ def compiled_job(
 
 
 def weights(params: Any) -> list[list[int]]:
-    """The shapes of all weights of more than one axis, each sorted: equal for equal networks, however they are written."""
+    """The sorted shapes of all weights with more than one axis: equal networks have equal ones in every library."""
     return sorted(sorted(x.shape) for x in jax.tree.leaves(params) if len(x.shape) > 1)
 
 
 def bytes_per_row(tree: Any, rows: int) -> float:
-    """Bytes of all arrays of a replay with that many rows, for each row."""
+    """Bytes per row of a replay with that many rows, over all of its arrays."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree)) / rows

@@ -1,9 +1,9 @@
-"""Steps that may end an episode, against gymnax's own, and what a pool of resets saves: `python benchmarks/resets.py`.
+"""Compare resets with gymnax's, and measure what a pool of resets saves: `python benchmarks/resets.py`.
 
-CartPole-v1 with random actions, whole jitted scans of the same number of steps, interleaved in one process. jaxrl: the driver
-and `unroll`, which take fresh episodes from noise drawn ahead. gymnax: its `step` under `vmap`, which makes a fresh episode
-at every step, once with keys and actions drawn in the loop, step by step, and once with them drawn ahead of each rollout, so
-that the resets alone differ. All give a rollout's transitions, with true successors, to the same function.
+CartPole-v1 with random actions: jitted scans of the same number of steps, interleaved in one process. jaxrl runs its driver and
+`unroll`, which draw fresh episodes before each rollout. gymnax runs its `step` under `vmap`, which resets in every step; once
+with keys and actions drawn step by step, and once with both drawn before each rollout, so that only the resets differ. All of
+them pass the transitions of a rollout, with true successors, to the same function.
 
 The second table is of a CartPole whose reset plays 50 steps: with a fresh episode for every step, and with a pool.
 """
@@ -21,21 +21,21 @@ import jaxrl
 from jaxrl.types import Agent, Environment, Noise
 
 ROLLOUT, TURNS = 32, 15
-ITERATIONS = {1: 1024, 64: 256, 2048: 32}  # by environments: some tenths of a second each
+ITERATIONS = {1: 1024, 64: 256, 2048: 32}  # by number of environments: some tenths of a second each
 RESET_STEPS, POOL = 50, 16
 
 
 class HParams(NamedTuple):
-    """None."""
+    """No hyperparameters."""
 
 
 def consume(transitions) -> jax.Array:
-    """Something that needs every number of a rollout."""
+    """A sum that reads every number of a rollout."""
     return sum(jnp.sum(x, dtype=jnp.float32) for x in jax.tree.leaves(transitions))
 
 
 def random_agent(num_actions: int) -> Agent:
-    """Its noise is its actions, and its update reads the rollout and learns nothing."""
+    """An agent whose noise is its actions, and whose update only reads the rollout."""
     return Agent(
         hparams=HParams(),
         init=lambda key, obs, hparams: (),
@@ -47,8 +47,8 @@ def random_agent(num_actions: int) -> Agent:
     )
 
 
-def expensive_reset(env: Environment) -> Environment:
-    """The same, but an episode begins after `RESET_STEPS` random steps, whatever they came to."""
+def slow_reset(env: Environment) -> Environment:
+    """The environment with episodes that begin after `RESET_STEPS` random steps, even if these end an episode."""
 
     def reset(key, params):
         reset_key, action_key, step_key = jax.random.split(key, 3)
@@ -65,7 +65,7 @@ def expensive_reset(env: Environment) -> Environment:
 
 
 def ours(num_envs: int, num: int, env: Environment, reset_pool: int | None = None) -> Callable:
-    """A function of a key: `num` iterations of `num_envs` environments from states that were drawn before."""
+    """A function of a key that runs `num` iterations of `num_envs` environments from fixed initial states."""
     agent = random_agent(env.action_space.n)
     learner = jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=ROLLOUT, reset_pool=reset_pool)
     start = learner.init(jax.random.key(0), HParams())
@@ -73,7 +73,7 @@ def ours(num_envs: int, num: int, env: Environment, reset_pool: int | None = Non
 
 
 def theirs(num_envs: int, ahead: bool) -> Callable:
-    """The same by gymnax; `ahead`: keys and actions of a rollout are drawn before it."""
+    """The same with gymnax; `ahead`: draw keys and actions before each rollout."""
     env, params = gymnax.make("CartPole-v1")
     start = jax.vmap(env.reset, (0, None))(jax.random.split(jax.random.key(0), num_envs), params)
 
@@ -102,7 +102,7 @@ def theirs(num_envs: int, ahead: bool) -> Callable:
 
 
 def measure(functions: list[Callable]) -> list[float]:
-    """Seconds of each: the median of `TURNS` calls, taken in turns, every other time from the last to the first."""
+    """Median seconds of `TURNS` calls of each function, taken in turns and in alternating order."""
     for fn in functions:
         jax.block_until_ready(fn(jax.random.key(0)))
     turns = [(fn, []) for fn in functions]
@@ -124,8 +124,8 @@ def main() -> None:
         print(row, flush=True)
     print(f"\n| environments, a reset of {RESET_STEPS} steps | ns a step | with a pool of {POOL} | ratio |\n|---|---|---|---|")
     for num_envs, most in ITERATIONS.items():
-        iterations = most // 16  # of fifty times the workload
-        seconds = measure([ours(num_envs, iterations, expensive_reset(env), pool) for pool in (None, POOL)])
+        iterations = most // 16  # each step costs about fifty times as much
+        seconds = measure([ours(num_envs, iterations, slow_reset(env), pool) for pool in (None, POOL)])
         every, pooled = (1e9 * s / (iterations * ROLLOUT * num_envs) for s in seconds)
         print(f"| {num_envs} | {every:.0f} | {pooled:.0f} | {every / pooled:.1f} |", flush=True)
 

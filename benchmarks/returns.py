@@ -1,7 +1,7 @@
-"""Returns and advantages against rlax: `python benchmarks/returns.py`, with rlax installed beside jaxrl.
+"""Compare returns and advantages with rlax: `python benchmarks/returns.py`; rlax must be installed.
 
-The same numbers by both, interleaved in one process: the median of twenty calls for T steps of B rollouts.
-rlax takes one rollout `[T]`, so it runs under `vmap` over the second axis.
+Both compute the same numbers, interleaved in one process. Times are medians of twenty calls for T steps of B rollouts. rlax
+takes one rollout `[T]`, so it runs under `vmap` over the second axis.
 """
 
 import statistics
@@ -22,7 +22,7 @@ BATCH, LAMBDA = 2048, 0.95
 
 
 def functions() -> dict:
-    """For each name our function and theirs, both of (r_t, discount_t, values[T + 1, B])."""
+    """For each name jaxrl's function and rlax's, both of (r_t, discount_t, values[T + 1, B])."""
 
     def our_gae(r_t, discount_t, values):
         return returns.generalized_advantage_estimation(r_t, discount_t, values[:-1], values[1:], LAMBDA)
@@ -54,7 +54,7 @@ def main() -> None:
             seconds: tuple[list, list] = ([], [])
             turns = list(zip((ours, theirs), seconds, strict=True))
             for i in range(20):
-                for fn, times in turns[:: 1 if i % 2 else -1]:  # who comes second finds the memory warm
+                for fn, times in turns[:: 1 if i % 2 else -1]:  # alternating order, since the second finds the caches warm
                     start = time.perf_counter()
                     jax.block_until_ready(fn(*args))
                     times.append(time.perf_counter() - start)

@@ -1,9 +1,9 @@
-"""jaxrl, its peers and the floor at the same workloads, in turns: `python benchmarks/run.py`.
+"""Measure jaxrl, its peers and the floor on the same workloads, in turns: `python benchmarks/run.py`.
 
 Each implementation has a process of its own, which compiles its program while the others wait, runs it once, and then
-waits. The parent lets them run one after the other, round after round, so that whatever else the machine does
-meets them all alike; nothing else of ours runs meanwhile. The median goes into a row in benchmarks/results/,
-and RESULTS.md is made from the rows. `benchmarks/setup.sh` makes an environment with all the peers.
+waits. The parent lets them run one after the other, round after round, so that other load on the machine affects all of them
+alike. The times go into a row of benchmarks/results/, and RESULTS.md is generated from the rows. `benchmarks/setup.sh`
+makes an environment with all peers.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from benchmarks import tables
 from benchmarks.workloads import NAMES, Workload, entries, workloads
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = {"sb3": "stable_baselines3"}  # where a implementation's package has another name
-# Memory of a GPU is given back after each run: the implementations wait beside each other.
+MODULES = {"sb3": "stable_baselines3"}  # of implementations whose package has another name
+# A waiting implementation must not hold the memory of the GPU.
 ENVIRONMENT = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     "XLA_PYTHON_CLIENT_ALLOCATOR": "platform",
@@ -39,12 +39,12 @@ class Worker(NamedTuple):
     implementation: str
     workload: Workload
     process: subprocess.Popen
-    log: Path  # what it printed
+    log: Path  # its stderr
     row: dict
 
 
 class Failed(Exception):
-    """A implementation ended, took too long, or did something else than it was asked."""
+    """An implementation exited, timed out, or did not do what was asked."""
 
 
 def launch(*arguments: str, log: Path) -> subprocess.Popen:
@@ -56,7 +56,7 @@ def launch(*arguments: str, log: Path) -> subprocess.Popen:
 
 
 def answer(worker: Worker, timeout: float) -> dict:
-    """The next line of a worker, as the object that it is."""
+    """Read and parse the next line of a worker."""
     if not select.select([worker.process.stdout], [], [], timeout)[0]:
         raise Failed(f"no answer in {timeout:.0f} s")
     line = worker.process.stdout.readline()
@@ -67,20 +67,20 @@ def answer(worker: Worker, timeout: float) -> dict:
 
 
 def timed(worker: Worker, number: int, timeout: float) -> dict:
-    """One run, checked."""
+    """Make one run, and check the number of its updates."""
     worker.process.stdin.write(f"{number}\n")
     worker.process.stdin.flush()
     run = answer(worker, timeout)
     if run["updates"] != worker.workload.updates:
-        raise Failed(f"counted {run['updates']} updates where {worker.workload.updates} were asked for")
+        raise Failed(f"counted {run['updates']} updates instead of {worker.workload.updates}")
     return run
 
 
 def check(facts: dict, workload: Workload, ours: dict) -> None:
-    """The same network as jaxrl's, and a replay of the size that was asked for."""
+    """Check that the network has the shapes of jaxrl's, and the replay the requested size."""
     for name, wanted in (("weights", ours.get("weights")), ("capacity", workload.capacity)):
         if wanted and facts.get(name, wanted) != wanted:
-            raise Failed(f"its {name} are {facts[name]}, wanted were {wanted}")
+            raise Failed(f"its {name} is {facts[name]}, expected {wanted}")
 
 
 def start(implementation: str, workload: Workload, device: dict, log: Path) -> Worker:
@@ -95,7 +95,7 @@ def start(implementation: str, workload: Workload, device: dict, log: Path) -> W
 
 
 def attempt(worker: Worker, do: Callable[[], None]) -> None:
-    """Do something with a worker; where that fails, end it and put down why."""
+    """Do something with a worker; if that fails, kill it and record the error in its row."""
     if "error" in worker.row:
         return
     try:
@@ -107,7 +107,7 @@ def attempt(worker: Worker, do: Callable[[], None]) -> None:
 
 
 def measure(workload: Workload, device: dict, options: argparse.Namespace, logs: Path) -> list[dict]:
-    """The rows of one workload."""
+    """Measure one workload, and return its rows."""
     workers: list[Worker] = []
 
     def get_ready(worker):
@@ -127,7 +127,7 @@ def measure(workload: Workload, device: dict, options: argparse.Namespace, logs:
             workers.append(start(implementation, its_workload, device, logs / implementation.replace("/", "-")))
             attempt(workers[-1], partial(get_ready, workers[-1]))
         for number in range(1, options.rounds + 1):
-            turn = number % len(workers)  # nobody is always behind the same one
+            turn = number % len(workers)  # so that no implementation always follows the same one
             for worker in workers[turn:] + workers[:turn]:
                 attempt(worker, partial(run, worker, number))
     finally:
@@ -138,7 +138,7 @@ def measure(workload: Workload, device: dict, options: argparse.Namespace, logs:
 
 
 def missing(selected: list[Workload], platform: str) -> set[str]:
-    """Peers that are not installed beside this Python."""
+    """The peers that are not installed."""
     names = {
         implementation.partition("/")[0] for workload in selected for implementation, _ in entries(workload, platform, False)
     } - {"floor"}
@@ -146,7 +146,7 @@ def missing(selected: list[Workload], platform: str) -> set[str]:
 
 
 def describe(log: Path) -> dict:
-    """The device, and the state of the clone."""
+    """The device, and the commit of this clone."""
     told = launch("--describe", log=log).communicate()[0]
     if not told:
         raise SystemExit(log.read_text())
@@ -156,18 +156,18 @@ def describe(log: Path) -> dict:
     def git(*arguments):
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
-    measured = (".", ":!benchmarks/RESULTS.md", ":!benchmarks/results")  # not what measuring writes
+    measured = (".", ":!benchmarks/RESULTS.md", ":!benchmarks/results")  # without the files that measuring writes
     commit = git("describe", "--always") + ("-dirty" if git("status", "--porcelain", "--", *measured) else "")
     return json.loads(told) | {"commit": commit}
 
 
 def run_all(options: argparse.Namespace, out: Path, logs: Path) -> None:
-    """Every workload that was asked for; its rows are kept as soon as it is done."""
+    """Measure every selected workload, and save the rows of each as soon as it is done."""
     device = describe(logs / "describe")
     selected = [w for w in workloads(device["platform"], options.quick) if w.name in options.only]
     selected = [w for w in selected if not options.seeds or w.name == "rollout" or w.seeds in options.seeds]
     if not options.jaxrl_only and (absent := missing(selected, device["platform"])):
-        raise SystemExit(f"{', '.join(sorted(absent))} not installed: run benchmarks/setup.sh, or give --jaxrl-only")
+        raise SystemExit(f"{', '.join(sorted(absent))} not installed: run benchmarks/setup.sh, or use --jaxrl-only")
     for workload in selected:
         print(
             f"{workload.name}: {workload.seeds} seeds, {workload.num_envs} environments, replay of {workload.capacity}",
@@ -178,15 +178,15 @@ def run_all(options: argparse.Namespace, out: Path, logs: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, some minutes; the rows go to runs/benchmarks")
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="these workloads alone")
-    parser.add_argument("--seeds", nargs="+", type=int, help="of the workloads with seeds, those of so many alone")
-    parser.add_argument("--jaxrl-only", action="store_true", help="without the peers; the floor and gymnax stay")
-    parser.add_argument("--rounds", type=int, default=5, help="timed runs of each (default: 5)")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, a few minutes; the rows go to runs/benchmarks")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="only these workloads")
+    parser.add_argument("--seeds", nargs="+", type=int, help="only workloads with these numbers of seeds")
+    parser.add_argument("--jaxrl-only", action="store_true", help="leave out the peers, but not the floor and gymnax")
+    parser.add_argument("--rounds", type=int, default=5, help="timed runs of each implementation (default: 5)")
     parser.add_argument(
-        "--timeout", type=float, default=1_800, help="seconds that a implementation may take to answer (default: 1800)"
+        "--timeout", type=float, default=1_800, help="seconds that an implementation may take to reply (default: 1800)"
     )
-    parser.add_argument("--out", type=Path, help="folder of the rows (default: benchmarks/results)")
+    parser.add_argument("--out", type=Path, help="folder for the rows (default: benchmarks/results)")
     options = parser.parse_args()
     out = options.out or (ROOT / "runs" / "benchmarks" if options.quick else tables.RESULTS)
     with tempfile.TemporaryDirectory() as logs:

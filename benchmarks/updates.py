@@ -1,8 +1,8 @@
-"""What choices inside an update save on a CPU: `python benchmarks/updates.py`, on one core `taskset -c 0 python …`.
+"""Measure choices inside an update on a CPU: `python benchmarks/updates.py`, or `taskset -c 0 python …` for one core.
 
-First, REINFORCE's update from rollouts of 128 steps, in microbatches of several sizes and whole. Second, a network forward and
-back over the same rows, with one leading axis and with two. Third, whole runs of DQN in MinAtar's Breakout, with convolutions as
-matrix products of patches and as XLA has them. Times are medians, taken in turns.
+First, REINFORCE's update from rollouts of 128 steps, in microbatches of several sizes and whole. Second, the forward and
+backward pass of a network over the same observations with one leading axis and with two. Third, whole runs of DQN on MinAtar's
+Breakout, with convolutions as matrix products of patches and as XLA's convolutions. Times are medians, taken in turns.
 """
 
 import sys
@@ -29,13 +29,13 @@ CASES = ((64, (64, 64), 20), (64, (256, 256), 4), (1024, (64, 64), 2))  # enviro
 
 
 def compiled(fn: Callable, *args) -> Callable:
-    """As `vectorize` compiles it, and always called with these arguments; `measure` hands a key."""
+    """Compile as `vectorize` does. The result ignores the key of `measure`, and runs with `args`."""
     program = jax.jit(fn, compiler_options=compiler_options(jax.devices())).lower(*args).compile()
     return lambda key: program(*args)
 
 
 def reinforce_updates(num_envs: int, hidden: tuple[int, int], updates: int, size: int | None) -> Callable:
-    """Updates from the same rollout, one after the other."""
+    """Consecutive updates from the same rollout."""
     microbatches._MICROBATCH = size or STEPS * num_envs
     env = jaxrl.make("CartPole-v1")
     network = networks.policy(env.observation_space, env.action_space, value=True, hidden=hidden)
@@ -56,7 +56,7 @@ def reinforce_updates(num_envs: int, hidden: tuple[int, int], updates: int, size
 
 
 def gradients(shape: tuple[int, ...], num: int) -> Callable:
-    """As many steps down the gradient of the mean square of a policy's logits and values, for observations of a shape."""
+    """`num` gradient steps on the mean square of a policy's logits and values, for observations of a shape."""
     env = jaxrl.make("CartPole-v1")
     network = networks.policy(env.observation_space, env.action_space, value=True)
     obs = jax.random.normal(jax.random.key(0), shape)

@@ -1,8 +1,8 @@
-"""A process that runs one implementation at one workload, a run at a time, whenever its parent asks.
+"""A process that runs one workload with one implementation, one run each time that its parent asks.
 
-`python -m benchmarks.worker CONTESTANT WORK` (a name as in `workloads`, a JSON object) answers with a line of
-JSON when it is ready, and one for each line that it reads, the number of a run. `--describe` tells of the
-device and ends. What libraries print goes to stderr.
+`python -m benchmarks.worker IMPLEMENTATION WORKLOAD` (a name as in `workloads`, a JSON object) prints a line of JSON when it is
+ready. It then reads run numbers from stdin, one a line, and prints a line of JSON after each run. `--describe` prints the
+device and exits. Output of the libraries goes to stderr.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import time
 from benchmarks.workloads import Workload, layout_of
 
 PACKAGES = {"rejax": "rejax", "jaxnasium": "jaxnasium", "sb3": "stable-baselines3", "sbx": "sbx-rl", "gymnax": "gymnax"}
-TOO = {"sb3": ["torch", "gymnasium"], "sbx": ["gymnasium"]}
+DEPENDENCIES = {"sb3": ["torch", "gymnasium"], "sbx": ["gymnasium"]}
 
 
 def describe() -> dict:
@@ -43,7 +43,7 @@ def versions(implementation: str) -> dict[str, str]:
     names = (
         ["jaxrl", "jax", "jaxlib"]
         + ([PACKAGES[implementation]] if implementation in PACKAGES else [])
-        + TOO.get(implementation, [])
+        + DEPENDENCIES.get(implementation, [])
     )
     return {name: importlib.metadata.version(name) for name in names}
 
@@ -52,7 +52,7 @@ def serve(name: str, workload: Workload, replies) -> None:
     implementation, layout = name.partition("/")[0], layout_of(name)
     if layout == "process":
         os.environ["JAX_PLATFORMS"] = "cpu"
-    from benchmarks import program  # and with it jax, after what it reads at its import
+    from benchmarks import program  # imports jax, which reads the environment variables above
     from jaxrl.vectorization import use_all_cores
 
     if layout == "vectorize":
@@ -75,9 +75,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("implementation", nargs="?")
     parser.add_argument("workload", nargs="?")
-    parser.add_argument("--describe", action="store_true", help="print the device and end")
+    parser.add_argument("--describe", action="store_true", help="print the device and exit")
     options = parser.parse_args()
-    # Answers keep the real stdout; everything else that is printed goes to stderr.
+    # Replies go to the real stdout, and everything else that is printed goes to stderr.
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     if options.describe:

@@ -1,6 +1,6 @@
-"""What is measured: the workloads, their sizes, and who takes part in which.
+"""The workloads, their sizes, and the implementations that run each.
 
-Everything here is plain data, so that the parent process needs neither jax nor any implementation.
+This module is plain data, so that the parent process imports neither jax nor any implementation.
 """
 
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Workload(NamedTuple):
-    """One thing to do. An iteration is `num_envs * rollout_length` environment steps, and one update where there is one."""
+    """A training run or a rollout. An iteration is `num_envs * rollout_length` environment steps and at most one update."""
 
     name: str  # "dqn", "reinforce", "rollout" or "breakout"
     env: str
@@ -20,19 +20,19 @@ class Workload(NamedTuple):
     batch_size: int = 0
     capacity: int = 0
     target_update_period: int = 1  # updates between two syncs of the target network
-    tau: float = 1.0  # share of the online parameters at a sync
+    tau: float = 1.0  # weight of the online parameters in a sync
     hidden: tuple[int, ...] = ()
     channels: tuple[int, ...] = ()
 
     @property
     def env_steps(self) -> int:
-        """Of all seeds together."""
+        """Environment steps of all seeds together, warm-up included."""
         return self.seeds * self.num_envs * self.rollout_length * (self.warmup + self.updates)
 
 
 NAMES = ("dqn", "reinforce", "rollout", "breakout")
 
-# A implementation is a module of `implementations` and, after a slash, a layout other than its users' own.
+# An implementation is a module of `implementations`; after a slash, a layout of seeds other than its default.
 OURS = {
     "dqn": ("jaxrl", "floor"),
     "reinforce": ("jaxrl", "floor", "gymnax", "gymnax/vectorize"),
@@ -45,18 +45,18 @@ PEERS = {
     "rollout": (),
     "breakout": ("rejax", "rejax/vectorize"),
 }
-ONE_SEED = {"dqn": ("sb3", "sbx"), "reinforce": ("sb3",)}  # these have no way to train several at once
+ONE_SEED = {"dqn": ("sb3", "sbx"), "reinforce": ("sb3",)}  # these cannot train several seeds at once
 
 
 def layout_of(implementation: str) -> str:
-    """How its seeds are laid out: "vectorize" as ours, "vmap" as its own users do, "process": one seed, no program."""
+    """The layout of its seeds: "vectorize" as in jaxrl, "vmap" as its own users have it, "process" for one seed in Python."""
     own = {"jaxrl": "vectorize", "floor": "vectorize", "sb3": "process", "sbx": "process"}
     name, _, layout = implementation.partition("/")
     return layout or own.get(name, "vmap")
 
 
 def dqn(seeds: int, capacity: int, updates: int) -> Workload:
-    """10 environments, batch 128, MLP 120-84, one update an iteration; the warm-up just fills a batch."""
+    """10 environments, batch 128, MLP 120-84, one update an iteration; the warm-up fills one batch."""
     return Workload(
         "dqn", "CartPole-v1", seeds, 10, 1, updates, warmup=13, batch_size=128, capacity=capacity, tau=0.01, hidden=(120, 84)
     )
@@ -72,13 +72,13 @@ def rollout(num_envs: int, num_steps: int) -> Workload:
 
 
 def breakout(seeds: int, capacity: int, warmup: int, updates: int) -> Workload:
-    """The sizes that rejax published (its benchmark of a million steps), with the network of the MinAtar paper."""
+    """The sizes of rejax's published benchmark of a million steps, with the network of the MinAtar paper."""
     sizes = {"batch_size": 100, "capacity": capacity, "target_update_period": 1_000, "hidden": (128,), "channels": (16,)}
     return Workload("breakout", "Breakout-MinAtar", seeds, 1, 1, updates, warmup=warmup, **sizes)
 
 
 def workloads(platform: str, quick: bool) -> list[Workload]:
-    """Everything that is measured on a platform ("cpu", "gpu" or "tpu"), small things first."""
+    """All workloads of a platform ("cpu", "gpu" or "tpu"), small ones first."""
     if quick:
         dqns = [dqn(seeds, 10_000, 100) for seeds in (1, 4)]
         reinforces = [reinforce(seeds, 16, 32, 20) for seeds in (1, 4)]
@@ -100,7 +100,7 @@ def workloads(platform: str, quick: bool) -> list[Workload]:
 
 
 def entries(workload: Workload, platform: str, jaxrl_only: bool) -> Iterator[tuple[str, Workload]]:
-    """Who takes part, and with what: peers do fewer updates of the largest workloads, which would take them hours."""
+    """The implementations of a workload, each with its own workload: peers make fewer updates where all would take hours."""
     for implementation in OURS[workload.name]:
         if implementation != "gymnax/vectorize" or platform == "cpu":
             yield implementation, workload
@@ -109,11 +109,11 @@ def entries(workload: Workload, platform: str, jaxrl_only: bool) -> Iterator[tup
     crowded = workload.seeds >= 128
     share = 50 if workload.updates > 100_000 else 5 if crowded or (workload.seeds > 1 and workload.capacity > 10_000) else 1
     for implementation in PEERS[workload.name]:
-        # On one GPU `vectorize` is the same `jit(vmap)`, and for one seed anywhere.
+        # On one GPU, and for one seed on any device, `vectorize` is the same as `jit(vmap)`.
         if implementation.endswith("/vectorize") and (platform != "cpu" or workload.seeds == 1):
             continue
         if implementation == "jaxnasium/vectorize" and crowded:
-            continue  # with 16 seeds it shows what that layout does; this would be an hour more
+            continue  # this would take an hour; 16 seeds show the effect of the layout
         yield implementation, workload._replace(updates=max(workload.updates // share, min(workload.updates, 10)))
     if workload.seeds == 1:
         for implementation in ONE_SEED.get(workload.name, ()):

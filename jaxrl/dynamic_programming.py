@@ -1,7 +1,8 @@
-"""Exact solutions of tabular MDPs: pure functions to be jitted, batched by `vmap`, and differentiated.
+"""Exact solutions of tabular MDPs: pure functions that work under `jit`, `vmap` and `grad`.
 
-A policy is a table π(a|s), `[S, A]`. Sums run to infinity and stop at terminal states; no time limit enters, unless
-`horizon` says so. Where `discount` is 1, a policy that never ends has no finite value, and inf or NaN says that.
+A policy is a table π(a|s), `[S, A]`. Returns have an infinite horizon and end in terminal states, unless `horizon` is
+given. If `discount` is 1 and an episode may never end, the value is inf or NaN. Floating-point arrays are promoted to
+their common floating type, integers and booleans are converted to it, and so is `discount`, which does not widen it.
 Equations are numbered as in Sutton & Barto (2018).
 """
 
@@ -13,21 +14,22 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl._src.checks import FRACTION, check_scalar, check_size
+from jaxrl._src.dtypes import promote
 from jaxrl._src.linear_algebra import solve
 from jaxrl.envs.problems.tabular import TabularMDP
 from jaxrl.losses import greedy
 
-# Ground truth is never in the short floats in which accelerators multiply by default.
+# By default, accelerators multiply matrices in lower precision than float32.
 _einsum = partial(jnp.einsum, precision="highest")
 
 
 class Solution(NamedTuple):
-    """Optimal values, and what tells how exact they are: ‖v − v*‖∞ ≤ residual / (1 − γ)."""
+    """Optimal values and a bound on their error, ‖v − v*‖∞ ≤ residual / (1 − γ)."""
 
     v: jax.Array  # [S]
-    q: jax.Array  # [S, A], of acting once and then as v says
+    q: jax.Array  # [S, A], r(s, a) + γ E v(s')
     policy: jax.Array  # [S, A], greedy in q
-    iterations: jax.Array  # int32: how many were needed
+    iterations: jax.Array  # int32, the number that it took
     residual: jax.Array  # max_s |max_a q(s, a) − v(s)|
 
 
@@ -38,6 +40,7 @@ def expected_reward(mdp: TabularMDP) -> jax.Array:
     >>> expected_reward(jaxrl.make("FrozenLake").params.mdp)[14].tolist()  # beside the goal
     [0.0, 0.3333333432674408, 0.3333333432674408, 0.3333333432674408]
     """
+    mdp = _promoted(mdp)[0]
     reward = mdp.reward if mdp.reward.ndim == 2 else _einsum("sat,sat->sa", mdp.transition, mdp.reward)
     return jnp.where(mdp.terminal[:, None], 0.0, reward)
 
@@ -47,14 +50,14 @@ def action_values(mdp: TabularMDP, v: jax.Array, discount) -> jax.Array:
 
     Args:
       mdp: S states, A actions.
-      v: `[S]`; what it says of terminal states is not read.
+      v: `[S]`; its values in terminal states are ignored.
       discount: γ in [0, 1], a scalar.
 
     Returns:
       `[S, A]`, 0 in terminal states. Differentiable in every argument.
 
     Raises:
-      ValueError: where v has another shape, or the discount is no fraction.
+      ValueError: if v has another shape, or the discount is outside [0, 1].
 
     >>> import jax.numpy as jnp, jaxrl
     >>> mdp = jaxrl.make("Chain", slip=0.0).params.mdp
@@ -63,6 +66,8 @@ def action_values(mdp: TabularMDP, v: jax.Array, discount) -> jax.Array:
     """
     check_scalar("discount", discount, *FRACTION)
     _check_shape("v", v, mdp.terminal.shape)
+    mdp, v = _promoted(mdp, v)
+    discount = jnp.asarray(discount, v.dtype)
     v = jnp.where(mdp.terminal, 0.0, v)
     return expected_reward(mdp) + discount * _einsum("sat,t->sa", _transition(mdp), v)
 
@@ -74,6 +79,7 @@ def greedy_policy(q: jax.Array) -> jax.Array:
     >>> greedy_policy(jnp.array([[1.0, 2.0], [3.0, 3.0]])).tolist()
     [[0.0, 1.0], [1.0, 0.0]]
     """
+    (q,) = promote(q)
     return jax.nn.one_hot(greedy(q), q.shape[-1], dtype=q.dtype)
 
 
@@ -84,14 +90,14 @@ def policy_evaluation(mdp: TabularMDP, policy: jax.Array, discount, *, horizon: 
       mdp: S states, A actions.
       policy: π(a|s), `[S, A]`.
       discount: γ in [0, 1], a scalar.
-      horizon: count only so many steps, as where a time limit is part of the task; by default all.
+      horizon: number of steps to count, where a time limit is part of the task; by default infinite.
 
     Returns:
       `[S]`, 0 in terminal states. Differentiable in every argument.
 
     Raises:
-      TypeError, ValueError: where the policy has another shape, the discount is no fraction, or the horizon no
-        positive int.
+      TypeError, ValueError: if the policy has another shape, the discount is outside [0, 1], or the horizon is
+        not a positive int.
 
     >>> import jax.numpy as jnp, jaxrl
     >>> mdp = jaxrl.make("Chain", num_states=2, slip=0.0).params.mdp
@@ -100,6 +106,8 @@ def policy_evaluation(mdp: TabularMDP, policy: jax.Array, discount, *, horizon: 
     [10.0, 20.0]
     """
     check_scalar("discount", discount, *FRACTION)
+    mdp, policy = _promoted(mdp, policy)
+    discount = jnp.asarray(discount, policy.dtype)
     transition, reward = _follow(mdp, policy)
     if horizon is None:
         return solve(jnp.eye(reward.shape[0], dtype=reward.dtype) - discount * transition, reward)
@@ -118,7 +126,8 @@ def expected_return(mdp: TabularMDP, policy: jax.Array, discount, *, horizon: in
     >>> float(expected_return(jaxrl.make("CliffWalk").params.mdp, always_up, 1.0, horizon=20))
     -20.0
     """
-    return jnp.sum(mdp.start * policy_evaluation(mdp, policy, discount, horizon=horizon))
+    start, v = promote(mdp.start, policy_evaluation(mdp, policy, discount, horizon=horizon))
+    return jnp.sum(start * v)
 
 
 def policy_gradient(
@@ -146,7 +155,7 @@ def policy_gradient(
 
 
 def occupancy(mdp: TabularMDP, policy: jax.Array, discount) -> jax.Array:
-    """How often a policy acts in each state and takes each action, discounted: d(s, a) = Σ_t γ^t Pr(s_t = s, a_t = a).
+    """Discounted state-action visits of a policy, d(s, a) = Σ_t γ^t Pr(s_t = s, a_t = a).
 
     Its sum is the discounted length of an episode, 1 / (1 − γ) where nothing terminates; Σ d r is `expected_return`
     (Puterman 1994, §6.9).
@@ -160,7 +169,7 @@ def occupancy(mdp: TabularMDP, policy: jax.Array, discount) -> jax.Array:
       `[S, A]`, 0 in terminal states. Differentiable in every argument.
 
     Raises:
-      ValueError: where the policy has another shape, or the discount is no fraction.
+      ValueError: if the policy has another shape or the discount is outside [0, 1].
 
     >>> import jax.numpy as jnp, jaxrl
     >>> mdp = jaxrl.make("Chain").params.mdp
@@ -168,27 +177,29 @@ def occupancy(mdp: TabularMDP, policy: jax.Array, discount) -> jax.Array:
     10.0
     """
     check_scalar("discount", discount, *FRACTION)
+    mdp, policy = _promoted(mdp, policy)
+    discount = jnp.asarray(discount, policy.dtype)
     transition, _ = _follow(mdp, policy)
     visits = solve(jnp.eye(mdp.start.shape[0], dtype=mdp.start.dtype) - discount * transition.T, mdp.start)
     return jnp.where(mdp.terminal, 0.0, visits)[:, None] * policy
 
 
-def value_iteration(mdp: TabularMDP, discount, *, tolerance: float = 1e-6, max_iterations: int = 10_000) -> Solution:
-    """Optimal values, by v ← max_a q(·, a) from v = 0 until it changes no more (eq. 4.10).
+def value_iteration(mdp: TabularMDP, discount, *, tolerance=1e-6, max_iterations: int = 10_000) -> Solution:
+    """Optimal values by iterating v ← max_a q(·, a) from v = 0 until convergence (eq. 4.10).
 
     Args:
       mdp: S states, A actions.
       discount: γ in [0, 1], a scalar. With 1, values must be finite under some policy.
-      tolerance: stop where no value changes by more than this share of the largest. Then v is exact up to
-        tolerance · γ / (1 − γ) of the largest; for more, see `policy_iteration`.
-      max_iterations: stop in any case.
+      tolerance: stop when no value changes by more than this fraction of the largest. The error of v is then at most
+        tolerance · γ / (1 − γ) times the largest; `policy_iteration` is more accurate.
+      max_iterations: stop after this many in any case.
 
     Returns:
-      A `Solution`. v and q are differentiable in the MDP and the discount, not through the iteration but by the implicit
-      function theorem, so in either mode and in little memory.
+      A `Solution`. v and q are differentiable in the MDP and the discount, in forward and reverse mode, by the implicit
+      function theorem, which needs no memory for the iterations.
 
     Raises:
-      TypeError, ValueError: where the discount is no fraction, or `max_iterations` no positive int.
+      TypeError, ValueError: if the discount is outside [0, 1], or `max_iterations` is not a positive int.
 
     >>> import jaxrl
     >>> env = jaxrl.make("CliffWalk")
@@ -196,6 +207,8 @@ def value_iteration(mdp: TabularMDP, discount, *, tolerance: float = 1e-6, max_i
     -13.0
     """
     check_size("max_iterations", max_iterations)
+    mdp = _promoted(mdp)[0]
+    tolerance = jnp.asarray(tolerance, mdp.start.dtype)
 
     def backup(v):
         return jnp.max(action_values(mdp, v, discount), axis=1)
@@ -211,7 +224,7 @@ def value_iteration(mdp: TabularMDP, discount, *, tolerance: float = 1e-6, max_i
 
     def iterate(_, v):
         v, _, iterations = jax.lax.while_loop(unfinished, improve, improve((v, None, jnp.int32(0))))
-        return v, iterations.astype(v.dtype)  # custom_root differentiates it too, and integers have no derivative
+        return v, iterations.astype(float)  # custom_root differentiates it too, and integers have no derivative
 
     v, iterations = jax.lax.custom_root(
         lambda v: backup(v) - v,
@@ -223,22 +236,22 @@ def value_iteration(mdp: TabularMDP, discount, *, tolerance: float = 1e-6, max_i
     return _solution(mdp, v, discount, iterations.astype(jnp.int32))
 
 
-def policy_iteration(mdp: TabularMDP, discount, *, tolerance: float = 1e-6, max_iterations: int = 100) -> Solution:
-    """Optimal values, by evaluating a policy exactly and making it greedy until it is (§4.3).
+def policy_iteration(mdp: TabularMDP, discount, *, tolerance=1e-6, max_iterations: int = 100) -> Solution:
+    """Optimal values by policy iteration: evaluate exactly and make greedy, until the policy is greedy (§4.3).
 
     Args:
       mdp: S states, A actions.
-      discount: γ in [0, 1), a scalar; 1 where no policy goes on for ever.
-      tolerance: an action replaces that of the policy where it is better by more than this share of the largest
-        value: ties and rounding change nothing.
-      max_iterations: stop in any case.
+      discount: γ in [0, 1), a scalar; 1 is allowed if every policy reaches a terminal state.
+      tolerance: an action replaces that of the policy only if it is better by more than this fraction of the largest
+        value, so that ties and rounding do not prolong the iteration.
+      max_iterations: stop after this many in any case.
 
     Returns:
-      A `Solution`; v is that of its last policy, as exact as the linear equations. v and q are differentiable in the
-      MDP and the discount (once: the policy is held, which changes no first derivative).
+      A `Solution`; v is that of its last policy, from the linear equations. v and q are differentiable in the MDP and
+      the discount, with the policy held constant, which leaves first derivatives exact but not higher ones.
 
     Raises:
-      TypeError, ValueError: where the discount is no fraction, or `max_iterations` no positive int.
+      TypeError, ValueError: if the discount is outside [0, 1], or `max_iterations` is not a positive int.
 
     >>> import jaxrl
     >>> solution = policy_iteration(jaxrl.make("Chain").params.mdp, 0.99)
@@ -246,7 +259,9 @@ def policy_iteration(mdp: TabularMDP, discount, *, tolerance: float = 1e-6, max_
     ([1.0, 1.0, 1.0, 1.0, 1.0], 3)
     """
     check_size("max_iterations", max_iterations)
-    fixed, fixed_discount = jax.lax.stop_gradient((mdp, jnp.asarray(discount, mdp.reward.dtype)))
+    mdp = _promoted(mdp)[0]
+    tolerance = jnp.asarray(tolerance, mdp.start.dtype)
+    fixed, fixed_discount = jax.lax.stop_gradient((mdp, jnp.asarray(discount, mdp.start.dtype)))
 
     def improve(carry):
         policy, _, iterations = carry
@@ -265,6 +280,12 @@ def _solution(mdp: TabularMDP, v: jax.Array, discount, iterations: jax.Array) ->
     return Solution(v, q, greedy_policy(q), iterations, jnp.max(jnp.abs(jnp.max(q, axis=1) - v)))
 
 
+def _promoted(mdp: TabularMDP, *arrays: jax.Array) -> tuple[Any, ...]:
+    """The MDP and `arrays`, with their numbers in one floating type (see `_src/dtypes.py`)."""
+    transition, reward, start, *rest = promote(mdp.transition, mdp.reward, mdp.start, *arrays)
+    return mdp._replace(transition=transition, reward=reward, start=start), *rest
+
+
 def _follow(mdp: TabularMDP, policy: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The Markov chain of a policy, `[S, S]`, and its rewards, `[S]`."""
     _check_shape("policy", policy, mdp.transition.shape[:2])
@@ -272,7 +293,7 @@ def _follow(mdp: TabularMDP, policy: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _transition(mdp: TabularMDP) -> jax.Array:
-    """P(s'|s, a), and 0 where s is terminal: nothing follows, so its value comes out as 0."""
+    """P(s'|s, a), with 0 where s is terminal, so that its value is 0."""
     return jnp.where(mdp.terminal[:, None, None], 0.0, mdp.transition)
 
 

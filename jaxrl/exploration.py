@@ -21,7 +21,7 @@ def epsilon_greedy_noise(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Ar
     return bits[0], bits[1]
 
 
-def epsilon_greedy(q: jax.Array, noise: tuple[jax.Array, jax.Array], epsilon) -> jax.Array:
+def epsilon_greedy(q: jax.Array, noise: tuple[jax.Array, jax.Array], epsilon, *, all_legal: bool = False) -> jax.Array:
     """With probability `epsilon` a uniformly random legal action, else the greedy one.
 
     An action whose value is −inf is illegal: it is chosen neither greedily nor at random. Where every action
@@ -32,6 +32,8 @@ def epsilon_greedy(q: jax.Array, noise: tuple[jax.Array, jax.Array], epsilon) ->
       noise: from `epsilon_greedy_noise`, two arrays `uint32[...]`. The random action is the k-th legal one with
         k = bits mod n, for n legal actions: their probabilities differ by at most n / 2^32, relatively.
       epsilon: probability in [0, 1], a scalar or `[...]`.
+      all_legal: whether all actions are known to be legal. Then the random action does not depend on `q`, which saves a GPU
+        five of the 35 kernels in an iteration of DQN.
 
     Returns:
       int32 actions `[...]`.
@@ -43,7 +45,8 @@ def epsilon_greedy(q: jax.Array, noise: tuple[jax.Array, jax.Array], epsilon) ->
     """
     explore, action = noise
     uniform = (explore >> 8).astype(jnp.float32) * 2.0**-24
-    return jnp.where(uniform < epsilon, _random_legal_action(q, action), greedy(q))
+    random_action = (action % q.shape[-1]).astype(jnp.int32) if all_legal else _random_legal_action(q, action)
+    return jnp.where(uniform < epsilon, random_action, greedy(q))
 
 
 def _random_legal_action(q: jax.Array, bits: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl._src.packing import layout_of, pack, unpack
+from jaxrl._src.packing import pack, unpack
 
 _MAX_PACKED = 1024  # rows: below it, 22 or more random bits beside the index decide the order
 
@@ -47,10 +47,11 @@ def scan_minibatches(
     """
     num_rows = jax.tree.leaves(batch)[0].shape[0]
     check_minibatches(num_rows, num_minibatches)
-    layout, rows = layout_of(batch, batch_ndim=1), pack(batch, batch_ndim=1)  # one gather for all leaves
+    packed = pack(batch, batch_ndim=1)  # one gather for all leaves
 
     def minibatch_step(carry, index):
-        return step(carry, unpack(rows.at[index].get(mode="promise_in_bounds"), layout))
+        minibatch = jax.tree.map(lambda rows: rows.at[index].get(mode="promise_in_bounds"), packed)
+        return step(carry, unpack(minibatch))
 
     def epoch(carry, key):
         return jax.lax.scan(minibatch_step, carry, permutation(key, num_rows).reshape(num_minibatches, -1))

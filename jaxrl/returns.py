@@ -1,12 +1,15 @@
 """Returns and advantages over a rollout: time-major arrays `[T, ...]` in and out, nothing but jax.
 
-All of them are one linear recursion backwards in time, x_t = b_t + a_t x_{t+1}. Two flags end an
-episode, and they differ: where it *terminated*, `discount_t` is 0 and nothing after counts; where it
-was *truncated*, the recursion restarts from `v_t`, the value of the true successor. The end of the
-arrays is treated as a truncation. So no return ever counts an unfinished episode as finished.
+All of them are linear recursions backwards in time, x_t = b_t + a_t x_{t+1}. Termination and truncation
+differ: where an episode *terminated*, `discount_t` is 0 and later rewards do not count; where it was
+*truncated*, the recursion restarts from `v_t`, the value of the true successor. The end of the arrays
+counts as a truncation. So no return treats an unfinished episode as finished.
 
-A value that has no weight is not read: it may be infinite or NaN. Nothing here stops a gradient: a
-loss does that, where its paper does.
+A value whose weight is 0 may be infinite or NaN: it affects neither returns nor gradients. In action
+values, −inf marks an illegal action. No gradient is stopped here; that is left to the losses.
+
+Floating-point arguments are promoted to their common floating type, which the result has. Integers and
+booleans, such as rewards, are converted to it, and so is λ, which does not widen it.
 """
 
 from collections.abc import Callable
@@ -15,7 +18,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl._src.masking import read, weigh
+from jaxrl._src.dtypes import promote
+from jaxrl._src.masking import mask_unweighted, safe_multiply
 from jaxrl._src.shapes import check_equal, check_like
 from jaxrl.losses import selection
 
@@ -34,29 +38,29 @@ __all__ = [
 def _linear_recursion(coefficients: Callable[..., tuple[jax.Array, jax.Array]], args: tuple, last: jax.Array) -> jax.Array:
     """x_t = b_t + a_t x_{t+1} with x_T = `last` `[...]`, for all t at once: `[T, ...]`.
 
-    `coefficients(*args)` gives (a, b), element by element; `args` are `[T, ...]`, scalars or None.
+    `coefficients(*args)` returns (a, b), elementwise; `args` are `[T, ...]`, scalars or None.
     """
 
     def sequential(args, last):
         arrays = [x if x is not None and x.ndim else None for x in args]
 
         def step(x, at_t):
-            # Computed here, and not ahead for all t, the coefficients never pass through memory.
+            # Computed in the loop, the coefficients are never written to memory.
             a, b = coefficients(*(whole if here is None else here for whole, here in zip(args, at_t, strict=True)))
-            x = b + weigh(a, x)
+            x = b + safe_multiply(a, x)
             return x, x
 
         return jax.lax.scan(step, last, arrays, reverse=True)[1]
 
     def logarithmic(args, last):
         def combine(late, early):
-            return weigh(early[0], late[0]), early[1] + weigh(early[0], late[1])
+            return safe_multiply(early[0], late[0]), early[1] + safe_multiply(early[0], late[1])
 
         scale, offset = jax.lax.associative_scan(combine, coefficients(*args), reverse=True)
-        return offset + weigh(scale, jnp.broadcast_to(last, offset.shape))
+        return offset + safe_multiply(scale, jnp.broadcast_to(last, offset.shape))
 
-    # A sequential scan launches kernels for each of the T steps, which is the whole cost on an
-    # accelerator; a CPU launches nothing and only sees twice the arithmetic of the other form.
+    # On an accelerator the cost of a sequential scan is its kernel launches, some for each of the T steps. A CPU
+    # launches no kernels, and the associative scan does twice the arithmetic.
     return jax.lax.platform_dependent(args, last, cpu=sequential, default=logarithmic)
 
 
@@ -70,27 +74,28 @@ def lambda_returns(
       discount_t: γ, 0 where the step terminated the episode, `[T, ...]`.
       v_t: value of the true successor of each step, `[T, ...]`; the last one bootstraps the tail.
       lambda_: in [0, 1], a scalar or, of each step's successor, `[T, ...]`; 1 is Monte Carlo, 0 the one-step target.
-      truncated: bool `[T, ...]`: the step was the last of its rollout for a reason that is not the
-        task's; its return is r_t + γ_t v_t. The last step always counts as one.
+      truncated: bool `[T, ...]`, True where the episode was cut off after the step without terminating; the return
+        of such a step is r_t + γ_t v_t. The last step always counts as truncated.
 
     Returns:
       `[T, ...]`. Differentiable in every argument.
 
     Raises:
-      ValueError: where the shapes differ.
+      ValueError: if the shapes differ.
 
     >>> import jax.numpy as jnp
     >>> lambda_returns(jnp.ones(3), jnp.array([0.5, 0.0, 0.5]), jnp.full(3, 8.0)).tolist()
     [1.5, 1.0, 5.0]
     """
     _check_shapes("lambda_returns", r_t=r_t, discount_t=discount_t, v_t=v_t, truncated=truncated)
+    r_t, discount_t, v_t = promote(r_t, discount_t, v_t)
 
     def coefficients(r_t, discount_t, v_t, lambda_, truncated):
         lambda_t = _unless(truncated, lambda_)
-        return discount_t * lambda_t, r_t + weigh(discount_t * (1 - lambda_t), v_t)
+        return discount_t * lambda_t, r_t + safe_multiply(discount_t * (1 - lambda_t), v_t)
 
     lambda_ = _scalar_or_like("lambda_returns", "lambda_", lambda_, r_t)
-    return _linear_recursion(coefficients, (r_t, discount_t, v_t, lambda_, truncated), read(discount_t[-1], v_t[-1]))
+    return _linear_recursion(coefficients, (r_t, discount_t, v_t, lambda_, truncated), mask_unweighted(discount_t[-1], v_t[-1]))
 
 
 def discounted_returns(r_t: jax.Array, discount_t: jax.Array, v_t: jax.Array, *, truncated: jax.Array | None = None) -> jax.Array:
@@ -99,20 +104,21 @@ def discounted_returns(r_t: jax.Array, discount_t: jax.Array, v_t: jax.Array, *,
     Args:
       r_t: rewards, `[T, ...]`.
       discount_t: γ, 0 where the step terminated the episode, `[T, ...]`.
-      v_t: value of the true successor, `[T, ...]`; read only where `truncated` and at the end. Zeros
-        there *are* a claim: that nothing more was to be had.
+      v_t: value of the true successor, `[T, ...]`; used only where `truncated` and at the end. Zeros there mean that
+        no reward would follow.
       truncated: bool `[T, ...]`.
 
     Returns:
       `[T, ...]`. Differentiable in every argument.
 
     Raises:
-      ValueError: where the shapes differ.
+      ValueError: if the shapes differ.
 
     >>> import jax.numpy as jnp
     >>> discounted_returns(jnp.ones(3), jnp.full(3, 0.5), jnp.array([0.0, 0.0, 4.0])).tolist()
     [2.25, 2.5, 3.0]
     """
+    _check_shapes("discounted_returns", r_t=r_t, discount_t=discount_t, v_t=v_t, truncated=truncated)
     return lambda_returns(r_t, discount_t, v_t, 1.0, truncated=truncated)
 
 
@@ -134,7 +140,7 @@ def n_step_returns(
       `[T, ...]`. Differentiable in every argument.
 
     Raises:
-      ValueError: where the shapes differ or n is less than 1.
+      ValueError: if the shapes differ or n is less than 1.
 
     >>> import jax.numpy as jnp
     >>> n_step_returns(jnp.ones(3), jnp.full(3, 0.5), jnp.full(3, 8.0), 2).tolist()
@@ -143,10 +149,11 @@ def n_step_returns(
     _check_shapes("n_step_returns", r_t=r_t, discount_t=discount_t, v_t=v_t, truncated=truncated)
     if n < 1:
         raise ValueError(f"n_step_returns: n must be at least 1, got {n}")
+    r_t, discount_t, v_t = promote(r_t, discount_t, v_t)
     # One step is the map x -> b + a x; n of them are composed by doubling, in log n passes over the arrays.
     on = _uncut(jnp.ones_like(r_t), truncated)
-    power = discount_t * on, r_t + weigh(discount_t * (1 - on), v_t)
-    remaining = min(n, r_t.shape[0]) - 1  # the last step reads the value instead of the next return
+    power = discount_t * on, r_t + safe_multiply(discount_t * (1 - on), v_t)
+    remaining = min(n, r_t.shape[0]) - 1  # the last step uses the value instead of the next return
     scale, offset = jnp.ones_like(r_t), jnp.zeros_like(r_t)
     done, span = 0, 1
     while remaining:
@@ -155,13 +162,13 @@ def n_step_returns(
             scale, offset = _compose((scale, offset), later)
             done += span
         power, span, remaining = _compose(power, (_later(x, span) for x in power)), 2 * span, remaining // 2
-    one_step = r_t + weigh(discount_t, v_t)
-    return offset + weigh(scale, _later(one_step, done))
+    one_step = r_t + safe_multiply(discount_t, v_t)
+    return offset + safe_multiply(scale, _later(one_step, done))
 
 
 def _compose(first, then) -> tuple[jax.Array, jax.Array]:
     (scale, offset), (later_scale, later_offset) = first, then
-    return weigh(scale, later_scale), offset + weigh(scale, later_offset)
+    return safe_multiply(scale, later_scale), offset + safe_multiply(scale, later_offset)
 
 
 def _later(x: jax.Array, steps: int) -> jax.Array:
@@ -183,16 +190,17 @@ def generalized_advantage_estimation(
     Args:
       r_t: rewards, `[T, ...]`.
       discount_t: γ, 0 where the step terminated the episode, `[T, ...]`.
-      v_tm1: value of the state acted in, `[T, ...]`.
-      v_t: value of the true successor of each step, `[T, ...]`: `v_tm1` of the next step, but where the episode ended.
+      v_tm1: value of the state in which the agent acted, `[T, ...]`.
+      v_t: value of the true successor of each step, `[T, ...]`: `v_tm1` of the next step, except where the episode ended.
       lambda_: in [0, 1], a scalar or `[T, ...]`; 1 is the Monte-Carlo advantage, 0 the TD error.
-      truncated: bool `[T, ...]`; nothing after such a step enters its advantage. The last step always counts as one.
+      truncated: bool `[T, ...]`; no later step contributes to the advantage of such a step. The last step always counts
+        as truncated.
 
     Returns:
-      `[T, ...]`. Differentiable in every argument. Add `v_tm1`, and these are λ-returns.
+      `[T, ...]`. Differentiable in every argument. Adding `v_tm1` makes them λ-returns.
 
     Raises:
-      ValueError: where the shapes differ.
+      ValueError: if the shapes differ.
 
     >>> import jax.numpy as jnp
     >>> ones = jnp.ones(2)
@@ -201,8 +209,8 @@ def generalized_advantage_estimation(
     """
     name = "generalized_advantage_estimation"
     _check_shapes(name, r_t=r_t, discount_t=discount_t, v_tm1=v_tm1, v_t=v_t, truncated=truncated)
-
-    delta_t = r_t + weigh(discount_t, v_t) - v_tm1  # ahead, in one pass: a loop over four arrays is the slower one
+    r_t, discount_t, v_tm1, v_t = promote(r_t, discount_t, v_tm1, v_t)
+    delta_t = r_t + safe_multiply(discount_t, v_t) - v_tm1  # in one pass ahead: a loop over four arrays is slower
 
     def coefficients(delta_t, discount_t, lambda_, truncated):
         return discount_t * _unless(truncated, lambda_), delta_t
@@ -237,20 +245,20 @@ def vtrace(
     Args:
       r_t: rewards, `[T, ...]`.
       discount_t: γ, 0 where the step terminated the episode, `[T, ...]`.
-      v_tm1: value of the state acted in, `[T, ...]`.
+      v_tm1: value of the state in which the agent acted, `[T, ...]`.
       v_t: value of the true successor of each step, `[T, ...]`.
-      rho_tm1: π(a|s)/μ(a|s) of the action taken, `[T, ...]`, at least 0; μ acted.
+      rho_tm1: importance ratios π(a|s)/μ(a|s) ≥ 0 of the actions taken by the behaviour policy μ, `[T, ...]`.
       lambda_: in [0, 1], a scalar or `[T, ...]`.
-      clip_rho: ρ̄, bounds what the fixed point may differ from π's value by; inf leaves it π's.
-      clip_c: c̄, at most clip_rho; bounds the variance.
-      clip_pg_rho: the bound in the advantage.
-      truncated: bool `[T, ...]`; such a step's successor is worth v_t. The last step always counts as one.
+      clip_rho: ρ̄, which determines the fixed point: with inf, the value of π; else that of a policy between μ and π.
+      clip_c: c̄ ≤ ρ̄, which reduces the variance and does not change the fixed point.
+      clip_pg_rho: the bound of the ratio in the advantage.
+      truncated: bool `[T, ...]`; the target of such a step bootstraps from v_t. The last step always counts as truncated.
 
     Returns:
-      `VTrace(target, advantage)`, each `[T, ...]`. Stop their gradients where they are used.
+      `VTrace(target, advantage)`, each `[T, ...]`. Their gradients are not stopped.
 
     Raises:
-      ValueError: where the shapes differ.
+      ValueError: if the shapes differ.
 
     >>> import jax.numpy as jnp
     >>> ones = jnp.ones(2)
@@ -258,6 +266,7 @@ def vtrace(
     [1.75, 1.5]
     """
     _check_shapes("vtrace", r_t=r_t, discount_t=discount_t, v_tm1=v_tm1, v_t=v_t, rho_tm1=rho_tm1, truncated=truncated)
+    r_t, discount_t, v_tm1, v_t, rho_tm1 = promote(r_t, discount_t, v_tm1, v_t, rho_tm1)
     clipped_rho, clipped_c, clipped_pg_rho = (
         jnp.minimum(jnp.asarray(bound, r_t.dtype), rho_tm1) for bound in (clip_rho, clip_c, clip_pg_rho)
     )
@@ -266,12 +275,12 @@ def vtrace(
         return discount_t * _unless(truncated, lambda_) * c_t, weighted_delta_t
 
     lambda_ = _scalar_or_like("vtrace", "lambda_", lambda_, r_t)
-    weighted_delta_t = weigh(clipped_rho, r_t + weigh(discount_t, v_t) - v_tm1)
+    weighted_delta_t = safe_multiply(clipped_rho, r_t + safe_multiply(discount_t, v_t) - v_tm1)
     args = (weighted_delta_t, discount_t, clipped_c, lambda_, truncated)
     target = v_tm1 + _linear_recursion(coefficients, args, jnp.zeros_like(r_t[-1]))
     lambda_t = _uncut(jnp.broadcast_to(lambda_, r_t.shape), truncated)
-    successor = weigh(1 - lambda_t, v_t) + weigh(lambda_t, _later(target, 1))
-    return VTrace(target, weigh(clipped_pg_rho, r_t + weigh(discount_t, successor) - v_tm1))
+    successor = safe_multiply(1 - lambda_t, v_t) + safe_multiply(lambda_t, _later(target, 1))
+    return VTrace(target, safe_multiply(clipped_pg_rho, r_t + safe_multiply(discount_t, successor) - v_tm1))
 
 
 def retrace(
@@ -293,15 +302,15 @@ def retrace(
       discount_t: γ, 0 where the step terminated the episode, `[T, ...]`.
       q_tm1: value of the action taken in the step, `[T, ...]`.
       v_t: E_π q of the true successor, Σ_a π(a) q_t[a], `[T, ...]`.
-      rho_tm1: π(a|s)/μ(a|s) of the action taken in the step, `[T, ...]`, at least 0; μ acted.
+      rho_tm1: importance ratios π(a|s)/μ(a|s) ≥ 0 of the actions taken by the behaviour policy μ, `[T, ...]`.
       lambda_: in [0, 1], a scalar or `[T, ...]`.
-      truncated: bool `[T, ...]`; such a step's target is r_t + γ_t v_t. The last step always counts as one.
+      truncated: bool `[T, ...]`; the target of such a step is r_t + γ_t v_t. The last step always counts as truncated.
 
     Returns:
       `[T, ...]`: targets for `q_tm1`.
 
     Raises:
-      ValueError: where the shapes differ.
+      ValueError: if the shapes differ.
 
     >>> import jax.numpy as jnp
     >>> ones = jnp.ones(2)
@@ -309,12 +318,13 @@ def retrace(
     [1.625, 1.5]
     """
     _check_shapes("retrace", r_t=r_t, discount_t=discount_t, q_tm1=q_tm1, v_t=v_t, rho_tm1=rho_tm1, truncated=truncated)
+    r_t, discount_t, q_tm1, v_t, rho_tm1 = promote(r_t, discount_t, q_tm1, v_t, rho_tm1)
     lambda_ = _scalar_or_like("retrace", "lambda_", lambda_, r_t)
-    c_t = _later(weigh(lambda_, jnp.minimum(rho_tm1, jnp.ones((), rho_tm1.dtype))), 1)
+    c_t = _later(safe_multiply(lambda_, jnp.minimum(rho_tm1, jnp.ones((), rho_tm1.dtype))), 1)
 
     def coefficients(r_t, discount_t, v_t, c_t, q_t, truncated):
-        scale = weigh(discount_t, _unless(truncated, c_t))
-        return scale, r_t + weigh(discount_t, v_t) - weigh(scale, q_t)
+        scale = safe_multiply(discount_t, _unless(truncated, c_t))
+        return scale, r_t + safe_multiply(discount_t, v_t) - safe_multiply(scale, q_t)
 
     args = (r_t, discount_t, v_t, c_t, _later(q_tm1, 1), truncated)
     return _linear_recursion(coefficients, args, jnp.zeros_like(r_t[-1]))
@@ -329,24 +339,24 @@ def q_lambda(
     a_t: jax.Array | None = None,
     truncated: jax.Array | None = None,
 ) -> jax.Array:
-    """Q(λ) targets: λ-returns with v_t = max_a q_t[a]; Peng's, or Watkins's where the actions are given.
+    """Q(λ) targets: λ-returns with v_t = max_a q_t[a]; Peng's, or Watkins's if the actions are given.
 
-    Peng's (Peng & Williams 1996) looks through every action; Watkins's (Watkins 1989; Sutton & Barto 2018,
-    section 12.10) stops where the next action taken was not greedy, since the rest is another policy's.
+    Peng's (Peng & Williams 1996) does not depend on the next actions; Watkins's (Watkins 1989; Sutton & Barto 2018,
+    section 12.10) cuts the trace where the next action was not greedy.
 
     Args:
       r_t: rewards, `[T, ...]`.
       discount_t: γ, 0 where the step terminated the episode, `[T, ...]`.
       q_t: action values of the true successor of each step, `[T, ..., A]`.
       lambda_: in [0, 1], a scalar or `[T, ...]`.
-      a_t: integer actions taken in the successor, `[T, ...]`, for Watkins's; every action of the largest value is greedy.
-      truncated: bool `[T, ...]`; such a step's target is r_t + γ_t max q_t. The last step always counts as one.
+      a_t: integer actions taken in the successor, `[T, ...]`, for Watkins's; all actions with the largest value are greedy.
+      truncated: bool `[T, ...]`; the target of such a step is r_t + γ_t max q_t. The last step always counts as truncated.
 
     Returns:
       `[T, ...]`.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     >>> import jax.numpy as jnp
     >>> r_t, discount_t, q_t = jnp.ones(2), jnp.full(2, 0.5), jnp.array([[0.0, 4.0], [0.0, 8.0]])
@@ -354,8 +364,9 @@ def q_lambda(
     ([3.5, 5.0], [3.0, 5.0])
     """
     _check_shapes("q_lambda", r_t=r_t, discount_t=discount_t, a_t=a_t, truncated=truncated)
-    check_like("q_lambda", "in front the shape of r_t", jnp.shape(r_t), free=1, q_t=q_t)
-    v_t, lambda_ = selection.largest(q_t), _scalar_or_like("q_lambda", "lambda_", lambda_, r_t)
+    check_like("q_lambda", "the leading axes of r_t", jnp.shape(r_t), free=1, q_t=q_t)
+    r_t, discount_t, q_t = promote(r_t, discount_t, q_t)
+    v_t, lambda_ = selection.max_value(q_t), _scalar_or_like("q_lambda", "lambda_", lambda_, r_t)
     if a_t is not None:
         lambda_ = _unless(selection.select(q_t, a_t) != v_t, lambda_)
     return lambda_returns(r_t, discount_t, v_t, lambda_, truncated=truncated)
@@ -370,7 +381,7 @@ def _check_shapes(function: str, **arrays) -> None:
 
 
 def _scalar_or_like(function: str, name: str, value, like: jax.Array) -> jax.Array:
-    """`value` in the dtype of `like`. Raises ValueError unless it is a scalar or has the shape of `like`."""
+    """`value` as an array of the dtype of `like`. Raises ValueError unless it is a scalar or has the shape of `like`."""
     value = jnp.asarray(value, like.dtype)
     if value.shape not in ((), like.shape):
         raise ValueError(f"{function}: {name} must be a scalar or {like.shape}, got {value.shape}")
@@ -378,11 +389,11 @@ def _scalar_or_like(function: str, name: str, value, like: jax.Array) -> jax.Arr
 
 
 def _unless(condition: jax.Array | None, x: jax.Array) -> jax.Array:
-    """`x`, and 0 where the condition, if there is one, holds."""
+    """`x`, with 0 where the condition holds; None never holds."""
     return x if condition is None else jnp.where(condition, jnp.zeros((), x.dtype), x)
 
 
 def _uncut(x: jax.Array, truncated: jax.Array | None) -> jax.Array:
-    """`x` `[T, ...]`, and 0 where the rollout is cut: where it was truncated, and at its end."""
+    """`x` `[T, ...]`, with 0 where the episode was truncated and at the last step."""
     last = jnp.arange(x.shape[0]) == x.shape[0] - 1
     return _unless(truncated, _unless(jnp.broadcast_to(last.reshape((-1,) + (1,) * (x.ndim - 1)), x.shape), x))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl._src.checks import check_key, check_size
-from jaxrl._src.packing import Layout, layout_of, pack, unpack
+from jaxrl._src.packing import pack, unpack
 from jaxrl.resets import Episode, ResetNoise, begin_episodes, reset_all
 from jaxrl.types import (
     Agent,
@@ -112,10 +112,7 @@ def unroll(
         first = fresh_episode(noise.reset.steps, noise.reset.shared)
         carry = _start_afresh(env, agent, carry, first, num_envs)
 
-    layout: Layout | None = None  # of a packed transition: static, known once the step is traced
-
     def step(carry_and_over, noise_t):
-        nonlocal layout
         (env_state, obs, policy_carry, stats), over = carry_and_over
         step_keys, reset_noise, act_noise = noise_t
         action, next_carry, extras = agent.explore(policy_params, obs, policy_carry, act_noise, hparams, iteration)
@@ -127,14 +124,12 @@ def unroll(
         fresh = first if once else fresh_episode(reset_noise, noise.reset.shared)
         env_state, obs = select_done(done, begin_episodes(env, env_state, fresh), (env_state, after.obs))
         policy_carry = select_done(done, agent.initial_carry(num_envs), next_carry)
-        layout = layout_of(transition, batch_ndim=1)
         return (RolloutCarry(env_state, obs, policy_carry, stats), over), pack(transition, batch_ndim=1)
 
     reset_steps = None if once else noise.reset.steps
     start = carry, jnp.zeros(num_envs, bool)
     (carry, _), rows = jax.lax.scan(step, start, (noise.env, reset_steps, noise.act))
-    assert layout is not None
-    return carry, unpack(rows, layout)
+    return carry, unpack(rows)
 
 
 def _start_afresh(env: Environment, agent: Agent, carry: RolloutCarry, first: Episode, num_envs: int) -> RolloutCarry:

@@ -1,7 +1,7 @@
-"""`vectorize`: one function over a leading axis of seeds or settings, laid out for the machine.
+"""`vectorize`: map a function over a leading axis of seeds or settings, in a way that suits the machine.
 
-The axis is spread over devices, then walked in groups by `lax.map`, and each group is one `vmap`.
-Seeds never speak to each other, so the program holds no collective.
+The axis is split over the devices. Each device walks over groups by `lax.map`, and each group is one `vmap`.
+Seeds do not communicate, so the program contains no collective.
 """
 
 import math
@@ -17,7 +17,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 from jaxrl._src.checks import check_size
 from jaxrl._src.device_memory import largest_that_fits
 
-# Batched small matrix products are slow on a CPU: one seed after the other on each core is fastest.
+# Batches of small matrix products are slow on a CPU: one seed at a time on each core is fastest.
 _CPU_BATCH_SIZE = 1
 
 
@@ -27,24 +27,24 @@ def vectorize(
     batch_size: int | Literal["auto"] | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Callable[..., Any]:
-    """`jit(vmap(fn))`, with the leading axis spread over devices and walked in groups.
+    """`jit(vmap(fn))`, with the leading axis split over the devices and processed in groups.
 
     Args:
       fn: a pure function of one seed, e.g. `lambda key: jaxrl.train(key, learner, 1000)`.
-      batch_size: how many of the axis run at once on a device, the rest one group after the other; less
-        memory with fewer. By default all of them on a GPU or TPU, one on a CPU. "auto" takes as many of these as
-        the compiled program's own memory analysis says fit into what the devices have free.
+      batch_size: the number of elements that run at once on a device; the groups run one after the other. Smaller
+        groups need less memory. By default all elements on a GPU or TPU, one on a CPU. With "auto" at most as many as
+        that, reduced to what fits into the free memory of the devices by the compiler's memory analysis.
       devices: by default all of the default backend.
 
     Returns:
-      A function of the same arguments with an axis in front of every leaf, `[N, ...]`, giving results with
-      that axis. Where N is not a multiple of devices times groups, the last element is repeated to fill
-      up, and what it gave is dropped.
+      A function of the same arguments with a leading axis on every leaf, `[N, ...]`, whose results have that
+      axis too. Where N does not divide into equal groups, the last element is repeated as padding, and its
+      extra results are dropped.
 
     Raises:
-      ValueError: where the leaves have no common leading axis, or it is empty. With "auto", where not even
-        groups of one fit, for arguments and results are held for the whole axis (then return less of it, or
-        call this for a part of the axis at a time), and inside another transformation, where nothing is compiled.
+      ValueError: where the leaves have no common leading axis, or it is empty. With "auto", also where not even
+        groups of one fit, since arguments and results are held for the whole axis (to fix this, return less, or
+        call the function for a part of the axis at a time), and inside another transformation.
       TypeError: where `batch_size` is neither an int nor "auto".
 
     >>> import jax, jax.numpy as jnp
@@ -58,20 +58,20 @@ def vectorize(
         raise ValueError("devices must name at least one device, got none")
 
     def run(groups, width, *args):
-        """`fn` over an axis that is as long as devices times `groups` times `width`."""
+        """`fn` over an axis of length devices times `groups` times `width`."""
         used = available[: _axis_size(args) // (groups * width)]
         on_a_device = _in_groups(fn, groups, width)
         if used == tuple(jax.devices()[:1]) and not jax.config.jax_default_device:  # type: ignore[attr-defined]
-            # JAX goes there by itself, and inside a mesh it would trace once more what it knows.
+            # JAX's default device. Without a mesh, functions that were traced before are not traced again.
             return on_a_device(*args)
         mesh, spec = Mesh(np.array(used), ("seeds",), axis_types=(AxisType.Auto,)), PartitionSpec("seeds")
         return jax.shard_map(on_a_device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)(*args)
 
     outermost = jax.jit(run, static_argnums=(0, 1), compiler_options=compiler_options(available))
-    inside = jax.jit(run, static_argnums=(0, 1))  # of another jit, which alone may have options
+    inner = jax.jit(run, static_argnums=(0, 1))  # inside another jit, where compiler options are not allowed
     fitting: dict[Any, tuple[int, jax.stages.Compiled]] = {}  # by the shapes of the arguments
 
-    def fitted(most, used, args):
+    def largest_fitting(most, used, args):
         leaves, treedef = jax.tree.flatten(args)
         shapes = treedef, tuple((np.shape(x), x.dtype) for x in leaves)
 
@@ -83,7 +83,7 @@ def vectorize(
             fitting[shapes] = largest_that_fits(compile_for, most, used)
         return fitting[shapes]
 
-    def checked(*args):
+    def vectorized(*args):
         total = _axis_size(args)
         used = spread_over(total, available)
         per_device = math.ceil(total / len(used))
@@ -92,46 +92,46 @@ def vectorize(
         if batch_size == "auto":
             if traced:
                 raise ValueError('batch_size="auto" compiles and measures: call it outside of jit and vmap, or give a number')
-            size, program = fitted(most, used, args)
+            size, program = largest_fitting(most, used, args)
             _, _, padded = _plan(size, used, args)
             out = program(*jax.device_put(padded, program.input_shardings[0]))
         else:
             groups, width, padded = _plan(most if batch_size is None else batch_size, used, args)
-            out = (inside if traced else outermost)(groups, width, *padded)
-        # Cut here and not in the program, where what does not divide would have to be gathered from all devices.
+            out = (inner if traced else outermost)(groups, width, *padded)
+        # The padding is cut off here: inside the program, the results would have to be gathered from all devices.
         return out if _axis_size(padded) == total else jax.tree.map(lambda x: x[:total], out)
 
-    return checked
+    return vectorized
 
 
 def spread_over(total: int, devices: Sequence[jax.Device]) -> tuple[jax.Device, ...]:
-    """The devices for an axis: of 12 for 16 elements 8, for four of 12 would have nothing to do while the last are done."""
+    """The fewest devices that finish an axis of length `total` in as few rounds as all of them: 8 of 12 for 16 elements."""
     rounds = math.ceil(total / len(devices))
     return tuple(devices[: math.ceil(total / rounds)])
 
 
 def use_all_cores() -> None:
-    """One CPU device for each core that this process may use; to be called before JAX starts its backend.
+    """Make one CPU device for each core that this process may use. Call this before JAX initialises its backend.
 
     Raises:
-      RuntimeError: where the backend has started.
+      RuntimeError: where the backend is initialised already.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jax.config.update("jax_num_cpu_devices", cores)
 
 
 def compiler_options(devices: Sequence[jax.Device]) -> dict[str, Any] | None:
-    """For training programs. On a CPU, LLVM's higher levels take a third of the time to compile, for no speed."""
+    """Options for training programs: on a CPU, LLVM's higher levels take a third of the compile time and gain nothing."""
     return {"xla_backend_optimization_level": 1} if devices[0].platform == "cpu" else None
 
 
 def _traced(args: Any) -> bool:
-    """Whether this is called while a program is traced: with tracers, or with nothing of it but what `fn` closes over."""
+    """Whether this is called during a trace, also where only what the function closes over is traced and not its arguments."""
     return any(isinstance(x, jax.core.Tracer) for x in (*jax.tree.leaves(args), jax.lax.full((), 0)))
 
 
 def _in_groups(fn: Callable[..., Any], groups: int, width: int) -> Callable[..., Any]:
-    """`fn` over an axis of `groups` times `width`, one group after the other."""
+    """`fn` over an axis of length `groups` times `width`, one group after the other."""
 
     def on_a_device(*args):
         one = jax.vmap(fn) if width > 1 else _without_axis(fn)
@@ -145,7 +145,7 @@ def _in_groups(fn: Callable[..., Any], groups: int, width: int) -> Callable[...,
 
 
 def _without_axis(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """`vmap` over an axis of length 1, without batching anything."""
+    """`fn` over an axis of length 1, without batching."""
 
     def one(*args):
         return jax.tree.map(lambda x: jnp.expand_dims(x, 0), fn(*jax.tree.map(lambda x: x[0], args)))
@@ -154,16 +154,18 @@ def _without_axis(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _plan(batch_size: int, devices: Sequence[jax.Device], args: Any) -> tuple[int, int, Any]:
-    """How many groups on each device, how many elements in each, for equal groups waste least; and the arguments, with the
-    last element repeated to fill them up."""
+    """The number of groups on each device, the elements in each, and the arguments, padded with the last element.
+
+    Equal groups of at most `batch_size` need the least padding.
+    """
     total = _axis_size(args)
     per_device = math.ceil(total / len(devices))
     groups = math.ceil(per_device / batch_size)
     width = math.ceil(per_device / groups)
-    filled = len(devices) * groups * width
-    if filled == total:
+    padded = len(devices) * groups * width
+    if padded == total:
         return groups, width, args
-    return groups, width, jax.tree.map(lambda x: x[np.minimum(np.arange(filled), total - 1)], args)
+    return groups, width, jax.tree.map(lambda x: x[np.minimum(np.arange(padded), total - 1)], args)
 
 
 def _axis_size(args: Any) -> int:

@@ -1,4 +1,4 @@
-"""A DQN in a loop of one's own: flax, optax, gymnax, and of jaxrl one loss and the replay. `python scripts/own_loop.py`"""
+"""DQN in a training loop of your own, with one loss and the replay of jaxrl beside flax, optax and gymnax."""
 
 import sys
 
@@ -19,8 +19,8 @@ optimizer = optax.adam(1e-3)
 
 
 @jax.jit
-def play(key, clock, params, obs, env_state, buffer):
-    """One ε-greedy step of every environment, stored."""
+def play(key, iteration, params, obs, env_state, buffer):
+    """Take one ε-greedy step in every environment and store it."""
     explore_key, action_key, step_key = jax.random.split(key, 3)
     random_action = jax.random.randint(action_key, (NUM_ENVS,), 0, env.num_actions)
     explores = jax.random.uniform(explore_key, (NUM_ENVS,)) < EPSILON
@@ -32,19 +32,19 @@ def play(key, clock, params, obs, env_state, buffer):
     done = terminated | truncated
     successor = jnp.where(done[:, None], info["final_observation"], next_obs)  # gymnax has reset by now
     item = {"obs": obs, "action": action, "reward": reward, "terminated": terminated, "next_obs": successor}
-    return next_obs, env_state, replay.add(buffer, item, clock), jnp.sum(done)
+    return next_obs, env_state, replay.add(buffer, item, iteration), jnp.sum(done)
 
 
 @jax.jit
-def learn(key, clock, params, target_params, opt_state, buffer):
-    """Some gradient steps on batches from the replay."""
+def learn(key, iteration, params, target_params, opt_state, buffer):
+    """Take `UPDATES` gradient steps, each on a batch from the replay."""
 
     def loss(params, target_params, batch):
         q_tm1, q_t = network.apply(params, batch["obs"]), network.apply(target_params, batch["next_obs"])
         discount_t = DISCOUNT * (1.0 - batch["terminated"].astype(jnp.float32))
         return jnp.mean(optax.squared_error(losses.q_learning(q_tm1, batch["action"], batch["reward"], discount_t, q_t)))
 
-    filled = replay.num_stored(clock + 1, NUM_ENVS, CAPACITY)
+    filled = replay.num_stored(iteration + 1, NUM_ENVS, CAPACITY)
     for update_key in jax.random.split(key, UPDATES):
         batch = replay.sample(buffer, replay.noise(update_key, (BATCH_SIZE,)), filled)
         grads = jax.grad(loss)(params, target_params, batch)
@@ -63,12 +63,12 @@ def main(num_iterations: int, seed: int = 0) -> float:
     example = {"obs": obs[0], "action": jnp.int32(0), "reward": jnp.float32(0), "terminated": flag, "next_obs": obs[0]}
     buffer, finished = replay.init(example, CAPACITY), []
     for i, key in enumerate(keys):
-        clock = jnp.int32(i)
+        iteration = jnp.int32(i)
         play_key, learn_key = jax.random.split(key)
-        obs, env_state, buffer, ended = play(play_key, clock, params, obs, env_state, buffer)
+        obs, env_state, buffer, ended = play(play_key, iteration, params, obs, env_state, buffer)
         finished.append(ended)
         if i >= WARMUP:
-            params, target_params, opt_state = learn(learn_key, clock, params, target_params, opt_state, buffer)
+            params, target_params, opt_state = learn(learn_key, iteration, params, target_params, opt_state, buffer)
     last = num_iterations // 4
     return last * NUM_ENVS / max(1, int(sum(finished[-last:])))
 

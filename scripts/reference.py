@@ -1,4 +1,4 @@
-"""Write docs/library.md, the page of what can be imported alone, from the docstrings: `python scripts/reference.py`"""
+"""Write docs/library.md, the page of the functions that can be used alone, from the docstrings."""
 
 import ast
 import importlib
@@ -10,10 +10,10 @@ from typing import Any
 
 PAGE = Path(__file__).parent.parent / "docs" / "library.md"
 MODULES = ("losses", "returns", "distributions", "schedules", "exploration", "replay", "replay.prioritized")
-HEAD = """# One function of ours
+HEAD = """# Functions for your own JAX code
 
-What can be imported into JAX code that has nothing else of jaxrl: arrays in, arrays out. Written by `scripts/reference.py`
-from the docstrings, which say more: shapes of all arguments, what is raised, an example.
+These functions take and return arrays, and work without the rest of jaxrl. `scripts/reference.py` writes this page from
+their docstrings, which also have the shapes of all arguments, the exceptions raised, and an example.
 """
 
 
@@ -57,9 +57,9 @@ def signature(module: Any, name: str) -> str:
 
 
 def summary(text: str) -> str:
-    """What a docstring says before its arguments, its paragraphs joined."""
+    """The paragraphs of a docstring before its arguments, joined."""
     before = re.split(r"\n\s*(?:Args|Returns|Raises):\n|\n>>> ", text)[0]
-    return " ".join(before.split()).replace("a*", r"a\*")  # one asterisk would set the rest in italics
+    return " ".join(before.split()).replace("a*", r"a\*")  # a single asterisk would begin italics
 
 
 def page() -> str:

@@ -95,6 +95,13 @@ def reinforce_learner(env=None, *, num_envs=4, rollout_length=8, hidden=(16,), *
     return jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
 
 
+def ppo_learner(env=None, *, num_envs=4, rollout_length=8, hidden=(16,), **static):
+    env = jaxrl.make("CartPole-v1") if env is None else env
+    network = jaxrl.networks.policy(env.observation_space, env.action_space, hidden=hidden, value=True)
+    agent = jaxrl.agents.ppo(network, env.action_space, **{"num_epochs": 2, "num_minibatches": 2} | static)
+    return jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
+
+
 LEARNERS = {
     "dqn": dqn_learner,
     "double dqn, huber, hard sync, rollouts": lambda: dqn_learner(
@@ -103,6 +110,8 @@ LEARNERS = {
     "reinforce, continuing": lambda: reinforce_learner(mode="continuing", baseline="value", normalize_advantage=True),
     "reinforce, episodic": lambda: reinforce_learner(short_point_mass(), rollout_length=5),
     "reinforce, squashed": lambda: reinforce_learner(short_point_mass(), rollout_length=5, baseline="value", squash=True),
+    "ppo": ppo_learner,
+    "ppo, continuous": lambda: ppo_learner(short_point_mass(), squash=True, normalize_advantage=False),
 }
 
 

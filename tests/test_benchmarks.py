@@ -1,4 +1,4 @@
-"""The benchmarks: that the floor is a floor, and that the tables say what the rows say."""
+"""The benchmarks: the floor does a part of the training program, and the tables show the rows."""
 
 import functools
 import re
@@ -18,7 +18,7 @@ def compiled_text(implementation, workload: Workload) -> str:
 
 
 def products_in_loops(text: str) -> list[list[tuple[int, ...]]]:
-    """For every loop with products directly in it, their shapes, each sorted: which axis is first is XLA's choice."""
+    """The shapes of the products directly in each loop that has some. Each is sorted, since XLA chooses the order of axes."""
     bodies, found = launches.computations(text), []
 
     def products(name):
@@ -37,7 +37,7 @@ def products_in_loops(text: str) -> list[list[tuple[int, ...]]]:
     return sorted(shapes for shapes in found if shapes)
 
 
-def test_the_floor_of_dqn_has_the_products_that_one_counts_by_hand():
+def test_the_floor_of_dqn_has_the_products_counted_by_hand():
     forward = lambda batch: [(120, batch), (84, batch), (2, batch)]
     weights, inputs = [(4, 120), (120, 84), (84, 2)], [(84, 128), (120, 128)]  # of the gradient
     expected = forward(10) + 2 * forward(128) + weights + inputs
@@ -50,7 +50,7 @@ def test_the_floor_has_the_products_of_the_training_program_and_no_more(workload
     real, bare = (products_in_loops(compiled_text(implementation, workload)) for implementation in (ours, floor))
     for shapes in bare:
         real.remove(shapes)
-    # What jaxrl has beside them is the acting of the warm-up.
+    # The warm-up of jaxrl acts in a loop of its own.
     assert real == [[(2, 10), (10, 84), (10, 120)]] * bool(workload.warmup)
 
 
@@ -64,12 +64,12 @@ def test_the_floor_has_no_environment_replay_or_random_numbers_in_its_loop():
 
 
 def row(implementation: str, workload: Workload, seconds: list[float], **fields) -> dict:
-    """As run.py writes it: through JSON, so that tuples are lists."""
+    """A row as run.py writes it; JSON makes tuples lists."""
     same = {"platform": "cpu", "device": "Testing", "cores": 2, "commit": "abc", "date": "2026-01-01", "load": 0.5}
-    work_of_row = {name: list(x) if isinstance(x, tuple) else x for name, x in workload._asdict().items()}
+    workload_of_row = {name: list(x) if isinstance(x, tuple) else x for name, x in workload._asdict().items()}
     versions = {"jaxrl": "0.1.0", implementation.partition("/")[0]: "1.0"}
     times = {"seconds": seconds, "cpu_seconds": [2 * x for x in seconds]}
-    return same | {"implementation": implementation, "workload": work_of_row, "versions": versions} | times | fields
+    return same | {"implementation": implementation, "workload": workload_of_row, "versions": versions} | times | fields
 
 
 def lines_of(page: str, title: str) -> dict[str, list[str]]:
@@ -92,9 +92,9 @@ def test_the_tables_show_medians_and_ratios():
     assert lines_of(page, "µs of all cores together per update and seed")["jaxrl"] == ["400", "200"]
     assert lines_of(page, "time over the floor")["jaxrl"] == ["2.00", ""]
     assert lines_of(page, "time over jaxrl's")["rejax"] == ["3.00", "failed"]
-    # 113 iterations of 10 environments, the warm-up with them.
+    # 113 iterations of 10 environments, warm-up included.
     assert lines_of(page, "environment steps a second") == {"jaxrl": ["56,500", "113,000"], "rejax": ["18,833", "failed"]}
-    assert "rejax failed at dqn of 4 seeds: out of memory" in page
+    assert "rejax failed at dqn with 4 seeds: out of memory" in page
     assert "| jaxrl | 44.0 |" in page
 
 
@@ -116,27 +116,27 @@ def test_a_share_of_gymnax_is_by_steps():
     assert lines_of(page, "µs per update and seed") == {"jaxrl": ["4,000"]}
 
 
-def test_a_later_row_takes_the_place_of_an_older_one(tmp_path):
+def test_a_later_row_replaces_an_earlier_one(tmp_path):
     tables.save([row("jaxrl", dqn(1, 100, 10), [1.0]), row("rejax", dqn(1, 100, 10), [2.0])], tmp_path)
     tables.save([row("jaxrl", dqn(1, 100, 20), [3.0]), row("jaxrl", rollout(8, 320), [4.0])], tmp_path)
     kept = sorted((r["implementation"], r["workload"]["name"], r["seconds"]) for r in tables.load(tmp_path))
     assert kept == [("jaxrl", "dqn", [3.0]), ("jaxrl", "rollout", [4.0]), ("rejax", "dqn", [2.0])]
 
 
-def test_the_page_of_the_results_is_made_from_the_rows():
+def test_the_results_page_is_generated_from_the_rows():
     assert tables.PAGE.read_text() == tables.page(tables.load(tables.RESULTS)), "run benchmarks/tables.py"
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
 @pytest.mark.parametrize("quick", [False, True])
-def test_the_works_can_be_done(platform, quick):
-    """jaxrl's bounds on sizes, and rows that do not take each other's place."""
+def test_the_workloads_are_possible(platform, quick):
+    """Sizes are within jaxrl's bounds, and no row replaces another."""
     every = workloads(platform, quick)
     for workload in every:
         assert workload.updates > 0
         assert workload.capacity % (workload.num_envs * workload.rollout_length) == 0
         assert workload.capacity >= workload.batch_size
-        assert workload.warmup * workload.num_envs >= workload.batch_size  # or jaxnasium, and rejax, would warm up for longer
+        assert workload.warmup * workload.num_envs >= workload.batch_size  # or jaxnasium and rejax would warm up for longer
         names = [name for name, _ in entries(workload, platform, jaxrl_only=False)]
         assert names[0] == "jaxrl"
         assert len(set(names)) == len(names)
@@ -146,7 +146,7 @@ def test_the_works_can_be_done(platform, quick):
     assert len({tables.identity(r) for r in rows}) == len(rows)
 
 
-def test_steps_are_those_of_all_seeds_and_the_warm_up():
+def test_steps_include_all_seeds_and_the_warm_up():
     assert dqn(4, 1_000, 100).env_steps == 4 * 10 * 113
     assert reinforce(2, 16, 32, 5).env_steps == 2 * 16 * 32 * 5
     assert breakout(3, 1_000, 7, 5).env_steps == 36

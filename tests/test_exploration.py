@@ -148,3 +148,10 @@ def test_values_that_are_nan_or_infinite_are_legal():
     q = np.array([[np.nan, np.inf, np.nan]] * 6, np.float32)
     actions = epsilon_greedy(q, (np.full(6, ALWAYS), np.arange(6, dtype=np.uint32)), 1.0)
     assert actions.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("num_actions", [1, 2, 5, 40])
+def test_to_say_that_all_actions_are_legal_changes_nothing_where_they_are(num_actions):
+    q = jax.random.normal(jax.random.key(0), (512, num_actions))
+    noise = epsilon_greedy_noise(jax.random.key(1), (512,))
+    np.testing.assert_array_equal(epsilon_greedy(q, noise, 0.5), epsilon_greedy(q, noise, 0.5, all_legal=True))

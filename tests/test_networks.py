@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxrl.networks import Encoder, orthogonal, policy, q_network
+from jaxrl.networks import Encoder, critic, deterministic_policy, ensemble, orthogonal, policy, q_network
+from jaxrl.policies import deterministic_head
 from jaxrl.types import Box, Dict, Discrete, MultiDiscrete
 
 ONE_IN_A_MILLION = 1e-6
@@ -93,15 +94,15 @@ def init_and_apply(network, obs, seed=0):
     return params, jax.jit(network.apply)(params, obs)
 
 
-def apply_random_params(network, obs):
+def apply_random_params(network, *inputs):
     """With parameters from NumPy: no initialiser to compile, and biases that are not 0."""
-    rng, shapes = np.random.default_rng(0), jax.eval_shape(network.init, jax.random.key(0), obs)
+    rng, shapes = np.random.default_rng(0), jax.eval_shape(network.init, jax.random.key(0), *inputs)
     params = jax.tree.map(lambda x: np.asarray(rng.normal(size=x.shape) / np.sqrt(8), x.dtype), shapes)
-    return params, jax.jit(network.apply)(params, obs)
+    return params, jax.jit(network.apply)(params, *inputs)
 
 
 def output_shapes(network, name, batch):
-    """What it gives, without compiling anything."""
+    """The output's shapes, without compiling anything."""
     return jax.eval_shape(network.init_with_output, jax.random.key(0), observations(name, batch))[0]
 
 
@@ -291,10 +292,12 @@ def test_layer_norm_comes_before_each_activation(name):
     np.testing.assert_allclose(q, dense(params, "Dense_2", x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("name", ["discrete", "vector", "bytes"])
-def test_bfloat16_is_for_hidden_layers_and_convolutions_alone(name):
+def test_bfloat16_is_for_hidden_layers_and_convolutions_alone(name, layer_norm):
     """Products of bfloat16 up to the last layer; float32 in parameters, gradients, last layer and output."""
-    network = q_network(SPACES[name], Discrete(3), hidden=(8, 8), channels=(4,) if name in IMAGES else (), dtype="bfloat16")
+    options = {"hidden": (8, 8), "channels": (4,) if name in IMAGES else (), "layer_norm": layer_norm}
+    network = q_network(SPACES[name], Discrete(3), dtype="bfloat16", **options)
     obs = observations(name, (4,))
     params, q = init_and_apply(network, obs)
     grads = jax.eval_shape(jax.grad(lambda params: jnp.sum(network.apply(params, obs))), params)
@@ -433,3 +436,117 @@ def test_as_many_convolutions_as_fit_are_taken():
     network = q_network(space, Discrete(3), channels=(4, 4))
     obs = jnp.zeros((2, 5, 9, 1))
     assert network.apply(network.init(jax.random.key(0), obs), obs).shape == (2, 3)
+
+
+# --- critics and ensembles
+
+ACTIONS = {
+    "box": Box(np.array([[15], [-2]]), np.array([[30], [2]]), (2, 1)),
+    "one bound": Box(np.array([3, -np.inf]), np.array([np.inf, np.inf]), (2,)),
+    "discrete": Discrete(3),
+    "multidiscrete": MultiDiscrete((3, 2)),
+}
+
+
+def actions(name, batch, seed=0):
+    space, rng = ACTIONS[name], np.random.default_rng(seed)
+    if isinstance(space, Box):
+        return rng.normal(size=(*batch, *space.shape)).astype(np.float32) * 5
+    nvec = space.n if isinstance(space, Discrete) else np.array(space.nvec)
+    return rng.integers(nvec, size=(*batch, *space.shape)).astype(np.int32)
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_a_critic_is_an_mlp_on_observation_and_action(name):
+    obs, action = observations("vector", (4,)), actions(name, (4,))
+    network = critic(SPACES["vector"], ACTIONS[name], hidden=(8,))
+    params, value = apply_random_params(network, obs, action)
+    encoded = {
+        "box": lambda a: (a.reshape(4, 2) - [22.5, 0]) / [7.5, 2],
+        "one bound": lambda a: a - [4, 0],
+        "discrete": lambda a: np.eye(3)[a],
+        "multidiscrete": lambda a: np.concatenate([np.eye(3)[a[:, 0]], np.eye(2)[a[:, 1]]], axis=1),
+    }[name](action)
+    params = params["params"]["mlp"]
+    x = np.maximum(dense(params, "Dense_0", np.concatenate([encoded, obs], axis=1)), 0)
+    close(value, dense(params, "Dense_1", x)[:, 0])
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("name", ["discrete", "matrix", "bytes"])
+def test_critics_take_any_batch(name, action, batch):
+    network = critic(SPACES[name], ACTIONS[action], hidden=(8,), channels=(4,) if name in IMAGES else (), layer_norm=True)
+    value = jax.eval_shape(network.init_with_output, jax.random.key(0), observations(name, batch), actions(action, batch))[0]
+    assert (value.shape, value.dtype) == (batch, jnp.float32)
+
+
+def test_a_critic_ignores_the_action_mask():
+    network, action = critic(masked_space(3), Discrete(3), hidden=(8,)), np.int32([0, 1])
+    obs = {"x": np.ones((2, 3), np.float32), "action_mask": np.zeros((2, 3), bool)}
+    params, value = apply_random_params(network, obs, action)
+    np.testing.assert_array_equal(value, network.apply(params, obs | {"action_mask": ~obs["action_mask"]}, action))
+
+
+def test_a_critic_has_a_gradient_in_the_action():
+    network, obs, action = critic(BOX, ACTIONS["box"], hidden=(8,)), observations("vector", (4,)), actions("box", (4,))
+    params, _ = apply_random_params(network, obs, action)
+    gradient = np.asarray(jax.grad(lambda action: jnp.sum(network.apply(params, obs, action)))(action))
+    assert np.all(np.any(gradient != 0, axis=0))
+
+
+def test_members_of_an_ensemble_are_independent_networks():
+    obs, action, key = observations("vector", (4,)), actions("box", (4,)), jax.random.key(0)
+    network = critic(BOX, ACTIONS["box"], hidden=(8,), layer_norm=True)
+    members = ensemble(network, 3)
+    params = members.init(key, obs, action)
+    values = members.apply(params, obs, action)
+    assert values.shape == (3, 4)
+    for i, member_key in enumerate(jax.random.split(key, 3)):
+        alone = network.init(member_key, obs, action)
+        jax.tree.map(close, jax.tree.map(lambda x, i=i: x[i], params), alone)
+        close(values[i], network.apply(alone, obs, action))
+    # No two have a weight in common.
+    kernels = [np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(params) if "kernel" in str(path)]
+    assert len(kernels) == 2
+    for kernel in kernels:
+        assert all(np.all(kernel[i] != kernel[j]) for i in range(3) for j in range(i))
+
+
+def test_an_ensemble_is_of_any_network():
+    obs = {"x": np.ones((4, 3), np.float32), "action_mask": np.ones((4, 3), bool)}
+    members = ensemble(policy(masked_space(3), Discrete(3), hidden=(8,), value=True), 2)
+    logits, value = jax.eval_shape(lambda: members.apply(members.init(jax.random.key(0), obs), obs))
+    assert (logits.shape, value.shape) == ((2, 4, 3), (2, 4))
+
+
+def test_members_do_not_see_each_others_gradients():
+    obs, action = observations("vector", (4,)), actions("box", (4,))
+    members = ensemble(critic(BOX, ACTIONS["box"], hidden=(8,)), 2)
+    params = members.init(jax.random.key(0), obs, action)
+    grads = jax.grad(lambda params: jnp.sum(members.apply(params, obs, action)[0]))(params)
+    assert all(not np.any(x[1]) for x in jax.tree.leaves(grads))
+    assert any(np.any(x[0]) for x in jax.tree.leaves(grads))
+
+
+def test_deterministic_policies_start_in_the_middle():
+    network, obs = deterministic_policy(BOX, ACTIONS["box"], hidden=(16,)), observations("vector", (50,))
+    _, output = init_and_apply(network, obs)
+    assert output.shape == (50, 2)
+    assert 0 < np.abs(output).max() < 0.1
+    action = deterministic_head(ACTIONS["box"]).to_action(output)
+    np.testing.assert_allclose(action, np.broadcast_to(np.float32([[22.5], [0]]), (50, 2, 1)), atol=0.8)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: critic(BOX, Dict({"x": Discrete(2)})), "a critic needs a Box, Discrete or MultiDiscrete action space, got Dict"),
+        (lambda: critic(BOX, BOX, activation="sigmoid"), "activation"),
+        (lambda: deterministic_policy(BOX, Discrete(2)), "a deterministic policy needs a Box"),
+        (lambda: ensemble(q_network(BOX, Discrete(2)), 0), "num must be at least 1"),
+    ],
+)
+def test_critics_refuse_wrong_inputs(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

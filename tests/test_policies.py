@@ -12,7 +12,7 @@ import scipy.stats
 
 import jaxrl
 from jaxrl._src.checks import check_network_output
-from jaxrl.distributions import categorical, diagonal_gaussian
+from jaxrl.distributions import categorical, diagonal_gaussian, tanh_gaussian
 from jaxrl.policies import box_units, deterministic_head, policy_head
 from jaxrl.types import Box, Dict, Discrete, MultiDiscrete
 
@@ -215,7 +215,7 @@ def test_bounds_are_reached_and_not_left(squash):
 
 
 def test_actions_within_a_unit_box_keep_their_bits():
-    raw_action = jax.random.normal(jax.random.key(0), (100, 3))
+    raw_action = jax.random.normal(jax.random.key(0), (100, 3), jnp.float32)
     action = policy_head(Box(-1, 1, (3,))).to_action(raw_action)
     np.testing.assert_array_equal(action, np.clip(raw_action, -1, 1))
     np.testing.assert_array_equal(policy_head(Box(-1, 1, (3,)), squash=True).to_action(raw_action), jnp.tanh(raw_action))
@@ -226,7 +226,7 @@ def test_actions_within_a_unit_box_keep_their_bits():
 @pytest.mark.parametrize("squash", [False, True])
 def test_the_density_of_one_dimension_integrates_to_one(squash):
     head = policy_head(Box(15, 30, (1,)), squash=squash)
-    params = (jnp.array([0.3]), jnp.array([-0.4]))
+    params = (np.float32([0.3]), np.float32([-0.4]))
     raw_action = np.linspace(-12, 12, 200_001, dtype=np.float32)[:, None]
     batch = jax.tree.map(lambda x: jnp.broadcast_to(x, raw_action.shape), params)
     density = np.exp(np.asarray(head.log_prob(batch, raw_action), np.float64))
@@ -274,6 +274,15 @@ def test_the_gradient_of_a_reparameterised_sample_and_its_log_probability():
     steps = 1e-2 * np.eye(len(flat), dtype=np.float32)
     differences = [(loss(flat + step) - loss(flat - step)) / 2e-2 for step in steps]
     np.testing.assert_allclose(jax.grad(loss)(flat), differences, atol=5e-3, rtol=5e-3)
+
+
+def test_the_gradient_of_a_squashed_entropy_is_the_same_for_a_stored_sample():
+    """REINFORCE and PPO evaluate it at the raw action of a rollout, where the noise is what counts as given."""
+    head, params, noise = policy_head(Box(15, 30, (2,)), squash=True), (jnp.array([0.3, -1]), jnp.array([-0.4, 0])), jnp.ones(2)
+    raw_action = head.sample(params, noise)
+    stored = jax.grad(lambda params: head.entropy(params, raw_action))(params)
+    along = jax.grad(lambda params: tanh_gaussian.entropy(params, noise))(params)
+    jax.tree.map(close, stored, along)
 
 
 # --- deterministic

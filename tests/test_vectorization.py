@@ -1,4 +1,4 @@
-"""`vectorize` over fake devices, groups and remainders."""
+"""`vectorize` over fake devices, in groups of all sizes, with and without padding."""
 
 from types import SimpleNamespace
 
@@ -35,7 +35,7 @@ def test_seeds_over_devices_and_groups_equal_each_alone():
 
 @pytest.mark.parametrize("num", [1, 2, 4])
 def test_a_group_of_one_is_not_batched(num):
-    """A `vmap`, also of one, would make a select of the branch and compute both sides."""
+    """A `vmap`, also over one element, would turn the branch into a select and compute both sides."""
     fn = lambda x: jax.lax.cond(x > 0, jnp.sin, jnp.cos, x)
     assert " conditional(" in jax.jit(jaxrl.vectorize(fn)).lower(jnp.arange(float(num))).compile().as_text()
     batched = jax.jit(jaxrl.vectorize(fn, batch_size=2)).lower(jnp.arange(8.0)).compile().as_text()
@@ -43,7 +43,7 @@ def test_a_group_of_one_is_not_batched(num):
 
 
 def test_on_one_device_no_iteration_is_traced_again():
-    """`make_learner` has traced it, to check it; a third of a second of every compilation."""
+    """`make_learner` has traced it already, for its checks; tracing again would take a third of a second."""
     traced = []
     env, agent, *_ = dqn_learner(countdown())
     counted = agent._replace(act=lambda *args: traced.append(None) or agent.act(*args))
@@ -68,7 +68,7 @@ def test_the_program_has_no_collective():
 
 
 def test_three_seeds_on_two_devices_run_the_program_of_four():
-    """What does not divide is filled up and cut outside of the program: in it, it would have to be gathered."""
+    """Padding is added and cut off outside of the program: inside, the results would have to be gathered."""
     lengths = []
 
     def fn(x):
@@ -94,7 +94,7 @@ def test_a_result_may_be_a_plain_number():
 
 @pytest.mark.parametrize("outer", [jax.jit, lambda f: jax.jit(jax.grad(f)), lambda f: lambda x: jax.vmap(f)(x[None])[0]])
 def test_what_it_closes_over_may_be_traced(outer):
-    """By a `jit`, a derivative, a `vmap` around it, though none of its own arguments is."""
+    """By a `jit`, a derivative or a `vmap` around it, though none of its own arguments is traced."""
     numbers = jnp.arange(4.0)  # made here: under `jit` it would be traced too
     total = lambda rate: jnp.sum(jaxrl.vectorize(lambda x: rate * x)(numbers))
     assert float(outer(total)(jnp.float32(2.0))) in (12.0, 6.0)
@@ -134,7 +134,7 @@ def test_without_a_common_axis_it_is_an_error(args):
 
 
 def test_auto_takes_as_many_at_once_as_fit(monkeypatch):
-    """A megabyte for each element that is under way: of sixteen, on devices that each have five free, four."""
+    """Every element needs the same memory while it runs: with a quarter of what sixteen need, at most four run at once."""
     widths = []
 
     def fn(key):
@@ -146,7 +146,7 @@ def test_auto_takes_as_many_at_once_as_fit(monkeypatch):
         return memory_of(compiled)
 
     memory_of = memory.memory_of
-    monkeypatch.setattr(vectorization, "_CPU_BATCH_SIZE", 16)  # as on a GPU
+    monkeypatch.setattr(vectorization, "_CPU_BATCH_SIZE", 16)  # as it is on a GPU
     monkeypatch.setattr(memory, "memory_of", remember)
     keys = jax.random.split(jax.random.key(0), 16)
     everything = jaxrl.vectorize(fn, batch_size="auto", devices=jax.devices()[:1])(keys)

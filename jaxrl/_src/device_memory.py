@@ -1,4 +1,4 @@
-"""How much memory a compiled program takes, how much a device has free, and how many runs therefore go at once."""
+"""The memory that a compiled program needs, the memory that devices have free, and the number of runs that fit at once."""
 
 import contextlib
 import sys
@@ -10,32 +10,34 @@ import jax
 import psutil
 
 _CGROUP = Path("/sys/fs/cgroup")
-_SHARE = 0.9  # of the free memory that a program may plan with: allocators round up, and others want some too
+_USABLE = 0.9  # share of the free memory that a program may use: allocators round up, and other programs need some too
 
 
 class DoesNotFit(ValueError):
-    """Not even one run at a time fits into the memory."""
+    """Not even a single run fits into the memory."""
 
 
 def free_memory(devices: Any) -> int:
-    """Bytes free on each of the devices, of the fullest; CPU devices share what the machine, or a container, gives."""
+    """Free bytes on each of the devices, the minimum over them. CPU devices share the memory of the machine or container."""
     if devices[0].platform == "cpu":
         return min(psutil.virtual_memory().available, *_free_in_container()) // len(devices)
     stats = [device.memory_stats() or {} for device in devices]
-    return min(s["bytes_limit"] - s["bytes_in_use"] if "bytes_limit" in s else sys.maxsize for s in stats)  # or unknown
+    return min(
+        s["bytes_limit"] - s["bytes_in_use"] if "bytes_limit" in s else sys.maxsize for s in stats
+    )  # not every device tells
 
 
 def _free_in_container() -> list[int]:
-    """Bytes that the process's control group leaves, by version 2 and by version 1: at most one of them limits anything."""
+    """Free bytes in the control group of the process, by version 2 and version 1 of the interface; at most one of them exists."""
     free = [sys.maxsize]
     for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
-        with contextlib.suppress(OSError, ValueError):  # it is not there, or "max"
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
             free.append(int((_CGROUP / limit).read_text()) - int((_CGROUP / used).read_text()))
     return free
 
 
 def memory_of(compiled: jax.stages.Compiled) -> int:
-    """Bytes that the program takes on each device: arguments, results and temporaries, what is donated once."""
+    """Bytes that the program needs on each device: arguments, results and temporaries; donated arguments count once."""
     m: Any = compiled.memory_analysis()
     return m.argument_size_in_bytes + m.output_size_in_bytes + m.temp_size_in_bytes - m.alias_size_in_bytes
 
@@ -43,14 +45,22 @@ def memory_of(compiled: jax.stages.Compiled) -> int:
 def largest_that_fits(
     compile_for: Callable[[int], jax.stages.Compiled], size: int, devices: Any
 ) -> tuple[int, jax.stages.Compiled]:
-    """The program for `size` at once, or for fewer where those do not fit into the devices' free memory.
+    """Compile the program for `size` runs at once, or for fewer where these do not fit into the free memory of the devices.
 
-    Memory grows about linearly with the size, so two compilations find one that fits.
+    Memory grows about linearly with the size, so two compilations usually suffice.
+
+    Args:
+      compile_for: from a size to the compiled program.
+      size: the largest size to try.
+      devices: those that the program runs on.
+
+    Returns:
+      The size and its program.
 
     Raises:
-      DoesNotFit: where not even one does.
+      DoesNotFit: where not even one run fits.
     """
-    free = int(_SHARE * free_memory(devices))
+    free = int(_USABLE * free_memory(devices))
     while True:
         compiled = compile_for(size)
         needed = memory_of(compiled)

@@ -1,4 +1,4 @@
-"""Writing into a large array in place, also under `vmap`."""
+"""Write into a large array in place, also under `vmap`."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 def make_write(axis: int) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
-    """`write(array, new, position)`: overwrite `array` from `position` (int32 scalar) on along `axis` < 0 with `new`."""
+    """Return `write(array, new, position)`: `new` into `array` along `axis` < 0, from `position` (int32 scalar) on."""
 
     @jax.custom_batching.custom_vmap
     def write(array, new, position):
@@ -15,8 +15,8 @@ def make_write(axis: int) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Arr
 
     @write.def_vmap
     def write_batched(axis_size, batched, array, new, position):
-        # JAX's own rule makes a scatter of every batched dynamic_update_slice: a kernel with a bounds check
-        # for each row, and no longer in place. With one position for the whole batch, a plain slice will do.
+        # JAX's own rule turns every batched dynamic_update_slice into a scatter: a kernel with a bounds check
+        # for each row, and not in place. With one position for the whole batch, one slice is enough.
         array, new = (
             x if is_batched else jnp.broadcast_to(x, (axis_size, *x.shape))
             for x, is_batched in zip((array, new), batched, strict=False)

@@ -1,15 +1,15 @@
-"""Small linear algebra that `jit`, `vmap` and derivatives treat like any other code."""
+"""Linear algebra for small matrices, in operations that work under `jit` and `vmap` and are differentiable."""
 
 import jax
 import jax.numpy as jnp
 
 
 def product(matrix: jax.Array, vector: jax.Array) -> jax.Array:
-    """`[n, m]` times `[m]`, as m multiplications and additions of columns: `[n]`.
+    """`[n, m]` times `[m]`, as a sum of m scaled columns: `[n]`.
 
-    They fuse with what surrounds them, where a matrix product is a kernel of its own. As sums over an axis they would
-    too, but on a CPU jaxlib 0.10.2 gives wrong numbers for two such sums of different length that are added, in batches
-    of some ten thousand (https://github.com/jax-ml/jax/issues/39103).
+    It fuses with the surrounding operations, whereas a matrix product is a kernel of its own. So would a sum over an
+    axis, but jaxlib 0.10.2 computes wrong numbers on CPUs where two such sums of different length are added, in batches
+    of about ten thousand (https://github.com/jax-ml/jax/issues/39103).
 
     >>> import jax.numpy as jnp
     >>> product(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([1.0, 10.0])).tolist()
@@ -22,21 +22,21 @@ def product(matrix: jax.Array, vector: jax.Array) -> jax.Array:
 
 
 def solve(a: jax.Array, b: jax.Array) -> jax.Array:
-    """The x of a x = b, for matrices that need no pivoting: diagonally dominant ones (by rows or by columns), such as
+    """Solve a x = b for matrices that need no pivoting: diagonally dominant ones (by rows or by columns), such as
     I − γP of a Markov chain, and positive definite ones (Golub & Van Loan 2013, §4.1 and §4.2).
 
-    LAPACK, which `jnp.linalg.solve` calls, can hang where `vmap` batches it on a CPU of two cores (jaxlib 0.10.2), and
-    on a GPU makes the host wait. This is a loop of n rank-one updates in full precision, batched like any other.
+    `jnp.linalg.solve` calls LAPACK, which can hang when batched by `vmap` on a CPU with two cores (jaxlib 0.10.2), and
+    synchronizes with the host on a GPU. This is a loop of n rank-one updates in full precision.
 
     Args:
       a: `[n, n]`.
       b: `[n]` or `[n, k]`.
 
     Returns:
-      As b. Differentiable in both, in either mode; inf or NaN where a is singular.
+      x, of the shape of b; inf or NaN if a is singular. Differentiable in a and b, in forward and reverse mode.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     >>> import jax.numpy as jnp
     >>> solve(jnp.array([[2.0, 0.0], [-1.0, 4.0]]), jnp.array([2.0, 3.0])).tolist()
@@ -45,7 +45,7 @@ def solve(a: jax.Array, b: jax.Array) -> jax.Array:
     n = a.shape[0] if a.ndim else 0
     if a.shape != (n, n) or b.ndim not in (1, 2) or b.shape[0] != n:
         raise ValueError(f"solve takes a [n, n] and b [n] or [n, k]; got {list(a.shape)} and {list(b.shape)}")
-    fixed = jax.lax.stop_gradient(a)  # derivatives are implicit: they see a in the product alone
+    fixed = jax.lax.stop_gradient(a)  # derivatives are implicit and use a in the product only
     return jax.lax.custom_linear_solve(
         lambda x: jnp.matmul(a, x, precision="highest"),
         b,

@@ -1,12 +1,13 @@
-"""Many small arrays as one row of 32-bit words, bit for bit, so that storing them is one write.
+"""Pack a pytree of arrays into rows of 32-bit words, bit for bit, so that storing it is one write.
 
-Leaves of four and eight bytes become words. Narrower ones (uint8, bfloat16) stay as narrow as they are, and
-bools are single bits; both are joined and rounded up to whole words.
+Elements of four and eight bytes become words. Narrower ones (uint8, bfloat16) keep their width, and a bool
+takes one bit; both are joined and padded to whole words.
 """
 
 import functools
 import math
 import operator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ import numpy as np
 
 
 class Layout(NamedTuple):
-    """How to read a row back: hashable, so that it can be static."""
+    """The structure, shapes and dtypes of the tree in a row; hashable, so that it can be static."""
 
     treedef: Any
     shapes: tuple[tuple[int, ...], ...]
@@ -27,7 +28,7 @@ class Layout(NamedTuple):
 
     @property
     def parts(self) -> tuple[int, int, int]:
-        """How many words of a row hold words, bytes, and bits; in this order."""
+        """The numbers of words in a row that hold words, bytes, and bits, in this order."""
         units = {"words": 0, "bytes": 0, "bits": 0}
         for shape, dtype in zip(self.shapes, self.dtypes, strict=True):
             kind = _kind(dtype)
@@ -35,12 +36,21 @@ class Layout(NamedTuple):
         return units["words"], -(-units["bytes"] // 4), -(-units["bits"] // 32)
 
 
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["rows"], meta_fields=["layout"])
+@dataclass(frozen=True)
+class PackedRows:
+    """Packed pytrees. `scan` and `vmap` stack the rows and leave the layout as it is."""
+
+    rows: jax.Array  # uint32[*batch, W]
+    layout: Layout  # static
+
+
 def _kind(dtype: np.dtype) -> str:
     return "bits" if dtype == np.bool_ else "words" if dtype.itemsize >= 4 else "bytes"
 
 
 def _units(dtype: np.dtype) -> int:
-    """How many words, bytes or bits an element takes."""
+    """The number of words, bytes or bits in an element."""
     return dtype.itemsize // 4 if _kind(dtype) == "words" else dtype.itemsize
 
 
@@ -50,8 +60,8 @@ def layout_of(tree: Any, batch_ndim: int = 0) -> Layout:
     return Layout(treedef, tuple(x.shape[batch_ndim:] for x in leaves), tuple(np.dtype(x.dtype) for x in leaves))
 
 
-def pack(tree: Any, batch_ndim: int) -> jax.Array:
-    """Join the leaves `[*batch, ...]` of `tree` into rows `uint32[*batch, W]`."""
+def pack(tree: Any, batch_ndim: int) -> PackedRows:
+    """Join the leaves `[*batch, ...]` of `tree`, with `batch_ndim` batch axes, into rows `uint32[*batch, W]`."""
     found: dict[str, list[jax.Array]] = {"words": [], "bytes": [], "bits": []}
     for x in jax.tree.leaves(tree):
         kind = _kind(x.dtype)
@@ -61,7 +71,7 @@ def pack(tree: Any, batch_ndim: int) -> jax.Array:
     words = found["words"]
     words += [_join(part, 8) for part in _concatenated(found["bytes"])]
     words += [_join(part, 1) for part in _concatenated(found["bits"])]
-    return jnp.concatenate(words, axis=-1)
+    return PackedRows(jnp.concatenate(words, axis=-1), layout_of(tree, batch_ndim))
 
 
 def _concatenated(parts: list[jax.Array]) -> list[jax.Array]:
@@ -69,9 +79,9 @@ def _concatenated(parts: list[jax.Array]) -> list[jax.Array]:
 
 
 def _join(units: jax.Array, width: int) -> jax.Array:
-    """Units of `width` bits `[*batch, n]` as words: unit i of W words is in word i % W, so that slices are contiguous.
+    """Join units of `width` bits `[*batch, n]` into W words. Unit i is in word i % W, so that the slices are contiguous.
 
-    Shifts, here and in `_split`: a bitcast that changes the shape does not fuse with its neighbours on a GPU, nor does a sum.
+    This and `_split` use shifts: a bitcast that changes the shape does not fuse with its neighbours on a GPU, nor does a sum.
     """
     num = units.shape[-1]
     num_words = max(1, -(-num * width // 32))
@@ -81,13 +91,14 @@ def _join(units: jax.Array, width: int) -> jax.Array:
 
 
 def _split(words: jax.Array, width: int) -> jax.Array:
-    """The inverse of `_join`, with the units that filled up the last words: `[*batch, W]` to `[*batch, 32 / width * W]`."""
+    """The inverse of `_join`, padding included: words `[*batch, W]` to units `[*batch, 32 / width * W]`."""
     shifts = jnp.arange(0, 32, width, dtype=jnp.uint32).reshape((1,) * (words.ndim - 1) + (-1, 1))
     return ((words[..., None, :] >> shifts) & jnp.uint32(2**width - 1)).reshape(*words.shape[:-1], -1)
 
 
-def unpack(rows: jax.Array, layout: Layout) -> Any:
-    """The inverse of `pack`: leaves `[*batch, ...]` from rows `uint32[*batch, W]`."""
+def unpack(packed: PackedRows) -> Any:
+    """The inverse of `pack`: leaves `[*batch, ...]`, also where batch axes were added to the rows or taken away."""
+    rows, layout = packed.rows, packed.layout
     batch = rows.shape[:-1]
     num_words, num_bytes, _ = layout.parts
     parts = {

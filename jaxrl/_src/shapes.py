@@ -1,10 +1,10 @@
-"""Checks of shapes, at trace time. A shape that would broadcast is the dangerous mistake: `[B]` against `[B, 1]` is `[B, B]`."""
+"""Checks of shapes at trace time. Broadcasting would hide mistakes: `[B]` and `[B, 1]` become `[B, B]`."""
 
 import jax.numpy as jnp
 
 
 def check_equal(function: str, **arrays) -> None:
-    """Raise ValueError unless all `arrays` that are not None have one shape."""
+    """Raise ValueError unless all `arrays` that are not None have the same shape."""
     shapes = {name: jnp.shape(x) for name, x in arrays.items() if x is not None}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"{function}: all shapes must be equal, got " + ", ".join(f"{k} {s}" for k, s in shapes.items()))
@@ -21,6 +21,6 @@ def check_like(function: str, what: str, shape: tuple[int, ...], *, free: int = 
 
 
 def check_integers(action) -> None:
-    """Raise TypeError unless `action` is an array of integers: a float would be compared with each action, and match none."""
+    """Raise TypeError unless `action` holds integers: a float could match no action at all."""
     if not jnp.issubdtype(jnp.result_type(action), jnp.integer):
         raise TypeError(f"actions must be integers, got {jnp.result_type(action)}{list(jnp.shape(action))}; use .astype(int)")

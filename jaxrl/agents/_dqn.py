@@ -1,6 +1,7 @@
 """Deep Q-learning (Mnih et al. 2015), with the target of double DQN (van Hasselt et al. 2016) as a switch."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -70,7 +71,8 @@ def dqn(
 
     Each iteration acts ε-greedily, stores the transitions, and takes gradient steps on batches drawn uniformly from the
     replay. Bootstrapping stops where an episode terminated, and continues from the true successor where it was truncated.
-    Actions whose value is −inf are illegal: they are neither taken nor bootstrapped from.
+    Actions whose value is −inf are illegal: they are neither taken nor bootstrapped from. The mask that tells the network is
+    an entry of a `Dict` observation; where observations are arrays, all actions count as legal in exploration.
 
     Args:
       network: `apply(params, obs[..., *obs_shape]) -> q[..., n]`, e.g. from `jaxrl.networks.q_network`.
@@ -125,7 +127,8 @@ def dqn(
 
     def explore(params, obs, carry, noise_t, hparams, iteration):
         epsilon = linear_schedule(hparams.epsilon_start, hparams.epsilon_end, hparams.epsilon_iterations, iteration)
-        return epsilon_greedy(network.apply(params, obs), noise_t, epsilon), carry, ()
+        all_legal = not isinstance(obs, Mapping)  # a mask is an entry of a Dict observation
+        return epsilon_greedy(network.apply(params, obs), noise_t, epsilon, all_legal=all_legal), carry, ()
 
     def exploit(params, obs, carry, key):
         return losses.greedy(network.apply(params, obs)), carry

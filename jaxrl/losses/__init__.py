@@ -1,10 +1,18 @@
 """Losses and temporal-difference errors: arrays in, arrays out, nothing but jax.
 
-Names follow Sutton & Barto and rlax: `_tm1` is the step acted in, `_t` the step that followed. Every
+Names follow Sutton & Barto and rlax: `_tm1` is the state in which the agent acted, `_t` its successor. Every
 function takes any leading dimensions `[...]` and returns one number for each of them; the caller takes
 the mean, with weights or a mask. `discount_t` is γ, and 0 where the episode *terminated* (not where it
-was truncated). Dtypes are kept. Shapes that do not fit are a ValueError, actions that are not integers
-a TypeError, both when the function is traced.
+was truncated).
+
+Illegal actions have the action value or logit −inf (with distributions of returns, −inf in all of the
+action's row). The result is then that over the legal actions alone, and illegal actions get no gradient.
+At least one action must be legal, except in a successor whose `discount_t` is 0.
+`jaxrl.distributions.mask_illegal` masks by a boolean array.
+
+Floating-point arguments are promoted to their common floating type, which the result has. Integers and
+booleans are converted to it, and so are hyperparameters, which do not widen it. Shapes that do not match
+raise a ValueError, and actions that are not integers a TypeError, when the function is traced.
 """
 
 from jaxrl.losses.actor_critic import deterministic_policy_gradient, sac_actor, sac_temperature, soft_td_error

@@ -1,40 +1,43 @@
-"""Losses of actors and critics for continuous actions: the deterministic policy gradient, soft actor-critic.
+"""Losses of actors and critics for continuous actions: the deterministic policy gradient and soft actor-critic.
 
-`K` is the number of critics; the least of them is believed (clipped double Q-learning, Fujimoto et al. 2018,
+`K` is the number of critics; targets use their minimum (clipped double Q-learning, Fujimoto et al. 2018,
 eq. 10). With temperature 0, `soft_td_error` and `sac_actor` are those of TD3 and DDPG.
 """
 
 import jax
 import jax.numpy as jnp
 
-from jaxrl._src.masking import weigh
+from jaxrl._src.dtypes import promote
+from jaxrl._src.masking import safe_multiply
 from jaxrl._src.shapes import check_equal, check_like
 
 
-def deterministic_policy_gradient(a_t: jax.Array, dqda_t: jax.Array, *, max_norm: float | None = None) -> jax.Array:
+def deterministic_policy_gradient(a_t: jax.Array, dqda_t: jax.Array, *, max_norm=None) -> jax.Array:
     """−a_t · ∂q/∂a, whose gradient is the deterministic policy gradient.
 
     (Silver et al. 2014, eq. 9; Lillicrap et al. 2016, eq. 6.)
 
     Args:
-      a_t: actions by the policy, `[..., m]`. Differentiated.
-      dqda_t: gradient of the critic in the action, there, `[..., m]`. No gradient.
-      max_norm: of dqda_t, to which it is scaled down; None leaves it.
+      a_t: actions of the policy, `[..., m]`. Differentiated.
+      dqda_t: gradient of the critic with respect to the action, at a_t, `[..., m]`. No gradient.
+      max_norm: dqda_t is scaled down to this norm where its own is larger; None does not clip.
 
     Returns:
-      `[...]`. Only its gradient has a meaning.
+      `[...]`. Only its gradient is meaningful.
 
     Raises:
-      ValueError: where the shapes differ.
+      ValueError: if the shapes differ.
 
     >>> import jax, jax.numpy as jnp
     >>> jax.grad(deterministic_policy_gradient)(jnp.array([0.5, 0.5]), jnp.array([0.0, 4.0]), max_norm=1.0).tolist()
     [-0.0, -1.0]
     """
     check_equal("deterministic_policy_gradient", a_t=a_t, dqda_t=dqda_t)
+    a_t, dqda_t = promote(a_t, dqda_t)
     dqda_t = jax.lax.stop_gradient(dqda_t)
     if max_norm is not None:
-        largest = jnp.max(jnp.abs(dqda_t), axis=-1, keepdims=True)  # taken out, so that no square overflows
+        max_norm = jnp.asarray(max_norm, dqda_t.dtype)
+        largest = jnp.max(jnp.abs(dqda_t), axis=-1, keepdims=True)  # factored out, so that no square overflows
         largest = jnp.where(largest > 0, largest, jnp.ones((), dqda_t.dtype))
         norm = largest * jnp.linalg.norm(dqda_t / largest, axis=-1, keepdims=True)
         dqda_t = jnp.where(norm > max_norm, dqda_t / norm * max_norm, dqda_t)
@@ -58,7 +61,7 @@ def soft_td_error(
       `[..., K]`: target minus prediction.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     >>> import jax.numpy as jnp
     >>> q_t = jnp.array([3.0, 4.0])
@@ -69,8 +72,9 @@ def soft_td_error(
     check_like(
         "soft_td_error", "the leading axes of q_tm1", jnp.shape(q_tm1)[:-1], r_t=r_t, discount_t=discount_t, log_prob_t=log_prob_t
     )
+    q_tm1, r_t, discount_t, q_t, log_prob_t = promote(q_tm1, r_t, discount_t, q_t, log_prob_t)
     v_t = jnp.min(q_t, axis=-1) - jnp.asarray(temperature, q_t.dtype) * log_prob_t
-    return jax.lax.stop_gradient(r_t + weigh(discount_t, v_t))[..., None] - q_tm1
+    return jax.lax.stop_gradient(r_t + safe_multiply(discount_t, v_t))[..., None] - q_tm1
 
 
 def sac_actor(log_prob_t: jax.Array, q_t: jax.Array, temperature) -> jax.Array:
@@ -78,20 +82,21 @@ def sac_actor(log_prob_t: jax.Array, q_t: jax.Array, temperature) -> jax.Array:
 
     Args:
       log_prob_t: log π(a_t|s_t), `[...]`. Differentiated.
-      q_t: each critic's value of a_t, `[..., K]`. Differentiated: let the gradient through the action, not to the critics.
+      q_t: each critic's value of a_t, `[..., K]`. Differentiated: through the action, with the critics' parameters fixed.
       temperature: α ≥ 0, a scalar. No gradient.
 
     Returns:
       `[...]`.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     >>> import jax.numpy as jnp
     >>> float(sac_actor(jnp.array(-1.0), jnp.array([3.0, 4.0]), 0.5))
     -3.5
     """
     check_like("sac_actor", "the leading axes of q_t", jnp.shape(q_t)[:-1], log_prob_t=log_prob_t)
+    log_prob_t, q_t = promote(log_prob_t, q_t)
     return jax.lax.stop_gradient(jnp.asarray(temperature, q_t.dtype)) * log_prob_t - jnp.min(q_t, axis=-1)
 
 
@@ -110,5 +115,6 @@ def sac_temperature(log_prob_t: jax.Array, log_temperature: jax.Array, target_en
     >>> float(sac_temperature(jnp.array(-1.0), jnp.array(0.0), -2.0))
     3.0
     """
+    log_prob_t, log_temperature = promote(log_prob_t, log_temperature)
     surplus = jax.lax.stop_gradient(log_prob_t) + jnp.asarray(target_entropy, log_prob_t.dtype)
-    return -jnp.exp(jnp.asarray(log_temperature, log_prob_t.dtype)) * surplus
+    return -jnp.exp(log_temperature) * surplus

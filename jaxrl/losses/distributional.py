@@ -1,32 +1,34 @@
-"""Distributional Q-learning: the return as atoms with probabilities (C51), or as quantiles (QR-DQN, IQN).
+"""Distributional Q-learning: returns as atoms with probabilities (C51), or as quantiles (QR-DQN, IQN).
 
-All of them are losses `[...]`, to be averaged and minimised. No gradient flows into a target.
+An illegal action has −inf as each of its logits or quantiles. All functions but the
+projection and `dueling` are losses `[...]`, to be averaged and minimized. No gradient flows into a target.
 """
 
 import jax
 import jax.numpy as jnp
 
-from jaxrl._src.masking import read
+from jaxrl._src.dtypes import floating_type, promote
+from jaxrl._src.masking import mask_unweighted
 from jaxrl._src.shapes import check_like
 from jaxrl.losses.selection import greedy, select_row
 
 
 def categorical_l2_project(atoms_p: jax.Array, probs: jax.Array, atoms_q: jax.Array) -> jax.Array:
-    """Project a distribution onto another support: the nearest one there in Cramér distance.
+    """Project a distribution onto another support, to the nearest distribution in Cramér distance.
 
-    The mass of each atom is shared between the two atoms of the support around it, in proportion to
-    nearness; what lies outside goes to the end (Bellemare et al. 2017, eq. 7; Rowland et al. 2018, prop. 6).
+    The probability of each atom is split between the two neighbouring atoms of the support, in proportion to
+    proximity; atoms outside go to the nearest end (Bellemare et al. 2017, eq. 7; Rowland et al. 2018, prop. 6).
 
     Args:
-      atoms_p: where the mass is, `[..., P]`, in any order.
-      probs: how much, `[..., P]`.
-      atoms_q: the support, increasing, `[K]`.
+      atoms_p: the atoms of the distribution, in any order, `[..., P]`.
+      probs: their probabilities, `[..., P]`.
+      atoms_q: the new support, increasing, `[K]`.
 
     Returns:
       Probabilities on `atoms_q`, `[..., K]`.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     >>> import jax.numpy as jnp
     >>> categorical_l2_project(jnp.array([0.25, 7.0]), jnp.array([0.5, 0.5]), jnp.array([0.0, 1.0, 2.0])).tolist()
@@ -35,8 +37,9 @@ def categorical_l2_project(atoms_p: jax.Array, probs: jax.Array, atoms_q: jax.Ar
     check_like("categorical_l2_project", "the shape of atoms_p", jnp.shape(atoms_p), probs=probs)
     if jnp.ndim(atoms_q) != 1:
         raise ValueError(f"categorical_l2_project: atoms_q must be [K], got {jnp.shape(atoms_q)}")
+    atoms_p, probs, atoms_q = promote(atoms_p, probs, atoms_q)
     gaps = jnp.diff(atoms_q)
-    one = jnp.ones(1, gaps.dtype)  # beyond the ends nothing lies, after the clip
+    one = jnp.ones(1, gaps.dtype)  # after the clip no atom lies beyond the ends
     row = (1,) * (jnp.ndim(atoms_p) - 1) + (1, -1)
     support, below, above = (x.reshape(row) for x in (atoms_q, jnp.append(one, gaps), jnp.append(gaps, one)))
     distance = jnp.clip(atoms_p, atoms_q[0], atoms_q[-1])[..., None] - support  # [..., P, K]
@@ -63,7 +66,7 @@ def categorical_q_learning(
       `[...]`.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     >>> import jax.numpy as jnp
     >>> logits, atoms = jnp.zeros((2, 3)), jnp.array([-1.0, 0.0, 1.0])
@@ -82,17 +85,17 @@ def categorical_double_q_learning(
     q_logits_t_selector: jax.Array,
     atoms: jax.Array,
 ) -> jax.Array:
-    """C51 with the successor's action chosen by another distribution (Bellemare et al. 2017; van Hasselt et al. 2016).
+    """C51 with the successor's action selected by another network (Bellemare et al. 2017; van Hasselt et al. 2016).
 
     Args:
       q_logits_tm1, a_tm1, r_t, discount_t, q_logits_t, atoms: as for `categorical_q_learning`.
-      q_logits_t_selector: of the successor by the online network, whose mean picks the action, `[..., A, K]`. No gradient.
+      q_logits_t_selector: of the successor by the online network, whose mean selects the action, `[..., A, K]`. No gradient.
 
     Returns:
       `[...]`.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     >>> import jax.numpy as jnp
     >>> q, atoms = jnp.zeros((2, 3)), jnp.array([-1.0, 0.0, 1.0])
@@ -109,15 +112,21 @@ def _categorical(name, q_logits_tm1, a_tm1, r_t, discount_t, q_logits_t, q_logit
     shape, successors = jnp.shape(q_logits_tm1), {"q_logits_t": q_logits_t, "q_logits_t_selector": q_logits_t_selector}
     check_like(name, "the shape of q_logits_tm1", shape, **successors)
     check_like(name, "the last axis of q_logits_tm1", shape[-1:], atoms=atoms)
-    atoms = jnp.asarray(atoms, q_logits_tm1.dtype)
-    every = jnp.broadcast_to(atoms, jnp.shape(q_logits_tm1))
-    best = greedy(jnp.sum(jax.nn.softmax(q_logits_t_selector) * every, axis=-1))
-    atoms_t = r_t[..., None] + discount_t[..., None] * every[..., 0, :]
-    probs_t = jax.nn.softmax(read(discount_t, select_row(q_logits_t, best)))
+    q_logits_tm1, r_t, discount_t, q_logits_t, atoms = promote(q_logits_tm1, r_t, discount_t, q_logits_t, atoms)
+    best = greedy(_categorical_mean(*promote(q_logits_t_selector, atoms)))
+    atoms_t = r_t[..., None] + discount_t[..., None] * jnp.broadcast_to(atoms, jnp.shape(r_t) + jnp.shape(atoms))
+    probs_t = jax.nn.softmax(mask_unweighted(discount_t, select_row(q_logits_t, best)))
     target = categorical_l2_project(atoms_t, probs_t, atoms)
     target = jax.lax.stop_gradient(target)
     log_probs = jax.nn.log_softmax(select_row(q_logits_tm1, a_tm1))
     return -jnp.sum(target * jnp.where(target != 0, log_probs, jnp.zeros((), log_probs.dtype)), axis=-1)
+
+
+def _categorical_mean(logits: jax.Array, atoms: jax.Array) -> jax.Array:
+    """The mean return of each action, `[..., A, K]` to `[..., A]`; −inf for an illegal action."""
+    legal = jnp.max(logits, axis=-1) != -jnp.inf
+    probs = jax.nn.softmax(jnp.where(legal[..., None], logits, 0))
+    return jnp.where(legal, jnp.sum(probs * jnp.broadcast_to(atoms, jnp.shape(probs)), axis=-1), -jnp.inf)
 
 
 def quantile_regression(quantiles: jax.Array, tau: jax.Array, targets: jax.Array, *, kappa: float = 1.0) -> jax.Array:
@@ -130,13 +139,13 @@ def quantile_regression(quantiles: jax.Array, tau: jax.Array, targets: jax.Array
       quantiles: estimates, `[..., N]`. Differentiated.
       tau: their levels in (0, 1), `[..., N]` or `[N]`. No gradient.
       targets: samples, `[..., M]`. No gradient.
-      kappa: the width of the quadratic part, a Python number of at least 0.
+      kappa: κ ≥ 0, a Python number: half the width of the quadratic part.
 
     Returns:
       `[...]`.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     >>> import jax.numpy as jnp
     >>> float(quantile_regression(jnp.array([0.0]), jnp.array([0.25]), jnp.array([-2.0, 2.0]), kappa=0.0))
@@ -147,12 +156,13 @@ def quantile_regression(quantiles: jax.Array, tau: jax.Array, targets: jax.Array
             f"quantile_regression: tau must have the shape of quantiles, {jnp.shape(quantiles)}; got {jnp.shape(tau)}"
         )
     check_like("quantile_regression", "the leading axes of quantiles", jnp.shape(quantiles)[:-1], free=1, targets=targets)
+    quantiles, tau, targets = promote(quantiles, tau, targets)
     u = jax.lax.stop_gradient(targets)[..., None, :] - quantiles[..., :, None]  # [..., N, M]
     size = jnp.abs(u)
     if kappa > 0:
         inner = jnp.minimum(size, kappa)
         size = inner / kappa * (size - 0.5 * inner)  # L_κ(u)/κ, without a square that overflows
-    levels = jnp.broadcast_to(jax.lax.stop_gradient(tau), jnp.shape(quantiles)).astype(quantiles.dtype)[..., None]
+    levels = jnp.broadcast_to(jax.lax.stop_gradient(tau), jnp.shape(quantiles))[..., None]
     weight = jnp.abs(levels - (u < 0).astype(quantiles.dtype))
     return jnp.sum(jnp.mean(weight * size, axis=-1), axis=-1)
 
@@ -177,7 +187,7 @@ def quantile_q_learning(
       r_t: rewards, `[...]`.
       discount_t: γ, 0 where the episode terminated, `[...]`.
       q_quantiles_t: of the successor, usually by a target network, `[..., A, M]`. No gradient.
-      q_quantiles_t_selector: of the successor by the online network, to pick a* (double Q-learning), `[..., A, L]`;
+      q_quantiles_t_selector: of the successor by the online network, to select a* (double Q-learning), `[..., A, L]`;
         by default q_quantiles_t. No gradient.
       kappa: as for `quantile_regression`.
 
@@ -185,7 +195,7 @@ def quantile_q_learning(
       `[...]`.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     >>> import jax.numpy as jnp
     >>> q = jnp.array([[0.0, 1.0], [1.0, 2.0]])
@@ -193,8 +203,8 @@ def quantile_q_learning(
     0.0625
     """
     selector = q_quantiles_t if q_quantiles_t_selector is None else q_quantiles_t_selector
-    num = jnp.shape(q_quantiles_tm1)[-1]
-    tau = (jnp.arange(num, dtype=q_quantiles_tm1.dtype) + 0.5) / num
+    dtype, num = floating_type(q_quantiles_tm1, r_t, discount_t, q_quantiles_t), jnp.shape(q_quantiles_tm1)[-1]
+    tau = (jnp.arange(num, dtype=dtype) + 0.5) / num
     return _quantile("quantile_q_learning", q_quantiles_tm1, tau, a_tm1, r_t, discount_t, q_quantiles_t, selector, kappa)
 
 
@@ -209,7 +219,7 @@ def implicit_quantile_q_learning(
     *,
     kappa: float = 1.0,
 ) -> jax.Array:
-    """IQN: as `quantile_q_learning`, with quantiles at levels that were drawn (Dabney et al. 2018b, eq. 3).
+    """IQN: `quantile_q_learning` with quantiles at sampled levels (Dabney et al. 2018b, eq. 3).
 
     Args:
       q_quantiles_tm1: quantiles of the return for each action at `tau_tm1`, `[..., A, N]`. Differentiated.
@@ -217,15 +227,15 @@ def implicit_quantile_q_learning(
       a_tm1: integer actions taken, `[...]`.
       r_t: rewards, `[...]`.
       discount_t: γ, 0 where the episode terminated, `[...]`.
-      q_quantiles_t: of the successor at M levels drawn for it, by the target network, `[..., A, M]`. No gradient.
-      q_quantiles_t_selector: of the successor at L levels, whose mean over them picks the action, `[..., A, L]`. No gradient.
+      q_quantiles_t: of the successor at M sampled levels, by the target network, `[..., A, M]`. No gradient.
+      q_quantiles_t_selector: of the successor at L sampled levels, whose mean selects the action, `[..., A, L]`. No gradient.
       kappa: as for `quantile_regression`.
 
     Returns:
       `[...]`.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     >>> import jax.numpy as jnp
     >>> q = jnp.array([[0.0, 1.0], [1.0, 2.0]])
@@ -244,8 +254,9 @@ def _quantile(name, q_quantiles_tm1, tau, a_tm1, r_t, discount_t, q_quantiles_t,
     _check_actions(name, "q_quantiles_tm1", q_quantiles_tm1, a_tm1, r_t, discount_t)
     each = {"q_quantiles_t": q_quantiles_t, "q_quantiles_t_selector": selector}
     check_like(name, "the leading axes and actions of q_quantiles_tm1", jnp.shape(q_quantiles_tm1)[:-1], free=1, **each)
-    best = greedy(jnp.mean(selector, axis=-1))
-    targets = r_t[..., None] + discount_t[..., None] * read(discount_t, select_row(q_quantiles_t, best))
+    best = greedy(jnp.mean(*promote(selector), axis=-1))
+    q_quantiles_tm1, tau, r_t, discount_t, q_quantiles_t = promote(q_quantiles_tm1, tau, r_t, discount_t, q_quantiles_t)
+    targets = r_t[..., None] + discount_t[..., None] * mask_unweighted(discount_t, select_row(q_quantiles_t, best))
     return quantile_regression(select_row(q_quantiles_tm1, a_tm1), tau, targets, kappa=kappa)
 
 
@@ -256,21 +267,25 @@ def _check_actions(function: str, of: str, q, a_tm1, r_t, discount_t) -> None:
 
 
 def dueling(value: jax.Array, advantage: jax.Array) -> jax.Array:
-    """Action values from a value and advantages, whose mean is taken off: v + a − mean a (Wang et al. 2016, eq. 9).
+    """Action values of a dueling network, v + a − mean a (Wang et al. 2016, eq. 9), with the mean over legal actions.
 
     Args:
       value: `[...]`. Differentiated.
-      advantage: `[..., A]`. Differentiated. Mask illegal actions in the result, not here: the mean runs over all.
+      advantage: `[..., A]`; −inf for an illegal action, whose action value is then −inf. Differentiated.
 
     Returns:
       `[..., A]`.
 
     Raises:
-      ValueError: where the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     >>> import jax.numpy as jnp
     >>> dueling(jnp.array(5.0), jnp.array([1.0, 3.0])).tolist()
     [4.0, 6.0]
     """
     check_like("dueling", "the leading axes of advantage", jnp.shape(advantage)[:-1], value=value)
-    return value[..., None] + advantage - jnp.mean(advantage, axis=-1, keepdims=True)
+    value, advantage = promote(value, advantage)
+    legal = advantage != -jnp.inf
+    # Not jnp.mean(…, where=legal), which rounds differently where all actions are legal.
+    mean, share = (jnp.mean(x, axis=-1, keepdims=True) for x in (jnp.where(legal, advantage, 0), legal.astype(advantage.dtype)))
+    return value[..., None] + advantage - mean / share

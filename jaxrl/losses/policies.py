@@ -1,8 +1,9 @@
-"""Losses of stochastic policies and of the values beside them, `[...]`, to be averaged and minimised."""
+"""Losses of stochastic policies and of their value functions, `[...]`, to be averaged and minimized."""
 
 import jax
 import jax.numpy as jnp
 
+from jaxrl._src.dtypes import promote
 from jaxrl._src.shapes import check_equal
 
 
@@ -17,13 +18,14 @@ def policy_gradient(log_prob_t: jax.Array, advantage_t: jax.Array) -> jax.Array:
       `[...]`.
 
     Raises:
-      ValueError: where the shapes differ.
+      ValueError: if the shapes differ.
 
     >>> import jax.numpy as jnp
     >>> float(policy_gradient(jnp.array(-0.5), jnp.array(4.0)))
     2.0
     """
     check_equal("policy_gradient", log_prob_t=log_prob_t, advantage_t=advantage_t)
+    log_prob_t, advantage_t = promote(log_prob_t, advantage_t)
     return -log_prob_t * jax.lax.stop_gradient(advantage_t)
 
 
@@ -33,7 +35,7 @@ def entropy(logits: jax.Array) -> jax.Array:
     Subtract it, scaled, from a policy's loss.
 
     Args:
-      logits: `[..., A]`. Differentiated. An action masked by −inf adds nothing, to the value and to the gradient.
+      logits: `[..., A]`; −inf marks an illegal action. Differentiated.
 
     Returns:
       `[...]`.
@@ -42,6 +44,7 @@ def entropy(logits: jax.Array) -> jax.Array:
     >>> round(float(entropy(jnp.array([0.0, 0.0, -jnp.inf]))), 4)
     0.6931
     """
+    (logits,) = promote(logits)
     log_p = jax.nn.log_softmax(logits)
     return -jnp.sum(jnp.exp(log_p) * jnp.where(log_p == -jnp.inf, jnp.zeros((), log_p.dtype), log_p), axis=-1)
 
@@ -51,25 +54,26 @@ def ppo_clip(log_prob_t: jax.Array, old_log_prob_t: jax.Array, advantage_t: jax.
 
     Args:
       log_prob_t: log-probabilities of the actions taken, `[...]`. Differentiated.
-      old_log_prob_t: by the policy that acted, `[...]`. No gradient.
+      old_log_prob_t: the same under the policy that collected the data, `[...]`. No gradient.
       advantage_t: `[...]`. No gradient.
-      clip_range: ε > 0, a scalar; from 1 on it binds from above alone.
+      clip_range: ε > 0, a scalar; from 1 on, the lower bound has no effect.
 
     Returns:
       `[...]`.
 
     Raises:
-      ValueError: where the shapes differ.
+      ValueError: if the shapes differ.
 
     >>> import jax.numpy as jnp
     >>> round(float(ppo_clip(jnp.log(jnp.array(3.0)), jnp.array(0.0), jnp.array(2.0))), 4)
     -2.4
     """
     check_equal("ppo_clip", log_prob_t=log_prob_t, old_log_prob_t=old_log_prob_t, advantage_t=advantage_t)
+    log_prob_t, old_log_prob_t, advantage_t = promote(log_prob_t, old_log_prob_t, advantage_t)
     old_log_prob_t, advantage_t = jax.lax.stop_gradient((old_log_prob_t, advantage_t))
     log_ratio, clip_range = log_prob_t - old_log_prob_t, jnp.asarray(clip_range, log_prob_t.dtype)
-    # The minimum binds the ratio from above where A > 0 and from below where A < 0. Bound in the log, a
-    # ratio too large for a float gives neither infinity nor, in the gradient, infinity times zero.
+    # The minimum bounds the ratio from above where A > 0 and from below where A < 0. The bound is on the log-ratio, so
+    # that a ratio too large for a float causes neither inf nor, in the gradient, inf · 0.
     above, below = (
         jnp.minimum(log_ratio, jnp.log1p(clip_range)),
         jnp.maximum(log_ratio, jnp.log1p(-jnp.minimum(clip_range, 1))),
@@ -78,27 +82,28 @@ def ppo_clip(log_prob_t: jax.Array, old_log_prob_t: jax.Array, advantage_t: jax.
 
 
 def ppo_value_loss(v_tm1: jax.Array, old_v_tm1: jax.Array, target_tm1: jax.Array, clip_range=0.2) -> jax.Array:
-    """½ max((v − G)², (v_old + clip(v − v_old, −ε, ε) − G)²): a value that stays near the old one.
+    """½ max((v − G)², (v_old + clip(v − v_old, −ε, ε) − G)²): PPO's clipped value loss.
 
-    (In PPO's first implementation; Engstrom et al. 2020, section 3, equation for L^V.)
+    It is in PPO's first implementation (Engstrom et al. 2020, section 3, equation for L^V).
 
     Args:
       v_tm1: values, `[...]`. Differentiated.
-      old_v_tm1: when the data was collected, `[...]`. No gradient.
-      target_tm1: returns, `[...]`. No gradient.
+      old_v_tm1: values when the data were collected, `[...]`. No gradient.
+      target_tm1: G, the returns, `[...]`. No gradient.
       clip_range: ε > 0, a scalar, in units of the value.
 
     Returns:
       `[...]`.
 
     Raises:
-      ValueError: where the shapes differ.
+      ValueError: if the shapes differ.
 
     >>> import jax.numpy as jnp
     >>> float(ppo_value_loss(jnp.array(2.0), jnp.array(0.0), jnp.array(2.0), clip_range=1.0))
     0.5
     """
     check_equal("ppo_value_loss", v_tm1=v_tm1, old_v_tm1=old_v_tm1, target_tm1=target_tm1)
+    v_tm1, old_v_tm1, target_tm1 = promote(v_tm1, old_v_tm1, target_tm1)
     old_v_tm1, target_tm1 = jax.lax.stop_gradient((old_v_tm1, target_tm1))
     clip_range = jnp.asarray(clip_range, v_tm1.dtype)
     clipped = old_v_tm1 + jnp.clip(v_tm1 - old_v_tm1, -clip_range, clip_range)

@@ -1,12 +1,12 @@
-"""Choosing among the values of actions."""
+"""Selection among action values."""
 
 import jax
 import jax.numpy as jnp
 
 from jaxrl._src.shapes import check_integers, check_like
 
-# Up to this many actions, comparing them one by one is cheaper on an accelerator than an argmax, a
-# gather and the scatter of its gradient: the comparisons fuse with what surrounds them, those do not.
+# Up to this many actions, unrolled comparisons are cheaper on an accelerator than an argmax, a gather and the
+# scatter of its gradient: the comparisons fuse with the surrounding operations, the others do not.
 _FEW_ACTIONS = 32
 
 
@@ -15,14 +15,14 @@ def select(values: jax.Array, index: jax.Array) -> jax.Array:
 
     Args:
       values: `[..., A]`.
-      index: integers `[...]` in 0 … A-1.
+      index: integers in 0 … A − 1, `[...]`.
 
     Returns:
       `[...]`, of the dtype of `values`; differentiable in `values`.
 
     Raises:
-      ValueError: where the shapes do not fit.
-      TypeError: where `index` is not of integers.
+      ValueError: if the shapes do not match.
+      TypeError: if `index` does not hold integers.
 
     >>> import jax.numpy as jnp
     >>> select(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([0, 1])).tolist()
@@ -50,7 +50,9 @@ def select_row(values: jax.Array, index: jax.Array) -> jax.Array:
 
 
 def greedy(values: jax.Array) -> jax.Array:
-    """The first index of the largest of `values` `[..., A]`, as int32 `[...]`. Where one is NaN, which index is undefined.
+    """The index of the largest of `values` `[..., A]`, the first where several tie, as int32 `[...]`.
+
+    An illegal action has the value −inf. Where a value is NaN, the index is undefined.
 
     >>> import jax.numpy as jnp
     >>> int(greedy(jnp.array([1.0, 3.0, 3.0])))
@@ -65,7 +67,7 @@ def greedy(values: jax.Array) -> jax.Array:
     return index
 
 
-def largest(values: jax.Array) -> jax.Array:
+def max_value(values: jax.Array) -> jax.Array:
     """The largest of `values` `[..., A]`, as `[...]`; differentiable."""
     if values.shape[-1] > _FEW_ACTIONS:
         return jnp.max(values, axis=-1)

@@ -87,7 +87,8 @@ class Encoder(nn.Module):
             conv = nn.Conv(
                 channels, (3, 3), padding="VALID", dtype=DTYPES[self.dtype], conv_general_dilated_cls=lambda: _convolve
             )
-            x = nn.relu(nn.LayerNorm(dtype=DTYPES[self.dtype])(conv(x)) if self.layer_norm else conv(x))
+            x = conv(x)
+            x = nn.relu(_normalize(x) if self.layer_norm else x)
         return x.reshape(*batch, -1)
 
 
@@ -154,8 +155,13 @@ def hidden_layers(
     """Dense layers with an activation after each, and a LayerNorm (Ba et al. 2016) before it; inside a compact method."""
     for width in widths:
         x = nn.Dense(width, dtype=DTYPES[dtype], kernel_init=kernel_init)(x)
-        x = ACTIVATIONS[activation](nn.LayerNorm(dtype=DTYPES[dtype])(x) if layer_norm else x)
+        x = ACTIVATIONS[activation](_normalize(x) if layer_norm else x)
     return x
+
+
+def _normalize(x: jax.Array) -> jax.Array:
+    """LayerNorm in float32, returned in the dtype of `x`, since flax mixes the two under bfloat16; inside a compact method."""
+    return nn.LayerNorm(dtype=jnp.float32)(x.astype(jnp.float32)).astype(x.dtype)
 
 
 def mask_illegal_actions(values: jax.Array, obs: Any, action_space: Space | None) -> jax.Array:

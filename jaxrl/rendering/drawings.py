@@ -1,4 +1,4 @@
-"""Pictures of environments: functions `(env_state, obs, params) -> picture` of plain NumPy arrays, no window, no JAX."""
+"""Pictures of environments: functions `(env_state, obs, params) -> picture` of NumPy arrays, without a window or JAX."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,20 +15,20 @@ Point = tuple[float, float]
 
 
 class Drawing(NamedTuple):
-    """How an environment is shown."""
+    """How to draw an environment."""
 
     draw: Draw
-    fps: int = 30  # frames in a second, one for each step
-    actions: tuple[str, ...] = ()  # what the actions of a Discrete space are called; by default their numbers
+    fps: int = 30  # frames per second, one frame for each step
+    actions: tuple[str, ...] = ()  # names of the actions of a Discrete space; by default their numbers
 
 
 INK, PAPER, SHADE, LINE = "#22262b", "#ffffff", "#f3f5f8", "#c3c9d2"
 BLUE, ORANGE, GREEN, RED, VIOLET = "#2f6db3", "#e07b24", "#2f9e5b", "#c8383a", "#7b5ab5"
-_SMOOTH = 3  # drawn this many times larger, then reduced
+_SMOOTH = 3  # pictures are drawn this many times larger, then reduced
 
 
 class Canvas:
-    """A picture in the coordinates of a world: x to the right, y up, `width` pixels from left to right."""
+    """A picture in world coordinates, x to the right and y up; it is `width` pixels wide."""
 
     def __init__(self, left: float, right: float, bottom: float, top: float, *, width: int = 240):
         self._left, self._top = left, top
@@ -44,7 +44,7 @@ class Canvas:
         self._draw.polygon(self._pixels(points), fill=color)
 
     def line(self, points: Sequence[Point], color: str, width: float) -> None:
-        """Through the points, round at its ends; `width` in units of the world."""
+        """Draw a line through the points, with round ends; `width` is in world units."""
         self._draw.line(self._pixels(points), fill=color, width=max(1, round(width * self._scale)), joint="curve")
         for point in (points[0], points[-1]):
             self.disc(point, width / 2, color)
@@ -58,7 +58,7 @@ class Canvas:
 
 
 def _rotated(points: Sequence[Point], angle: float, center: Point) -> list[Point]:
-    """Turned counter-clockwise about (0, 0), then moved to `center`."""
+    """The points, rotated counter-clockwise about (0, 0), then moved by `center`."""
     c, s = math.cos(angle), math.sin(angle)
     return [(center[0] + c * x - s * y, center[1] + s * x + c * y) for x, y in points]
 
@@ -84,7 +84,7 @@ def cartpole(state: Any, obs: np.ndarray, params: Any) -> Picture:
 
 
 def acrobot(state: Any, obs: np.ndarray, params: Any) -> Picture:
-    """The tip has to get above the line."""
+    """The goal is to swing the tip above the line."""
     first, second = float(params.link_length_1), float(params.link_length_2)
     angle, reach = float(state.joint_angle1), 1.1 * (first + second)
     elbow = first * math.sin(angle), -first * math.cos(angle)
@@ -100,7 +100,7 @@ def acrobot(state: Any, obs: np.ndarray, params: Any) -> Picture:
 
 
 def pendulum(state: Any, obs: np.ndarray, params: Any) -> Picture:
-    """Upright is angle 0; a positive torque turns it counter-clockwise."""
+    """Angle 0 is upright; a positive torque turns the pendulum counter-clockwise."""
     theta, length = float(state.theta), float(params.l)
     canvas = Canvas(-1.3 * length, 1.3 * length, -1.3 * length, 1.3 * length, width=220)
     canvas.line([(0, 0), (0, 1.25 * length)], LINE, 0.02 * length)
@@ -128,7 +128,7 @@ def mountain_car(state: Any, obs: np.ndarray, params: Any) -> Picture:
 
 
 def point_mass(state: Any, obs: np.ndarray, params: Any) -> Picture:
-    """The first two dimensions; the starts lie in the square, the origin is where it should be."""
+    """The first two dimensions; episodes start inside the square, and the goal is the origin."""
     x, y = (*map(float, state.position[:2]), 0.0)[:2]
     start = max(float(params.start_range), 1e-6)
     canvas = Canvas(-1.3 * start, 1.3 * start, -1.3 * start, 1.3 * start, width=220)
@@ -144,12 +144,12 @@ def point_mass(state: Any, obs: np.ndarray, params: Any) -> Picture:
 
 
 def grid(colors: np.ndarray, agent: tuple[int, int] | None = None, *, width: int = 220) -> Picture:
-    """A grid of coloured cells, and a disc where the agent is.
+    """A grid of coloured cells, with a disc at the agent's cell.
 
     Args:
       colors: uint8 `[rows, cols, 3]`.
       agent: (row, column).
-      width: of the picture in pixels, about; a cell is square.
+      width: approximate size of the longer side in pixels; cells are square.
 
     >>> grid(np.full((2, 4, 3), 255, np.uint8), agent=(0, 1), width=40).shape
     (20, 40, 3)
@@ -157,7 +157,7 @@ def grid(colors: np.ndarray, agent: tuple[int, int] | None = None, *, width: int
     rows, cols, _ = colors.shape
     size = max(2, width // max(rows, cols))
     picture = np.repeat(np.repeat(colors, size, axis=0), size, axis=1)
-    if size >= 8:  # lines between the cells: a shade of their own colour
+    if size >= 8:  # lines between the cells, in a darker shade of each cell
         for axis in (picture.swapaxes(0, 1), picture):
             axis[::size] = axis[::size] // 8 * 7
     if agent is not None:
@@ -171,12 +171,12 @@ def grid(colors: np.ndarray, agent: tuple[int, int] | None = None, *, width: int
 
 
 def rgb(color: str) -> tuple[int, int, int]:
-    """The bytes of "#rrggbb"."""
+    """Red, green and blue of "#rrggbb", each 0 … 255."""
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
 def tiles(rows: Sequence[str], colors: Mapping[str, str]) -> np.ndarray:
-    """The colours uint8 `[rows, cols, 3]` of a map of letters.
+    """Colours uint8 `[rows, cols, 3]` of a map of letters.
 
     >>> tiles(["x."], {"x": "#000000", ".": "#ffffff"}).tolist()
     [[[0, 0, 0], [255, 255, 255]]]
@@ -185,7 +185,7 @@ def tiles(rows: Sequence[str], colors: Mapping[str, str]) -> np.ndarray:
 
 
 def planes(*colors: str, background: str = INK) -> Draw:
-    """A drawing of observations `[rows, cols, C]`, or `[rows, cols]`: a colour for each plane, the first on top."""
+    """Draw observations `[rows, cols, C]` or `[rows, cols]`: a colour for each plane, the first on top."""
     table = np.array([rgb(background), *map(rgb, reversed(colors))], np.uint8)
 
     def draw(state: Any, obs: np.ndarray, params: Any) -> Picture:
@@ -205,15 +205,15 @@ def frozen_lake(state: Any, obs: np.ndarray, params: Any) -> Picture:
 
 
 def grid_world(rows: Sequence[str]) -> Draw:
-    """A drawing of a grid world of these rows, as `jaxrl.envs.grid_world` and its like take them.
+    """Draw a grid world of these rows, as `jaxrl.envs.grid_world`, `cliff_walk` and `frozen_lake` take them.
 
-    It raises ValueError where the environment is of another map.
+    Drawing raises ValueError if the environment has another map.
     """
     ends = np.isin(np.array([list(row) for row in rows]), ["G", "H", "#"]).ravel()
 
     def draw(state: Any, obs: np.ndarray, params: Any) -> Picture:
         if not np.array_equal(ends, params.mdp.terminal):
-            raise ValueError("it is of another map")
+            raise ValueError("its map is another one")
         columns = len(rows[0])
         return grid(tiles(rows, _LAKE_COLORS), divmod(int(state.state), columns), width=max(220, 24 * columns))
 
@@ -221,7 +221,7 @@ def grid_world(rows: Sequence[str]) -> Draw:
 
 
 def four_rooms(state: Any, obs: np.ndarray, params: Any) -> Picture:
-    from gymnax.environments.misc.rooms import four_rooms_map  # gymnax made the environment, so it is loaded
+    from gymnax.environments.misc.rooms import four_rooms_map  # gymnax is loaded already, since it made the environment
 
     colors = tiles(four_rooms_map.strip("\n").split("\n"), {"x": INK, " ": PAPER})
     colors[tuple(state.goal)] = rgb(GREEN)
@@ -229,7 +229,7 @@ def four_rooms(state: Any, obs: np.ndarray, params: Any) -> Picture:
     return grid(colors, (row, col))
 
 
-# --- what there is -------------------------------------------------------------------------------
+# --- all drawings -------------------------------------------------------------------------------
 
 _MOVES = ("·", "←", "↑", "→", "↓")  # of MinAtar
 
@@ -258,11 +258,11 @@ DRAWINGS: dict[str, Drawing] = {
 
 
 def drawing_of(name: str) -> Drawing:
-    """How the environment of that name is shown, also inside wrappers that leave its observations as they are.
+    """The drawing of the environment of that name. It also works inside wrappers that do not change the observations.
 
     Raises:
-      ValueError: where there is no picture of it, naming those that there are; and when it draws, where the
-        environment turns out to be another one than the name says.
+      ValueError: if there is no picture of it, with the names of those that have one. Drawing raises ValueError if the
+        environment is not the default one of that name.
     """
     if name not in DRAWINGS:
         raise ValueError(f"there is no picture of {name!r}; there are pictures of {', '.join(DRAWINGS)}")
@@ -274,14 +274,14 @@ def drawing_of(name: str) -> Drawing:
         except (AttributeError, IndexError, TypeError, ValueError) as error:
             raise ValueError(
                 f"the picture of {name} does not fit this environment, which is wrapped or made with other arguments "
-                f"({error}): give a function that draws it, draw="
+                f"({error}): pass a function that draws it as draw="
             ) from error
 
     return drawing._replace(draw=draw)
 
 
 def _inside(state: Any, obs: np.ndarray, params: Any) -> tuple[Any, np.ndarray, Any]:
-    """State and parameters of the environment inside all wrappers, which keep them in fields of these names."""
+    """State and parameters of the innermost environment; wrappers keep them in the fields `env` and `params`."""
     while hasattr(state, "env"):
         params, state = getattr(state, "params", params), state.env
     while hasattr(params, "env"):

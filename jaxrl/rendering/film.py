@@ -1,4 +1,4 @@
-"""From episodes that were played to a file: panels side by side, text around each picture, a GIF or a sheet."""
+"""Write played episodes to a file, a GIF or a sheet: panels side by side, with text around each picture."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -14,17 +14,17 @@ from jaxrl._src.checks import check_size
 from jaxrl.rendering.drawings import INK, PAPER, RED, Drawing
 from jaxrl.types import Discrete, Environment
 
-_MAX_PICTURES = 20_000  # of states in one film, which holds about a gigabyte while it is written
+_MAX_PICTURES = 20_000  # in one film, which takes about 1 GB of memory while it is written
 _MAX_COLUMNS = 8
-_MOMENTS = 6  # of each policy on a sheet
-_MARGIN, _LINE, _MIN_WIDTH = 8, 17, 190  # pixels: around a panel, a line of text, and a panel for whose text there is room
+_MOMENTS = 6  # pictures of each policy on a sheet
+_MARGIN, _LINE, _MIN_WIDTH = 8, 17, 190  # pixels: around a panel, of a line of text, and of a panel wide enough for its text
 _GREY = "#69727d"
 
 
 class Play(NamedTuple):
-    """Episodes as they were played: leaves `[T, E, ...]`, of state and observation `[T + 1, E, ...]`."""
+    """Played episodes: leaves `[T, E, ...]`; those of state and observation `[T + 1, E, ...]`."""
 
-    state: Any  # with its keys as bits
+    state: Any  # with PRNG keys as raw bits
     obs: Any
     action: Any
     reward: Any
@@ -33,7 +33,7 @@ class Play(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """The state after `step` steps of an episode, and how it came to be."""
+    """A point of an episode: the state after `step` steps, and the return so far."""
 
     episode: int
     step: int
@@ -53,8 +53,8 @@ Paint = Callable[[Panel, Moment], Image.Image]
 
 
 def check_film(out: Path | str, fps: int, num_policies: int, num_episodes: int, max_steps: int) -> Path:
-    """Return the file's path. Raises ValueError where such a film cannot be made, TypeError for sizes that are no ints."""
-    check_size("fps", fps, maximum=50)  # browsers play a GIF of more at ten
+    """Return the path of the file. Raises ValueError if such a film cannot be made, TypeError for sizes that are not ints."""
+    check_size("fps", fps, maximum=50)  # browsers play faster GIFs at ten frames per second
     pictures = num_policies * check_size("num_episodes", num_episodes) * check_size("max_steps", max_steps)
     if pictures > _MAX_PICTURES:
         raise ValueError(
@@ -71,18 +71,18 @@ def check_film(out: Path | str, fps: int, num_policies: int, num_episodes: int, 
 
 
 def write(out: Path, labels: list[str], plays: Play, env: Environment, drawing: Drawing, fps: int, *, group: int) -> Path:
-    """Write the file and return where it is.
+    """Write the file and return its path.
 
     Args:
       out: from `check_film`.
-      labels: of each policy.
+      labels: one for each policy.
       plays: leaves `[S, T, E, ...]`.
-      env, drawing: what was played, and how it is shown.
-      fps: frames in a second.
-      group: so many policies that follow each other belong together, and begin a row.
+      env, drawing: the environment, and how to draw it.
+      fps: frames per second.
+      group: the number of consecutive policies that belong together; each group starts a row.
 
     Raises:
-      ValueError: where it cannot be written, or a drawing gives something else than a picture.
+      ValueError: if the file cannot be written, or a drawing does not return a picture.
     """
     plays = jax.tree.map(np.asarray, plays)
     each = [jax.tree.map(lambda x, i=i: x[i], plays) for i in range(len(labels))]
@@ -100,7 +100,7 @@ def write(out: Path, labels: list[str], plays: Play, env: Environment, drawing: 
 
 
 def moments(play: Play, *, hold: int) -> list[Moment]:
-    """Every episode from its start to its end, whose moment comes `hold` more times."""
+    """The moments of all episodes, from start to end; the last one of each is repeated `hold` times."""
     found = []
     for episode in range(play.reward.shape[1]):
         terminated, truncated = play.terminated[:, episode], play.truncated[:, episode]
@@ -118,13 +118,13 @@ def moments(play: Play, *, hold: int) -> list[Moment]:
 
 @cache
 def _font() -> Any:
-    import matplotlib  # its font has arrows, and is on every machine
+    import matplotlib  # its font has arrows, and is installed with it
 
     return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 12)
 
 
 def _painter(env: Environment, drawing: Drawing) -> Paint:
-    """What paints a policy's panel of a moment: its picture, and what there is to say about it."""
+    """A function that paints the panel of a policy at a moment: the picture, and the text around it."""
     params = jax.tree.map(np.asarray, env.params)
 
     def paint(panel: Panel, moment: Moment) -> Image.Image:
@@ -144,7 +144,7 @@ def _painter(env: Environment, drawing: Drawing) -> Paint:
 
 
 def captions(panel: Panel, moment: Moment, env: Environment, drawing: Drawing) -> tuple[list[tuple[str, str]], tuple[str, str]]:
-    """What stands above the picture, line by line, and below it; each to the left and to the right."""
+    """The lines of text above the picture and the one below it, each as (left, right)."""
     play = panel.play
     episodes = play.reward.shape[1]
     above = [(line, "") for line in panel.label.split("\n")]
@@ -155,7 +155,7 @@ def captions(panel: Panel, moment: Moment, env: Environment, drawing: Drawing) -
 
 
 def _number(total: float, rewards: np.ndarray) -> str:
-    """A return with as many decimals as its rewards ask for."""
+    """The return, without decimals if all rewards are whole numbers."""
     return f"{total:z.0f}" if np.all(rewards == np.round(rewards)) else f"{total:z.2f}"
 
 
@@ -180,7 +180,7 @@ def _image(picture: Any) -> Image.Image:
     if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3:
         return Image.fromarray(picture)
     given = f"{picture.dtype}{list(picture.shape)}" if hasattr(picture, "dtype") else type(picture).__name__
-    raise ValueError(f"draw must give a PIL image or a NumPy array uint8 [height, width, 3]; it gave {given}")
+    raise ValueError(f"draw must return a PIL image or a NumPy array uint8 [height, width, 3], got {given}")
 
 
 # --- frames and files ----------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def _side_by_side(images: list[Image.Image], columns: int) -> Image.Image:
 
 
 def _frames(panels: list[Panel], paint: Paint, indices: range, columns: int) -> Iterator[Image.Image]:
-    """The frames of these numbers; a policy that is done stays at its end until all are."""
+    """The frames with these indices; a policy that has finished stays at its last moment."""
     shown: list[Any] = [None] * len(panels)
     images: list[Any] = [None] * len(panels)
     for index in indices:
@@ -207,10 +207,10 @@ def _frames(panels: list[Panel], paint: Paint, indices: range, columns: int) -> 
 
 
 def _save_gif(out: Path, panels: list[Panel], paint: Paint, fps: int, columns: int) -> None:
-    """One palette for all frames, from some of them: colours do not flicker, and a frame stores what changed."""
+    """Use one palette for all frames, from a sample of them, so that colours do not flicker and frames store differences."""
     length = max(len(panel.moments) for panel in panels)
     samples = list(_frames(panels, paint, range(0, length, math.ceil(length / 8)), columns))
-    palette = _side_by_side(samples, 1).quantize(255)  # one colour is left, for what did not change
+    palette = _side_by_side(samples, 1).quantize(255)  # one colour is left for unchanged pixels
     frames = (
         frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in _frames(panels, paint, range(length), columns)
     )
@@ -219,6 +219,6 @@ def _save_gif(out: Path, panels: list[Panel], paint: Paint, fps: int, columns: i
 
 
 def _sheet(panels: list[Panel], paint: Paint) -> Image.Image:
-    """A row for each policy: moments at even distances, from its start to its end."""
+    """A row for each policy, with evenly spaced moments from start to end."""
     chosen = [np.linspace(0, len(panel.moments) - 1, _MOMENTS).astype(int) for panel in panels]
     return _side_by_side([paint(p, p.moments[i]) for p, row in zip(panels, chosen, strict=True) for i in row], _MOMENTS)

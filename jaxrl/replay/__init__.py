@@ -1,6 +1,10 @@
-"""Replay buffers as pure functions. The functions here draw uniformly; `jaxrl.replay.prioritized` draws by priority."""
+"""Replay buffers as pure functions, which draw items or sequences uniformly; `jaxrl.replay.prioritized` draws by priority."""
 
 from jaxrl.replay import prioritized
-from jaxrl.replay.uniform import Replay, add, check_capacity, init, noise, num_stored, sample
+from jaxrl.replay.sequences import NStep, n_step, sample_sequences, sequences_at, step_at
+from jaxrl.replay.uniform import Replay, add, check_capacity, init, noise, num_stored, sample, take
 
-__all__ = ["Replay", "add", "check_capacity", "init", "noise", "num_stored", "prioritized", "sample"]
+__all__ = [
+    "NStep", "Replay", "add", "check_capacity", "init", "n_step", "noise", "num_stored", "prioritized", "sample",
+    "sample_sequences", "sequences_at", "step_at", "take",
+]  # fmt: skip

@@ -1,9 +1,9 @@
-"""A replay buffer as three pure functions: `init`, `add`, `sample`.
+"""A replay buffer as pure functions: `init`, `add`, `sample`.
 
-The buffer is one array of packed rows, a row an item: storing is one write in place, sampling one
-gather, and neither depends on the capacity. There is no counter in it. The caller knows how many
-times it has added (its `clock`), and passes that: under `vmap` over seeds the position then stays
-unbatched, and the write in place.
+The buffer is one array of packed rows, one row for each item. Adding is one write in place and sampling is one
+gather, and neither takes longer for a larger capacity. The buffer holds no counter. The caller knows how often it
+has called `add` and passes that number: so the position of the write stays unbatched under `vmap` over seeds, and
+the write in place.
 
 >>> import jax, jax.numpy as jnp
 >>> from jaxrl import replay
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 from jaxrl._src.checks import check_size
 from jaxrl._src.in_place import make_write
-from jaxrl._src.packing import Layout, layout_of, pack, unpack
+from jaxrl._src.packing import Layout, PackedRows, layout_of, pack, unpack
 
 _write = make_write(axis=-2)  # rows: uint32[..., capacity, W]
 
@@ -32,8 +32,10 @@ _write = make_write(axis=-2)  # rows: uint32[..., capacity, W]
 @partial(jax.tree_util.register_dataclass, data_fields=["rows"], meta_fields=["layout"])
 @dataclass(frozen=True)
 class Replay:
+    """A buffer of items, which are pytrees of arrays."""
+
     rows: jax.Array  # uint32[capacity, W]
-    layout: Layout  # static: how a row reads back
+    layout: Layout  # static: the structure, shapes and dtypes of an item
 
     @property
     def capacity(self) -> int:
@@ -41,19 +43,19 @@ class Replay:
 
 
 def init(example: Any, capacity: int) -> Replay:
-    """An empty buffer for `capacity` items with the shapes and dtypes of `example`, one unbatched item."""
+    """An empty buffer for `capacity` items with the structure, shapes and dtypes of `example`, one unbatched item."""
     capacity = check_size("capacity", capacity)
     layout = layout_of(example)
     return Replay(jnp.zeros((capacity, layout.num_words), jnp.uint32), layout)
 
 
-def add(replay: Replay, items: Any, clock: jax.Array) -> Replay:
-    """Write `items` (leaves `[n, ...]`) as the `clock`-th block of n rows, over the oldest where full.
+def add(replay: Replay, items: Any, num_adds: jax.Array) -> Replay:
+    """Write `items`, leaves `[n, ...]`; in a full buffer, over the n oldest.
 
     Args:
-      replay: the buffer; donate it at the jit boundary and the write is in place.
-      items: leaves `[n, ...]`; every call for one buffer has the same n.
-      clock: int32 scalar, how often `add` was called before. Not batched, or the write is a scatter.
+      replay: the buffer; donate it at the jit boundary, and the write is in place.
+      items: leaves `[n, ...]`. Every call for one buffer has the same n.
+      num_adds: int32 scalar, how often `add` was called before. Not batched, or the write is a scatter.
 
     Raises:
       ValueError: where the capacity is not a multiple of n, or `items` differ from the example.
@@ -66,22 +68,22 @@ def add(replay: Replay, items: Any, clock: jax.Array) -> Replay:
         raise ValueError(f"replay.add: all leaves need one number of items in front, got {sorted(counts)}")
     n = counts.pop()
     check_capacity(replay.capacity, n)
-    position = (clock % (replay.capacity // n)) * n
-    return Replay(_write(replay.rows, pack(items, batch_ndim=1), position), layout)
+    position = (num_adds % (replay.capacity // n)) * n
+    return Replay(_write(replay.rows, pack(items, batch_ndim=1).rows, position), layout)
 
 
 def check_capacity(capacity: int, rows_per_add: int) -> None:
-    """Raise ValueError unless `capacity` is a positive multiple of the rows that each `add` writes."""
+    """Raise ValueError unless `capacity` is a positive multiple of `rows_per_add`, the number of items in each `add`."""
     if capacity < rows_per_add or capacity % rows_per_add:
-        fitting = max(1, round(capacity / rows_per_add)) * rows_per_add
+        nearest = max(1, round(capacity / rows_per_add)) * rows_per_add
         raise ValueError(
             f"the replay's capacity {capacity} must be a multiple of the {rows_per_add} rows that one iteration "
-            f"stores (num_envs * rollout_length); the nearest is {fitting}"
+            f"stores (num_envs * rollout_length); the nearest is {nearest}"
         )
 
 
 def num_stored(num_adds, rows_per_add: int, capacity: int) -> jax.Array:
-    """How many rows hold items after `num_adds` calls of `add`, int32 scalar. Does not overflow."""
+    """The number of rows that hold items after `num_adds` calls of `add`, int32 scalar. Does not overflow."""
     return jnp.minimum(jnp.asarray(num_adds, jnp.int32), capacity // rows_per_add) * rows_per_add
 
 
@@ -91,21 +93,25 @@ def noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def sample(replay: Replay, noise: jax.Array, num_stored: jax.Array) -> Any:
-    """Uniformly drawn items, with replacement, in time proportional to their number.
+    """Draw items uniformly, with replacement, in time proportional to their number.
 
     Args:
       replay: the buffer.
-      noise: `uint32[*shape]`, from `noise`. An index is noise mod num_stored, so the probabilities
+      noise: `uint32[*shape]`, from `noise`. The index is noise mod num_stored, so the probabilities
         differ from uniform by at most num_stored / 2^32, relatively.
       num_stored: int32 scalar in 1 … capacity, from `num_stored`.
 
     Returns:
       Items with leaves `[*shape, ...]`.
     """
-    index = (noise % num_stored.astype(jnp.uint32)).astype(jnp.int32)
-    return unpack(replay.rows.at[index].get(mode="promise_in_bounds"), replay.layout)
+    return take(replay, (noise % num_stored.astype(jnp.uint32)).astype(jnp.int32))
+
+
+def take(replay: Replay, indices: jax.Array) -> Any:
+    """The items in the rows `indices`, int32 `[*shape]` in 0 … capacity − 1, unchecked: leaves `[*shape, ...]`."""
+    return unpack(PackedRows(replay.rows.at[indices].get(mode="promise_in_bounds"), replay.layout))
 
 
 def _describe(layout: Layout) -> str:
-    example = [jax.ShapeDtypeStruct(s, d) for s, d in zip(layout.shapes, layout.dtypes, strict=True)]
-    return str(jax.tree.unflatten(layout.treedef, [f"{x.dtype}{list(x.shape)}" for x in example]))
+    leaves = [f"{dtype}{list(shape)}" for shape, dtype in zip(layout.shapes, layout.dtypes, strict=True)]
+    return str(jax.tree.unflatten(layout.treedef, leaves))

@@ -16,7 +16,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "algorithms.md"
 TEXT = PAGE.read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 FAILING = re.findall(r"```python\n([^`]*)```\s*```text\n(.*?)```", TEXT, re.DOTALL)
-A2C, CARTPOLE, BATCHED, SOFT_Q, PROBE, RECURRENT = [b for b in BLOCKS if b not in [code for code, _ in FAILING]]
+A2C, CARTPOLE, BATCHED, SOFT_Q, PROBE, RECURRENT, MEMORY = [b for b in BLOCKS if b not in [code for code, _ in FAILING]]
 
 
 def run(block, names):
@@ -26,7 +26,7 @@ def run(block, names):
 
 @pytest.fixture(scope="module")
 def names():
-    """What the blocks that define the two algorithms leave behind."""
+    """What the blocks that define the algorithms leave behind."""
     return run(RECURRENT, run(SOFT_Q, run(A2C, {})))
 
 
@@ -38,12 +38,15 @@ def cartpole(names):
 
 def agent_of(names, name, env):
     spaces = env.observation_space, env.action_space
+    if name == "recurrent_a2c":
+        network = jaxrl.networks.recurrent_policy(*spaces, value=True, hidden=(), num_units=8)
+        return names["recurrent_a2c"](network, env.action_space)
     if name == "a2c":
         return names["a2c"](jaxrl.networks.policy(*spaces, value=True, hidden=(8,)), env.action_space)
     return names["soft_q"](jaxrl.networks.q_network(*spaces, hidden=(8,)), env.action_space, capacity=64, batch_size=16)
 
 
-@pytest.fixture(params=["a2c", "soft_q"], scope="module")
+@pytest.fixture(params=["a2c", "soft_q", "recurrent_a2c"], scope="module")
 def learner(request, names):
     env = jaxrl.envs.probes.action_and_observation().env
     return jaxrl.make_learner(env, agent_of(names, request.param, env), num_envs=4, rollout_length=2)
@@ -118,27 +121,6 @@ def test_the_skeletons_need_no_private_import():
     assert not [line for line in imports if re.search(r"[ .]_", line)]
 
 
-def test_a_rollout_is_replayed_with_its_resets(names):
-    """A carry that counts the steps of its episode: the replay counts them again, through ends of episodes."""
-
-    class Counter:
-        initial_carry = staticmethod(lambda num_envs: jnp.zeros(num_envs))
-        apply = staticmethod(lambda params, obs, carry: (carry, carry + 1.0))
-
-    env = jaxrl.envs.probes.memory().env  # episodes of three steps
-    base = agent_of(names, "a2c", env)
-
-    def explore(params, obs, carry, noise_t, hparams, iteration):
-        action, _, _ = base.explore(params, obs, (), noise_t, hparams, iteration)
-        count, carry = Counter.apply((), obs, carry)
-        return action, carry, count
-
-    def update(state, rollout, noise, hparams, iteration):
-        replayed = names["outputs_of_rollout"](Counter, (), rollout)
-        return state, {"difference": jnp.abs(replayed - rollout.extras), "count": replayed}
-
-    agent = base._replace(explore=explore, update=update, initial_carry=Counter.initial_carry)
-    learner = jaxrl.make_learner(env, agent, num_envs=2, rollout_length=4)
-    _, metrics = jax.jit(lambda key: jaxrl.train(key, learner, 3, log_every=1))(jax.random.key(0))
-    np.testing.assert_array_equal(metrics["difference"], 0)
-    np.testing.assert_allclose(metrics["count"], [(0 + 1 + 2 + 0) / 4, (1 + 2 + 0 + 1) / 4, (2 + 0 + 1 + 2) / 4])
+def test_the_recurrent_one_remembers(names):
+    scope = run(MEMORY, dict(names))
+    np.testing.assert_array_equal(scope["memory_returns"], 1)

@@ -167,7 +167,7 @@ def test_rows_are_reported_as_they_come():
 def test_each_driver_refuses_the_others_environments():
     host, compiled = remembering_learner(jaxrl.make("gymnasium/CartPole-v1")), remembering_learner(walk())
     key = jax.random.key(0)
-    message = r"gymnasium/CartPole-v1 runs on the host and is no JAX program: train it with jaxrl\.experiment\.train_on_host"
+    message = r"gymnasium/CartPole-v1 runs on the host and cannot be compiled: train with jaxrl\.experiment\.train_on_host"
     with pytest.raises(TypeError, match=message):
         jaxrl.train(key, host, 10)
     with pytest.raises(TypeError, match=message):

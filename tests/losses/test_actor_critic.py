@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from jaxrl import losses
-from tests.losses import oracles
+from tests import calls
 
 NAMES = ["deterministic_policy_gradient", "soft_td_error", "sac_actor", "sac_temperature"]
 HYPERPARAMETERS = {"deterministic_policy_gradient": ["max_norm"]}
@@ -27,14 +27,14 @@ def jitted_grad(function, argnums=0):
 
 few_examples = settings(deadline=None, max_examples=30)
 close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
-CASES = [(name, kwargs) for name in NAMES for kwargs in ({}, *oracles.PROBLEMS[name].variants)]
+CASES = [(name, kwargs) for name in NAMES for kwargs in ({}, *calls.CALLS[name].variants)]
 
 
 @pytest.mark.parametrize(("name", "kwargs"), CASES)
 @few_examples
-@given(st.sampled_from(oracles.SHAPES), st.integers(0, 2**32 - 1))
+@given(st.sampled_from(calls.SHAPES), st.integers(0, 2**32 - 1))
 def test_is_the_equation(name, kwargs, shapes, seed):
-    oracles.check(name, functions, shapes, kwargs, seed)
+    calls.check(name, functions, shapes, kwargs, seed)
 
 
 def summed(name, **kwargs):
@@ -47,8 +47,8 @@ def summed(name, **kwargs):
 
 def draw(name, *args):
     """With the temperature among the arguments that could have a gradient."""
-    kwargs = dict(oracles.PROBLEMS[name].kwargs)
-    args = oracles.draw(name, *args)
+    kwargs = dict(calls.CALLS[name].kwargs)
+    args = calls.draw(name, *args)
     if "temperature" in kwargs:
         args["temperature"] = np.asarray(kwargs.pop("temperature"), args["q_t"].dtype)
     return args, kwargs
@@ -57,7 +57,7 @@ def draw(name, *args):
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_flows_where_it_should_and_nowhere_else(name):
     args, kwargs = draw(name, (4, 5))
-    learns = oracles.PROBLEMS[name].learns or ("log_prob_t", "q_t")
+    learns = calls.CALLS[name].learns or ("log_prob_t", "q_t")
     for argument, gradient in jitted_grad(summed(name, **kwargs))(args).items():
         if argument in learns:
             assert np.abs(gradient).max() > 0, argument
@@ -69,7 +69,7 @@ def test_gradient_flows_where_it_should_and_nowhere_else(name):
 def test_gradients_agree_with_finite_differences(name, kwargs):
     with jax.enable_x64(True):
         args, others = draw(name, (4, 5), 1, np.float64)
-        learns = oracles.PROBLEMS[name].learns or ("log_prob_t", "q_t")
+        learns = calls.CALLS[name].learns or ("log_prob_t", "q_t")
         function = summed(name, **others, **kwargs)
         fixed = {k: v for k, v in args.items() if k not in learns}
         check_grads(lambda x: function({**fixed, **x}), ({k: args[k] for k in learns},), order=1, modes=["rev"])
@@ -79,14 +79,14 @@ def test_gradients_agree_with_finite_differences(name, kwargs):
 
 
 def test_gradient_in_the_action_is_minus_that_of_the_critic():
-    args = oracles.draw("deterministic_policy_gradient", (4, 5))
+    args = calls.draw("deterministic_policy_gradient", (4, 5))
     gradient = jitted_grad(lambda a: functions["deterministic_policy_gradient"](a, args["dqda_t"]).sum())(args["a_t"])
     np.testing.assert_array_equal(gradient, -args["dqda_t"])
 
 
 @pytest.mark.parametrize("max_norm", [0.1, 1.0, 100.0])
 def test_the_norm_of_the_gradient_is_bounded_and_its_direction_kept(max_norm):
-    args = oracles.draw("deterministic_policy_gradient", (20,))
+    args = calls.draw("deterministic_policy_gradient", (20,))
     dqda = args["dqda_t"]
     gradient = -jitted_grad(lambda a: functions["deterministic_policy_gradient"](a, dqda, max_norm=max_norm).sum())(args["a_t"])
     norms = np.linalg.norm(dqda, axis=-1)
@@ -115,7 +115,7 @@ def test_the_chain_rule_ends_in_the_deterministic_policy_gradient():
 
 def test_at_temperature_zero_the_critic_takes_the_least_target():
     """As TD3 does: r + γ min_k q_k (Fujimoto et al. 2018, eq. 10)."""
-    args = oracles.draw("soft_td_error", (4, 5), C=3)
+    args = calls.draw("soft_td_error", (4, 5), C=3)
     expected = [
         functions["td_learning"](args["q_tm1"][..., k], args["r_t"], args["discount_t"], args["q_t"].min(-1)) for k in range(3)
     ]
@@ -124,7 +124,7 @@ def test_at_temperature_zero_the_critic_takes_the_least_target():
 
 def test_entropy_is_worth_its_temperature():
     """The bonus is −α log π of the successor's action, discounted as the value is."""
-    args = oracles.draw("soft_td_error", (4, 5))
+    args = calls.draw("soft_td_error", (4, 5))
     bonus = functions["soft_td_error"](**args, temperature=0.5) - functions["soft_td_error"](**args, temperature=0.0)
     expected = -0.5 * args["discount_t"] * args["log_prob_t"]
     close(bonus, np.stack([expected] * 2, -1))
@@ -152,7 +152,7 @@ def test_gradient_agrees_with_rlax(max_norm):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         rlax = pytest.importorskip("rlax")
-    args = oracles.draw("deterministic_policy_gradient", (20,))
+    args = calls.draw("deterministic_policy_gradient", (20,))
 
     def ours(a):
         return functions["deterministic_policy_gradient"](a, args["dqda_t"], max_norm=max_norm).sum()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from jaxrl import losses
+from tests import calls
 from tests.losses import oracles
 
 LOSSES = [
@@ -34,19 +35,19 @@ def jitted_grad(function, argnums=0):
 
 few_examples = settings(deadline=None, max_examples=30)
 close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
-CASES = [(name, kwargs) for name in functions for kwargs in ({}, *oracles.PROBLEMS[name].variants)]
+CASES = [(name, kwargs) for name in functions for kwargs in ({}, *calls.CALLS[name].variants)]
 
 
 @pytest.mark.parametrize(("name", "kwargs"), CASES)
 @few_examples
-@given(st.sampled_from(oracles.SHAPES), st.integers(0, 2**32 - 1))
+@given(st.sampled_from(calls.SHAPES), st.integers(0, 2**32 - 1))
 def test_is_the_equation(name, kwargs, shapes, seed):
-    oracles.check(name, functions, shapes, kwargs, seed)
+    calls.check(name, functions, shapes, kwargs, seed)
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"kappa": 0}])
 def test_fractions_may_be_shared(kwargs):
-    args = oracles.draw("quantile_regression", (2, 3))
+    args = calls.draw("quantile_regression", (2, 3))
     shared = {**args, "tau": np.float32([0.1, 0.4, 0.6, 0.9])}
     close(functions["quantile_regression"](**shared, **kwargs), oracles.quantile_regression(**shared, **kwargs))
     spread = {**shared, "tau": np.broadcast_to(shared["tau"], (2, 3, 4))}
@@ -56,7 +57,7 @@ def test_fractions_may_be_shared(kwargs):
 @pytest.mark.parametrize("kappa", [0.0, 1.0])
 @pytest.mark.parametrize("num_actions", [3, 33])
 def test_the_selector_picks_the_action(num_actions, kappa):
-    args = oracles.draw("quantile_q_learning", (6,), A=num_actions)
+    args = calls.draw("quantile_q_learning", (6,), A=num_actions)
     selector = np.random.default_rng(1).normal(size=(6, num_actions, 7)).astype(np.float32)
     result = functions["quantile_q_learning"](**args, q_quantiles_t_selector=selector, kappa=kappa)
     close(result, oracles.quantile_q_learning(**args, q_quantiles_t_selector=selector, kappa=kappa))
@@ -66,7 +67,7 @@ def test_the_selector_picks_the_action(num_actions, kappa):
 
 
 def split(name, args):
-    floats = {k: v for k, v in args.items() if k in oracles.PROBLEMS[name].floats}
+    floats = {k: v for k, v in args.items() if k in calls.CALLS[name].floats}
     return floats, {k: v for k, v in args.items() if k not in floats}
 
 
@@ -81,9 +82,9 @@ def summed(name, actions, **kwargs):
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradient_flows_into_the_prediction_and_nothing_else(name):
     num_actions = 33
-    floats, actions = split(name, oracles.draw(name, (2, 3), A=num_actions))
+    floats, actions = split(name, calls.draw(name, (2, 3), A=num_actions))
     gradients = jitted_grad(summed(name, actions))(floats)
-    prediction = gradients.pop(*oracles.PROBLEMS[name].learns)
+    prediction = gradients.pop(*calls.CALLS[name].learns)
     assert np.abs(prediction).max() > 0
     if actions:  # of the action taken only
         others = np.arange(num_actions) != actions["a_tm1"][..., None]
@@ -98,8 +99,8 @@ CURVED = [(name, kwargs) for name, kwargs in CASES if name in LOSSES]
 @pytest.mark.parametrize(("name", "kwargs"), CURVED)
 def test_gradients_agree_with_finite_differences(name, kwargs):
     with jax.enable_x64(True):
-        floats, actions = split(name, oracles.draw(name, (3,), 5, np.float64))
-        (learns,) = oracles.PROBLEMS[name].learns
+        floats, actions = split(name, calls.draw(name, (3,), 5, np.float64))
+        (learns,) = calls.CALLS[name].learns
         function = summed(name, actions, **kwargs)
         check_grads(lambda x: function({**floats, learns: x}), (floats[learns],), order=1, modes=["rev"])
 
@@ -109,14 +110,14 @@ def test_gradients_agree_with_finite_differences(name, kwargs):
 )
 def test_gradients_of_the_linear_ones(name, argument):
     with jax.enable_x64(True):
-        args = oracles.draw(name, (3,), 5, np.float64)
+        args = calls.draw(name, (3,), 5, np.float64)
         function = summed(name, {k: v for k, v in args.items() if k != argument})
         check_grads(lambda x: function({argument: x}), (args[argument],), order=1, modes=["rev"])
         assert np.abs(jitted_grad(lambda x: function({argument: x}))(args[argument])).max() > 0
 
 
 def test_gradient_of_the_cross_entropy_is_the_difference_of_the_distributions():
-    args = oracles.draw("categorical_q_learning", (), 2)
+    args = calls.draw("categorical_q_learning", (), 2)
     action = int(args["a_tm1"])
     best = (jax.nn.softmax(args["q_logits_t"]) @ args["atoms"]).argmax()
     moved = args["r_t"] + args["discount_t"] * args["atoms"]
@@ -133,20 +134,20 @@ def test_gradient_of_the_cross_entropy_is_the_difference_of_the_distributions():
 
 # --- The projection ----------------------------------------------------------------------------------------------
 
-projections = given(st.sampled_from(oracles.SHAPES), st.integers(0, 2**32 - 1))
+projections = given(st.sampled_from(calls.SHAPES), st.integers(0, 2**32 - 1))
 
 
 @few_examples
 @projections
 def test_the_projection_is_the_nearest_in_cramer_distance(shapes, seed):
-    args = oracles.draw("categorical_l2_project", shapes[0], seed, **shapes[1])
+    args = calls.draw("categorical_l2_project", shapes[0], seed, **shapes[1])
     close(functions["categorical_l2_project"](**args), oracles.cramer_projection(**args))
 
 
 @few_examples
 @projections
 def test_the_projection_conserves_mass_and_within_the_support_the_mean(shapes, seed):
-    args = oracles.draw("categorical_l2_project", shapes[0], seed, **shapes[1])
+    args = calls.draw("categorical_l2_project", shapes[0], seed, **shapes[1])
     projected = functions["categorical_l2_project"](**args)
     close(projected.sum(-1), np.ones(shapes[0]))
     assert (np.asarray(projected) >= 0).all()
@@ -164,7 +165,7 @@ def test_projecting_onto_the_same_atoms_changes_nothing(num_atoms):
 
 
 def test_the_atoms_projected_need_no_order():
-    args = oracles.draw("categorical_l2_project", (5,))
+    args = calls.draw("categorical_l2_project", (5,))
     order = np.random.default_rng(0).permutation(4)
     shuffled = {**args, "atoms_p": args["atoms_p"][:, order], "probs": args["probs"][:, order]}
     close(functions["categorical_l2_project"](**shuffled), functions["categorical_l2_project"](**args))
@@ -184,7 +185,7 @@ def test_a_projection_by_hand():
 
 @each_path
 def test_categorical_double_q_learning_with_one_estimate_is_categorical_q_learning(num_actions):
-    args = oracles.draw("categorical_q_learning", (6,), A=num_actions)
+    args = calls.draw("categorical_q_learning", (6,), A=num_actions)
     double = functions["categorical_double_q_learning"](**args, q_logits_t_selector=args["q_logits_t"])
     close(double, functions["categorical_q_learning"](**args))
 
@@ -192,7 +193,7 @@ def test_categorical_double_q_learning_with_one_estimate_is_categorical_q_learni
 @each_path
 @pytest.mark.parametrize("kappa", [0.0, 1.0])
 def test_implicit_quantiles_at_the_midpoints_are_quantile_q_learning(num_actions, kappa):
-    args = oracles.draw("quantile_q_learning", (6,), A=num_actions)
+    args = calls.draw("quantile_q_learning", (6,), A=num_actions)
     midpoints = np.broadcast_to(np.float32([0.125, 0.375, 0.625, 0.875]), (6, 4))
     implicit = functions["implicit_quantile_q_learning"](
         **args, tau_tm1=midpoints, q_quantiles_t_selector=args["q_quantiles_t"], kappa=kappa
@@ -235,7 +236,7 @@ def test_descent_on_the_pinball_loss_finds_all_quantiles():
 
 
 def test_the_huber_quantile_loss_lies_between_the_pinball_and_the_squared_loss():
-    args = oracles.draw("quantile_regression", (6,))
+    args = calls.draw("quantile_regression", (6,))
     pinball = functions["quantile_regression"](**args, kappa=0)
     np.testing.assert_allclose(functions["quantile_regression"](**args, kappa=1e-4), pinball, atol=4e-4)
     u = args["targets"][:, None, :] - args["quantiles"][:, :, None]
@@ -257,7 +258,7 @@ def test_the_median_weighs_both_sides_alike():
 
 @each_path
 def test_the_mean_of_duelling_values_is_the_value(num_actions):
-    args = oracles.draw("dueling", (2, 3), A=num_actions)
+    args = calls.draw("dueling", (2, 3), A=num_actions)
     q = functions["dueling"](**args)
     assert q.shape == (2, 3, num_actions)
     close(q.mean(-1), args["value"])
@@ -276,14 +277,14 @@ def rlax():
 
 
 def test_the_projection_agrees_with_rlax(rlax):
-    args = [*oracles.draw("categorical_l2_project", (6,)).values()]
+    args = [*calls.draw("categorical_l2_project", (6,)).values()]
     close(functions["categorical_l2_project"](*args), jax.vmap(rlax.categorical_l2_project, (0, 0, None))(*args))
 
 
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 @each_path
 def test_categorical_losses_agree_with_rlax(rlax, num_actions):
-    args = oracles.draw("categorical_double_q_learning", (6,), A=num_actions)
+    args = calls.draw("categorical_double_q_learning", (6,), A=num_actions)
     atoms = args["atoms"]
     q_tm1, a_tm1, r_t, discount_t, q_t, selector = (args[k] for k in args if k != "atoms")
     expected = jax.vmap(lambda q, a, r, d, qt: rlax.categorical_q_learning(atoms, q, a, r, d, atoms, qt))
@@ -299,7 +300,7 @@ def test_categorical_losses_agree_with_rlax(rlax, num_actions):
 @each_path
 @pytest.mark.parametrize("kappa", [0.0, 1.0])
 def test_quantile_losses_agree_with_rlax(rlax, num_actions, kappa):
-    args = oracles.draw("implicit_quantile_q_learning", (6,), A=num_actions)
+    args = calls.draw("implicit_quantile_q_learning", (6,), A=num_actions)
 
     def expected(q_tm1, tau, a_tm1, r_t, discount_t, q_t, selector):
         return rlax.quantile_q_learning(q_tm1.T, tau, a_tm1, r_t, discount_t, selector.T, q_t.T, kappa)

@@ -1,9 +1,7 @@
-"""What all functions of `jaxrl.losses` and `jaxrl.returns` have in common: their signatures, dtypes, transformations and
-errors, by one table of calls; and the edges of their domains, by another."""
+"""The edges of the domains of `losses` and `returns`: masks, huge numbers, ties, and what has no weight, by a table of calls."""
 
 import functools
 import inspect
-import re
 from functools import partial
 from typing import NamedTuple
 
@@ -12,158 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl import losses, returns
-from tests.losses import oracles
-from tests.losses.oracles import PROBLEMS
-
-_STOP = "stop_target_gradient=True"
-_Q = "q_tm1, a_tm1, r_t, discount_t"
-SIGNATURES = {
-    "select": "values, index",
-    "greedy": "values",
-    "td_learning": f"v_tm1, r_t, discount_t, v_t, *, {_STOP}",
-    "sarsa": f"{_Q}, q_t, a_t, *, {_STOP}",
-    "expected_sarsa": f"{_Q}, q_t, probs_t, *, {_STOP}",
-    "q_learning": f"{_Q}, q_t, *, {_STOP}",
-    "double_q_learning": f"{_Q}, q_t_value, q_t_selector, *, {_STOP}",
-    "persistent_q_learning": f"{_Q}, q_t, action_gap_scale, *, {_STOP}",
-    "munchausen_q_learning": f"{_Q}, q_t, q_tm1_target, *, temperature=0.03, munchausen_scale=0.9, log_policy_min=-1.0, {_STOP}",
-    "categorical_l2_project": "atoms_p, probs, atoms_q",
-    "categorical_q_learning": "q_logits_tm1, a_tm1, r_t, discount_t, q_logits_t, atoms",
-    "categorical_double_q_learning": "q_logits_tm1, a_tm1, r_t, discount_t, q_logits_t, q_logits_t_selector, atoms",
-    "quantile_regression": "quantiles, tau, targets, *, kappa=1.0",
-    "quantile_q_learning": ("q_quantiles_tm1, a_tm1, r_t, discount_t, q_quantiles_t, *, q_quantiles_t_selector=None, kappa=1.0"),
-    "implicit_quantile_q_learning": (
-        "q_quantiles_tm1, tau_tm1, a_tm1, r_t, discount_t, q_quantiles_t, q_quantiles_t_selector, *, kappa=1.0"
-    ),
-    "dueling": "value, advantage",
-    "policy_gradient": "log_prob_t, advantage_t",
-    "entropy": "logits",
-    "ppo_clip": "log_prob_t, old_log_prob_t, advantage_t, clip_range=0.2",
-    "ppo_value_loss": "v_tm1, old_v_tm1, target_tm1, clip_range=0.2",
-    "deterministic_policy_gradient": "a_t, dqda_t, *, max_norm=None",
-    "soft_td_error": "q_tm1, r_t, discount_t, q_t, log_prob_t, temperature",
-    "sac_actor": "log_prob_t, q_t, temperature",
-    "sac_temperature": "log_prob_t, log_temperature, target_entropy",
-    "lambda_returns": "r_t, discount_t, v_t, lambda_=1.0, *, truncated=None",
-    "discounted_returns": "r_t, discount_t, v_t, *, truncated=None",
-    "n_step_returns": "r_t, discount_t, v_t, n, *, truncated=None",
-    "generalized_advantage_estimation": "r_t, discount_t, v_tm1, v_t, lambda_=0.95, *, truncated=None",
-    "vtrace": ("r_t, discount_t, v_tm1, v_t, rho_tm1, lambda_=1.0, *, clip_rho=1.0, clip_c=1.0, clip_pg_rho=1.0, truncated=None"),
-    "retrace": "r_t, discount_t, q_tm1, v_t, rho_tm1, lambda_=1.0, *, truncated=None",
-    "q_lambda": "r_t, discount_t, q_t, lambda_, *, a_t=None, truncated=None",
-}
-each_function = pytest.mark.parametrize("name", PROBLEMS)
-
-
-def named(name):
-    return getattr(returns if PROBLEMS[name].time else losses, name)
-
-
-def called(name, **kwargs):
-    return partial(named(name), **{**PROBLEMS[name].kwargs, **kwargs})
-
-
-def leading(name):
-    return (4, 5) if PROBLEMS[name].time else (5,)
-
-
-# --- The table of calls ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("module", [losses, returns])
-def test_every_public_name_is_in_the_table(module):
-    results = set()
-    for name, problem in PROBLEMS.items():
-        if problem.time:
-            results.add(type(jax.eval_shape(called(name), **oracles.draw(name, leading(name)))))
-    functions = {name for name in module.__all__ if not inspect.isclass(getattr(module, name))}
-    classes = {getattr(module, name) for name in module.__all__} - {getattr(module, name) for name in functions}
-    assert functions <= set(PROBLEMS)
-    assert classes <= results  # what a function returns
-    own = {name: x for name, x in vars(module).items() if inspect.isfunction(x) and x.__module__.startswith(module.__name__)}
-    public = {name for name in own if not name.startswith("_")}
-    assert public <= set(module.__all__)
-    assert {name for name, problem in PROBLEMS.items() if problem.time == (module is returns)} <= set(module.__all__)
-
-
-@each_function
-def test_signature(name):
-    parameters = inspect.signature(named(name)).parameters.values()
-    plain = inspect.Signature([p.replace(annotation=inspect.Parameter.empty) for p in parameters])
-    assert str(plain) == f"({SIGNATURES[name]})"
-
-
-@each_function
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
-def test_the_dtype_is_kept(name, dtype):
-    with jax.enable_x64(dtype == "float64"):
-        args = oracles.draw(name, leading(name))
-        args = {k: jnp.asarray(v, dtype) if v.dtype == np.float32 else jnp.asarray(v) for k, v in args.items()}
-        for kwargs in ({}, *PROBLEMS[name].variants):
-            for result in jax.tree.leaves(jax.eval_shape(called(name, **kwargs), **args)):
-                assert result.dtype == ("int32" if name == "greedy" else dtype)
-                assert not result.weak_type
-
-
-@each_function
-def test_jit_and_vmap_equal_the_batch(name):
-    args = oracles.draw(name, leading(name), 1)
-    axis = 1 if PROBLEMS[name].time else 0
-    axes = {k: None if kind.startswith("shared") else axis for k, (kind, _) in PROBLEMS[name].arguments.items()}
-    function = called(name)
-    mapped = jax.jit(jax.vmap(lambda args: function(**args), (axes,), out_axes=axis))(args)
-    batch = jax.jit(function)(**args)
-    assert jax.tree.structure(mapped) == jax.tree.structure(batch)
-    for ours, whole in zip(jax.tree.leaves(mapped), jax.tree.leaves(batch), strict=True):
-        np.testing.assert_allclose(ours, whole, rtol=1e-5, atol=1e-6)
-
-
-def misfits():
-    """Each array with one shape that would broadcast, or have as many numbers, or fewer actions; each shape once."""
-    for name, problem in PROBLEMS.items():
-        args = oracles.draw(name, leading(name))
-        if sum(not kind.startswith("shared") for kind, _ in problem.arguments.values()) == 1:
-            continue  # nothing that it could misfit
-        letters = "".join(own for _, own in problem.arguments.values())
-        for argument, (kind, own) in problem.arguments.items():
-            x = args[argument]
-            wrong = {}
-            if not kind.startswith("shared"):
-                if (name, argument) != ("quantile_regression", "tau"):  # which may be shared
-                    wrong["without its first axis"] = x[0]
-                wrong["with one row"] = x[:1]
-                wrong["with an axis more"] = x[:, None]
-                if problem.time:
-                    wrong["with one column"] = x[:, :1]
-            for i, letter in enumerate(own):
-                if letters.count(letter) > 1:
-                    wrong[f"with one {letter}"] = np.take(x, [0], axis=x.ndim - len(own) + i)
-            for what, value in wrong.items():
-                yield pytest.param(name, argument, value, id=f"{name}-{argument} {what}")
-
-
-@pytest.mark.parametrize(("name", "argument", "wrong"), [*misfits()])
-def test_misfits_are_named_with_both_shapes(name, argument, wrong):
-    args = oracles.draw(name, leading(name))
-    with pytest.raises(ValueError, match=r"\(.*\)") as error:
-        jax.eval_shape(called(name), **{**args, argument: wrong})
-    shapes = set(re.findall(r"\([\d, ]*\)", str(error.value)))
-    assert len(shapes) >= 2, error.value
-    if argument != next(iter(args)):  # by which the others may be measured, after its actions are chosen
-        own = len(PROBLEMS[name].arguments[argument][1])
-        assert shapes & {str(wrong.shape), str(wrong.shape[: wrong.ndim - own])}, error.value
-
-
-@pytest.mark.parametrize("wrong", [(5,), (4, 1), (1, 5), (1,)])
-def test_misfits_of_lambda(wrong):
-    args = oracles.draw("lambda_returns", (4, 5))
-    with pytest.raises(ValueError, match=r"\(4, 5\)") as error:
-        jax.eval_shape(returns.lambda_returns, **args, lambda_=np.ones(wrong, np.float32))
-    assert str(wrong) in str(error.value)
-
-
-# --- The edges ---------------------------------------------------------------------------------------------------
+from tests import calls
 
 
 class Edge(NamedTuple):
@@ -199,7 +46,9 @@ def edges():
         yield q("masked", "q_learning", {"q_t": only})
         yield q("masked", "double_q_learning", {"q_t_value": only, "q_t_selector": only})
         yield q("masked", "persistent_q_learning", {"q_t": only, "a_tm1": np.int32(1)})
-        yield q("masked, gap scale 0", "persistent_q_learning", {"q_t": only, "a_tm1": np.int32(0)}, {"action_gap_scale": 0.0})
+        for scale in (0.0, 0.3, 1.0):
+            changes = {"q_t": only, "a_tm1": np.int32(0)}
+            yield q(f"masked, gap scale {scale}", "persistent_q_learning", changes, {"action_gap_scale": scale})
         for temperature in (0.03, 1.0):
             for label, action in (("legal", 1), ("illegal", 0)):
                 yield q(
@@ -405,7 +254,7 @@ def edges():
     yield "max_norm 0", Edge("deterministic_policy_gradient", {}, {"max_norm": 0.0}, gradients={"a_t": np.zeros(3)})
 
     # Returns.
-    for name, problem in PROBLEMS.items():
+    for name, problem in calls.CALLS.items():
         if not problem.time:
             continue
         yield "T = 1", Edge(name, {}, leading=(1,))
@@ -432,12 +281,16 @@ each_edge = pytest.mark.parametrize("number", EACH)
 
 
 def problem_at(edge):
-    args = {**oracles.draw(edge.name, edge.leading, 3, **edge.sizes), **edge.changes}
-    return args, {**PROBLEMS[edge.name].kwargs, **edge.kwargs}
+    args = {**calls.draw(edge.name, edge.leading, 3, **edge.sizes), **edge.changes}
+    return args, {**calls.CALLS[edge.name].kwargs, **edge.kwargs}
+
+
+def has_target_gradient(name):
+    return "stop_target_gradient" in inspect.signature(calls.function(name)).parameters
 
 
 def shared(name):
-    return {k for k, (kind, _) in PROBLEMS[name].arguments.items() if kind.startswith("shared")}
+    return {k for k, (kind, _) in calls.CALLS[name].arguments.items() if kind.startswith("shared")}
 
 
 @functools.cache
@@ -460,8 +313,8 @@ def computed_together(key):
     each = [problem_at(EDGES[n][1])[0] for n in numbers]
     axis = len(edge.leading)
     args = {k: each[0][k] if k in shared(edge.name) else np.stack([a[k] for a in each], axis) for k in each[0]}
-    floats = {k: args.pop(k) for k in PROBLEMS[edge.name].floats if k not in shared(edge.name)}
-    function = called(edge.name, **problem_at(edge)[1])
+    floats = {k: args.pop(k) for k in calls.CALLS[edge.name].floats if k not in shared(edge.name)}
+    function = calls.called(edge.name, **problem_at(edge)[1])
 
     def summed(floats, **kwargs):
         return sum(jnp.sum(x) for x in jax.tree.leaves(function(**floats, **args, **kwargs)))
@@ -469,7 +322,7 @@ def computed_together(key):
     @jax.jit
     def run(floats):
         results = {"values": function(**floats, **args), "gradients": jax.grad(summed)(floats)}
-        if "stop_target_gradient" in SIGNATURES[edge.name]:
+        if has_target_gradient(edge.name):
             results["gradients of the target"] = jax.grad(partial(summed, stop_target_gradient=False))(floats)
         return results
 
@@ -486,7 +339,7 @@ def test_values_at_the_edges(number):
     _, edge = EDGES[number]
     args, kwargs = problem_at(edge)
     with np.errstate(all="ignore"):
-        expected = jax.tree.map(np.float32, getattr(oracles, edge.name)(**args, **kwargs))
+        expected = jax.tree.map(np.float32, calls.oracle(edge.name)(**args, **kwargs))
     assert not any(np.isnan(x).any() for x in jax.tree.leaves(expected)), "the oracle has no value here"
     values = computed(number)["values"]
     for ours, wanted in zip(jax.tree.leaves(values), jax.tree.leaves(expected), strict=True):
@@ -507,6 +360,6 @@ def test_gradients_at_the_edges(number):
         np.testing.assert_allclose(gradients[argument], expected, rtol=1e-5, atol=1e-36 if np.any(expected) else 1e-6)
 
 
-@pytest.mark.parametrize("number", [param for param in EACH if "stop_target" in SIGNATURES[EDGES[param.values[0]][1].name]])
+@pytest.mark.parametrize("number", [param for param in EACH if has_target_gradient(EDGES[param.values[0]][1].name)])
 def test_gradients_of_targets_at_the_edges(number):
     no_nan(EDGES[number][1], computed(number)["gradients of the target"])

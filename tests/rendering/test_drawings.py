@@ -1,4 +1,4 @@
-"""Drawings against what the states mean: which way things lean, where they are, what is a wall."""
+"""Drawings against the meaning of the states: which way a pole leans, where the agent is, what is a wall."""
 
 import math
 from types import SimpleNamespace
@@ -41,7 +41,7 @@ def test_every_environment_with_a_picture_can_be_drawn(name):
         assert np.all(np.any(picture[size // 2, size // 2 :: size] != rgb(INK), axis=-1))
 
 
-def test_what_has_no_picture_is_refused_with_a_list():
+def test_an_environment_without_a_picture_is_refused_with_a_list():
     with pytest.raises(ValueError, match=r"no picture of 'Swimmer-misc'; there are pictures of CartPole-v1, .*PointMass"):
         drawings.drawing_of("Swimmer-misc")
 
@@ -51,7 +51,7 @@ def test_an_environment_is_drawn_inside_its_wrappers():
     wrapped = w.time_limit(w.randomize_params(w.sticky_actions(env), w.uniform_params(start_range=(0.5, 2.0))), 5)
     state, obs = wrapped.reset(jax.random.key(0), wrapped.params)
     shown = drawings.drawing_of(env.name).draw(state, np.asarray(obs), wrapped.params)
-    drawn = w.find_state(state, Randomized).params.env  # of this episode, not the nominal ones
+    drawn = w.find_state(state, Randomized).params.env  # those of this episode, not the nominal ones
     inside = state
     while hasattr(inside, "env"):
         inside = inside.env
@@ -75,7 +75,7 @@ def test_another_environment_of_the_same_name_is_refused(env):
 
 
 @pytest.mark.parametrize(("name", "start"), [("CliffWalk", (3, 0)), ("GridWorld", (2, 0)), ("FrozenLake", (0, 0))])
-def test_whoever_walks_a_grid_is_at_its_cell(name, start):
+def test_the_agent_of_a_grid_is_at_its_cell(name, start):
     env = jaxrl.make(name)
     state, obs = env.reset(jax.random.key(0), env.params)
     picture = np.asarray(drawings.drawing_of(name).draw(state, np.asarray(obs), env.params))

@@ -235,7 +235,7 @@ def test_what_render_cannot_draw(trained, tmp_path):
         render(jax.random.key(1), learner, state, tmp_path / "b.gif")
     with pytest.raises(TypeError, match="key must be a typed PRNG key"):
         render(3, learner, state, tmp_path / "b.gif", draw=bar)
-    with pytest.raises(ValueError, match=r"draw must give a PIL image or a NumPy array uint8.*it gave float64\[3, 3\]"):
+    with pytest.raises(ValueError, match=r"draw must return a PIL image or a NumPy array uint8.*got float64\[3, 3\]"):
         film._image(np.ones((3, 3)))
-    with pytest.raises(ValueError, match="it gave NoneType"):
+    with pytest.raises(ValueError, match="got NoneType"):
         film._image(None)

@@ -1,4 +1,4 @@
-"""Prioritized replay against the paper's own definitions in NumPy, with one pass over all priorities for each draw."""
+"""Prioritized replay against the definitions of the paper in NumPy, without a tree."""
 
 import re
 import subprocess
@@ -34,9 +34,9 @@ class Reference:
         self.priority = np.zeros(capacity)  # p^α
         self.largest = 1.0
 
-    def add(self, items, clock):
+    def add(self, items, num_adds):
         n = len(items["serial"])
-        rows = (clock * n + np.arange(n)) % len(self.serial)
+        rows = (num_adds * n + np.arange(n)) % len(self.serial)
         self.serial[rows] = items["serial"]
         self.priority[rows] = self.largest
 
@@ -63,8 +63,8 @@ def make_items(serials):
     return {"obs": np.stack([serials, -serials], -1).astype(np.float32), "serial": serials}
 
 
-def blocks(n, clock):
-    return make_items(1 + clock * n + np.arange(n))
+def blocks(n, num_adds):
+    return make_items(1 + num_adds * n + np.arange(n))
 
 
 def filled_with(priorities, capacity=None):
@@ -115,12 +115,12 @@ def test_exact_where_nothing_is_rounded(sizes, rounds, start, seed):
     rng = np.random.default_rng(seed)
     buffer, reference = prioritized.init(EXAMPLE, capacity), Reference(capacity)
     start -= start % (capacity // n)  # so that rows are filled from the first
-    for clock in range(rounds):
-        buffer = add(buffer, blocks(n, clock), jnp.int32(start + clock))
-        reference.add(blocks(n, clock), start + clock)
+    for num_adds in range(rounds):
+        buffer = add(buffer, blocks(n, num_adds), jnp.int32(start + num_adds))
+        reference.add(blocks(n, num_adds), start + num_adds)
         np.testing.assert_array_equal(leaves_of(buffer), reference.priority)
         noise = (rng.integers(0, 256, 32) / 256).astype(np.float32)
-        batch = sample(buffer, noise, replay.num_stored(clock + 1, n, capacity), beta=0.5)
+        batch = sample(buffer, noise, replay.num_stored(num_adds + 1, n, capacity), beta=0.5)
         np.testing.assert_array_equal(batch.indices, reference.sample(noise))
         np.testing.assert_array_equal(batch.items["serial"], reference.serial[batch.indices])
         np.testing.assert_array_equal(batch.items["obs"][:, 1], -reference.serial[batch.indices])
@@ -134,7 +134,7 @@ def test_exact_where_nothing_is_rounded(sizes, rounds, start, seed):
         assert_sums(buffer)
 
 
-def test_the_last_clocks_do_not_overflow():
+def test_the_last_numbers_of_adds_do_not_overflow():
     """With 15 blocks of 20, 2**31 − 1 is the eighth."""
     assert (2**31 - 1) % 15 == 7
     buffer = add(prioritized.init(EXAMPLE, 300), blocks(20, 0), jnp.int32(2**31 - 1))
@@ -155,9 +155,9 @@ def test_draws_and_weights_are_those_of_the_paper(sizes, alpha, beta, eps, seed)
     rng = np.random.default_rng(seed)
     buffer, reference = prioritized.init(EXAMPLE, capacity), Reference(capacity)
     adds = int(rng.integers(1, 2 * capacity // n + 1))
-    for clock in range(max(0, adds - 3 * 16), adds) if n > 1 else range(adds):
-        buffer = add(buffer, blocks(n, clock), jnp.int32(clock))
-        reference.add(blocks(n, clock), clock)
+    for num_adds in range(max(0, adds - 3 * 16), adds) if n > 1 else range(adds):
+        buffer = add(buffer, blocks(n, num_adds), jnp.int32(num_adds))
+        reference.add(blocks(n, num_adds), num_adds)
     filled = np.flatnonzero(reference.priority)
     for _ in range(3):
         index, td_error = rng.choice(filled, 32), rng.standard_cauchy(32).astype(np.float32)
@@ -289,6 +289,16 @@ def test_a_hundred_thousand_updates_do_not_drift():
     assert_sums(buffer, rtol=1e-6)
     calm = update(buffer, np.arange(300), np.full(300, 1e-3, np.float32), alpha=1.0, eps=0.0)
     assert_sums(calm, rtol=1e-6)
+
+
+def test_no_priority_is_negative():
+    """Whatever ε and α are: an ε below 0, which is not allowed, gives 0 or the largest priority."""
+    for eps in (0.0, -0.5, -10.0):
+        for alpha in (1.0, 0.6, 2.0):
+            td_error = np.float32([-3.0, -0.25, -0.0, 0.25])
+            buffer = update(filled_with(PRIORITIES), np.arange(4), td_error, alpha=alpha, eps=eps)
+            assert np.all(leaves_of(buffer) >= 0)
+            assert_sums(buffer, rtol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38, -2e36])
@@ -437,9 +447,9 @@ def learn(buffer, xs, alpha=0.6, beta=0.4, eps=1e-3):
     """Some iterations as an agent would do them; the TD error is some function of the item."""
 
     def step(buffer, x):
-        clock, items, noise = x
-        buffer = prioritized.add(buffer, items, clock)
-        num_stored = replay.num_stored(clock + 1, items["serial"].shape[0], buffer.rows.capacity)
+        num_adds, items, noise = x
+        buffer = prioritized.add(buffer, items, num_adds)
+        num_stored = replay.num_stored(num_adds + 1, items["serial"].shape[0], buffer.rows.capacity)
         batch = prioritized.sample(buffer, noise, num_stored, beta=beta)
         td_error = jnp.sin(batch.items["serial"].astype(jnp.float32))
         return prioritized.update(buffer, batch.indices, td_error, alpha=alpha, eps=eps), batch
@@ -457,10 +467,10 @@ over_seeds = (None, 0, 0)
 
 
 def test_vmap_over_seeds_is_a_loop_over_them():
-    buffer, (clock, items, noise) = prioritized.init(EXAMPLE, 300), iterations(40, 10, 8, seeds=(SEEDS,))
-    batched = jax.jit(jax.vmap(learn, (None, over_seeds)))(buffer, (clock, items, noise))
+    buffer, (num_adds, items, noise) = prioritized.init(EXAMPLE, 300), iterations(40, 10, 8, seeds=(SEEDS,))
+    batched = jax.jit(jax.vmap(learn, (None, over_seeds)))(buffer, (num_adds, items, noise))
     for s in range(SEEDS):
-        one = jax.jit(learn)(buffer, (clock, jax.tree.map(lambda x, s=s: x[s], items), noise[s]))
+        one = jax.jit(learn)(buffer, (num_adds, jax.tree.map(lambda x, s=s: x[s], items), noise[s]))
         assert_same_trees(jax.tree.map(lambda x, s=s: x[s], batched), one)
         assert_sums(one[0], rtol=1e-6)
 
@@ -492,14 +502,14 @@ def test_adding_under_vmap_is_no_scatter(n):
     names = operations(batched_add, buffers, items, jnp.int32(2))
     assert "dynamic-update-slice" in names
     assert "scatter" not in names
-    clocks = jnp.array([2, 0, 4], jnp.int32)  # a clock for each seed may be a scatter, and is still right
-    assert "scatter" in operations(jax.vmap(prioritized.add), buffers, items, clocks)  # it would be seen
-    for batched, clock in (
+    each = jnp.array([2, 0, 4], jnp.int32)  # a number for each seed may be a scatter, and is still right
+    assert "scatter" in operations(jax.vmap(prioritized.add), buffers, items, each)  # it would be seen
+    for batched, num_adds in (
         (batched_add(buffers, items, jnp.int32(2)), [2] * 3),
-        (jax.vmap(prioritized.add)(buffers, items, clocks), clocks),
+        (jax.vmap(prioritized.add)(buffers, items, each), each),
     ):
         for s in range(SEEDS):
-            one = add(filled_with(PRIORITIES), jax.tree.map(lambda x, s=s: x[s], items), clock[s])
+            one = add(filled_with(PRIORITIES), jax.tree.map(lambda x, s=s: x[s], items), num_adds[s])
             assert_same_trees(jax.tree.map(lambda x, s=s: x[s], batched), one)
 
 
@@ -525,16 +535,16 @@ def test_a_buffer_passes_through_jit_without_recompiling():
     traces = []
 
     @jax.jit
-    def step(buffer, clock, items, noise, beta):
-        traces.append(clock)
-        buffer = prioritized.add(buffer, items, clock)
-        batch = prioritized.sample(buffer, noise, replay.num_stored(clock + 1, 10, 300), beta=beta)
+    def step(buffer, num_adds, items, noise, beta):
+        traces.append(num_adds)
+        buffer = prioritized.add(buffer, items, num_adds)
+        batch = prioritized.sample(buffer, noise, replay.num_stored(num_adds + 1, 10, 300), beta=beta)
         return prioritized.update(buffer, batch.indices, batch.weights)
 
     buffer = prioritized.init(EXAMPLE, 300)
-    for clock in range(3):
-        noise = prioritized.noise(jax.random.key(clock), (8,))
-        buffer = step(buffer, jnp.int32(clock), blocks(10, clock), noise, jnp.float32(0.1 * clock))
+    for num_adds in range(3):
+        noise = prioritized.noise(jax.random.key(num_adds), (8,))
+        buffer = step(buffer, jnp.int32(num_adds), blocks(10, num_adds), noise, jnp.float32(0.1 * num_adds))
     assert len(traces) == 1
 
 
@@ -570,5 +580,6 @@ def test_it_needs_nothing_but_the_replay():
         "jaxrl._src.packing",
         "jaxrl.replay",
         "jaxrl.replay.prioritized",
+        "jaxrl.replay.sequences",
         "jaxrl.replay.uniform",
     ]

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxrl import replay
-from jaxrl._src.packing import layout_of, pack, unpack
+from jaxrl._src.packing import PackedRows, layout_of, pack, unpack
 
-LAST_CLOCK = 2**31 - 1
+LAST = 2**31 - 1
 EXAMPLE = {"obs": np.zeros(3, np.float32), "action": np.int32(0), "done": np.bool_(False)}
 few_examples = settings(deadline=None, max_examples=25)
 
@@ -23,14 +23,14 @@ sample = jax.jit(replay.sample)
 
 
 class Ring:
-    """What a replay is: a list of rows, the n-th block of which overwrites the oldest."""
+    """A list of rows, in which each block overwrites the oldest."""
 
     def __init__(self, capacity):
         self.rows = [None] * capacity
 
-    def add(self, items, clock):
+    def add(self, items, num_adds):
         n = len(items["action"])
-        first = (clock * n) % len(self.rows)  # Python's integers do not overflow
+        first = (num_adds * n) % len(self.rows)  # Python's integers do not overflow
         for i in range(n):
             self.rows[first + i] = {name: leaf[i] for name, leaf in items.items()}
 
@@ -52,7 +52,7 @@ def assert_same_trees(actual, expected):
 
 
 def rows_of(buffer):
-    return unpack(buffer.rows, buffer.layout)
+    return replay.take(buffer, jnp.arange(buffer.capacity))
 
 
 def assert_holds(buffer, ring):
@@ -69,7 +69,7 @@ def assert_holds(buffer, ring):
 @given(
     sizes=st.sampled_from([(1, 1), (8, 4), (6, 2), (5, 5)]),
     num_adds=st.integers(0, 9),
-    start=st.one_of(st.just(0), st.integers(0, LAST_CLOCK - 9)),
+    start=st.one_of(st.just(0), st.integers(0, LAST - 9)),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_add_is_a_ring_buffer(sizes, num_adds, start, seed):
@@ -83,14 +83,14 @@ def test_add_is_a_ring_buffer(sizes, num_adds, start, seed):
     assert_holds(buffer, ring)
 
 
-def test_the_last_clocks_do_not_overflow():
-    """With 3 blocks, 2**31 − 1 is the second: a wrapped-around clock would be elsewhere."""
-    assert LAST_CLOCK % 3 == 1
+def test_the_last_numbers_of_adds_do_not_overflow():
+    """With 3 blocks, 2**31 − 1 is the second: a number that wrapped around would be elsewhere."""
+    assert LAST % 3 == 1
     buffer, ring = replay.init(EXAMPLE, 12), Ring(12)
-    for clock in (LAST_CLOCK - 1, LAST_CLOCK):
-        items = make_items((4,), clock)
-        buffer = add(buffer, items, jnp.int32(clock))
-        ring.add(items, clock)
+    for num_adds in (LAST - 1, LAST):
+        items = make_items((4,), num_adds)
+        buffer = add(buffer, items, jnp.int32(num_adds))
+        ring.add(items, num_adds)
     assert_holds(buffer, ring)
     assert ring.rows[0] is not None
     assert ring.rows[4] is not None
@@ -98,12 +98,12 @@ def test_the_last_clocks_do_not_overflow():
 
 
 @few_examples
-@given(st.integers(0, LAST_CLOCK), st.sampled_from([(8, 4), (2**20, 2**10), (2**31 - 2**20, 2**20)]))
-def test_filled_counts_the_written_rows(num_adds, sizes):
+@given(st.integers(0, LAST), st.sampled_from([(8, 4), (2**20, 2**10), (2**31 - 2**20, 2**20)]))
+def test_num_stored_counts_the_written_rows(num_adds, sizes):
     capacity, n = sizes
-    filled = replay.num_stored(jnp.int32(num_adds), n, capacity)
-    assert int(filled) == min(num_adds * n, capacity)
-    assert filled.dtype == jnp.int32
+    stored = replay.num_stored(jnp.int32(num_adds), n, capacity)
+    assert int(stored) == min(num_adds * n, capacity)
+    assert stored.dtype == jnp.int32
 
 
 @few_examples
@@ -206,16 +206,16 @@ over_seeds = jax.vmap(replay.add, (0, 0, None))
 def test_vmap_over_seeds_is_a_loop_over_them_without_a_scatter():
     buffers = [replay.init(EXAMPLE, 8)] * SEEDS
     batched = stacked(buffers)
-    for clock in range(3):
-        items = make_items((SEEDS, 4), clock)
-        buffers = [add(buffer, separate(items, s), jnp.int32(clock)) for s, buffer in enumerate(buffers)]
-        batched = jax.jit(over_seeds)(batched, items, jnp.int32(clock))
+    for num_adds in range(3):
+        items = make_items((SEEDS, 4), num_adds)
+        buffers = [add(buffer, separate(items, s), jnp.int32(num_adds)) for s, buffer in enumerate(buffers)]
+        batched = jax.jit(over_seeds)(batched, items, jnp.int32(num_adds))
     assert_same_trees(batched, stacked(buffers))
     names = operations(over_seeds, batched, items, jnp.int32(0))
     assert "dynamic-update-slice" in names
     assert "scatter" not in names
-    clocks = jnp.zeros(SEEDS, jnp.int32)
-    assert "scatter" in operations(jax.vmap(replay.add), batched, items, clocks)  # it would be seen
+    batched_num_adds = jnp.zeros(SEEDS, jnp.int32)
+    assert "scatter" in operations(jax.vmap(replay.add), batched, items, batched_num_adds)  # it would be seen
 
 
 def test_vmap_over_two_axes_is_two_loops_without_a_scatter():
@@ -242,7 +242,7 @@ def test_a_scan_under_vmap_has_no_scatter_either():
 
 @pytest.mark.parametrize("axes", [(0, None, None), (None, 0, None), (0, 0, 0), (0, None, 0), (None, None, 0), (None, 0, 0)])
 def test_any_argument_may_be_batched(axes):
-    """With a clock for each seed the write may be a scatter, and is still right."""
+    """With a number of adds for each seed the write may be a scatter, and is still right."""
     filled = add(replay.init(EXAMPLE, 12), make_items((4,), 100), jnp.int32(2))
     args = (filled, make_items((4,)), jnp.int32(1))
     in_batch = (stacked([filled] * SEEDS), make_items((SEEDS, 4), 1), jnp.array([2, 0, 4], jnp.int32))
@@ -253,13 +253,13 @@ def test_any_argument_may_be_batched(axes):
         assert_same_trees(separate(batched, s), add(*one))
 
 
-def test_a_batched_clock_may_be_nested():
+def test_a_batched_number_of_adds_may_be_nested():
     add_twice = jax.vmap(jax.vmap(replay.add, (0, 0, 0)), (0, 0, None))
     buffers = stacked([stacked([replay.init(EXAMPLE, 12)] * SEEDS)] * 2)
-    items, clocks = make_items((2, SEEDS, 4)), jnp.array([2, 0, 4], jnp.int32)
-    batched = add_twice(buffers, items, clocks)
+    items, num_adds = make_items((2, SEEDS, 4)), jnp.array([2, 0, 4], jnp.int32)
+    batched = add_twice(buffers, items, num_adds)
     for i in np.ndindex(2, SEEDS):
-        assert_same_trees(separate(batched, i), add(separate(buffers, i), separate(items, i), clocks[i[1]]))
+        assert_same_trees(separate(batched, i), add(separate(buffers, i), separate(items, i), num_adds[i[1]]))
 
 
 def test_sampling_under_vmap_is_a_loop_over_seeds():
@@ -273,24 +273,24 @@ def test_sampling_under_vmap_is_a_loop_over_seeds():
 # --- in place
 
 
-def fill(buffer, items, clock):
+def fill(buffer, items, num_adds):
     def step(carry, items):
-        buffer, clock = carry
-        return (replay.add(buffer, items, clock), clock + 1), None
+        buffer, num_adds = carry
+        return (replay.add(buffer, items, num_adds), num_adds + 1), None
 
-    return jax.lax.scan(step, (buffer, clock), items)[0][0]
+    return jax.lax.scan(step, (buffer, num_adds), items)[0][0]
 
 
 def test_a_donated_buffer_is_filled_correctly_and_given_up():
     donating = jax.jit(fill, donate_argnums=0)
-    ring, clock, first = Ring(8), 0, replay.init(EXAMPLE, 8)
+    ring, num_adds, first = Ring(8), 0, replay.init(EXAMPLE, 8)
     buffer = first
     for call in range(2):
         items = make_items((3, 2), call)
-        buffer = donating(buffer, items, jnp.int32(clock))
+        buffer = donating(buffer, items, jnp.int32(num_adds))
         for t in range(3):
-            ring.add(separate(items, t), clock + t)
-        clock += 3
+            ring.add(separate(items, t), num_adds + t)
+        num_adds += 3
     assert_holds(buffer, ring)
     assert first.rows.is_deleted()
 
@@ -310,13 +310,13 @@ def test_a_buffer_passes_through_jit_without_recompiling():
     traces = []
 
     @jax.jit
-    def step(buffer, items, clock):
-        traces.append(clock)
-        return replay.add(buffer, items, clock)
+    def step(buffer, items, num_adds):
+        traces.append(num_adds)
+        return replay.add(buffer, items, num_adds)
 
     buffer = replay.init(EXAMPLE, 8)
-    for clock in range(3):
-        buffer = step(buffer, make_items((4,)), jnp.int32(clock))
+    for num_adds in range(3):
+        buffer = step(buffer, make_items((4,)), jnp.int32(num_adds))
     assert len(traces) == 1
 
 
@@ -372,10 +372,11 @@ def test_packing_round_trips_bit_for_bit(specs, batch, seed):
     rng = np.random.default_rng(seed)
     tree = {"nested": [random_leaf(rng, (*batch, *shape), dtype) for dtype, shape in specs]}
     layout = layout_of(tree, len(batch))
-    rows = jax.jit(partial(pack, batch_ndim=len(batch)))(tree)
-    np.testing.assert_array_equal(rows, packed_by_numpy(tree, len(batch)))
-    assert rows.shape == (*batch, layout.num_words)
-    result = jax.jit(lambda rows: unpack(rows, layout))(rows)
+    packed = jax.jit(partial(pack, batch_ndim=len(batch)))(tree)
+    np.testing.assert_array_equal(packed.rows, packed_by_numpy(tree, len(batch)))
+    assert packed.layout == layout
+    assert packed.rows.shape == (*batch, layout.num_words)
+    result = jax.jit(unpack)(packed)
     assert jax.tree.structure(result) == jax.tree.structure(tree)
     for x, y in zip(jax.tree.leaves(result), jax.tree.leaves(tree), strict=True):
         assert x.dtype == y.dtype
@@ -395,10 +396,10 @@ def test_the_row_of_two_observations_of_400_bools_has_112_bytes():
 def test_eight_byte_leaves_are_two_words():
     with jax.enable_x64(True):
         tree = {"a": np.array([1.5, -np.pi]), "b": np.array([2**40 + 3, -1]), "c": np.array([True, False])}
-        rows = pack(tree, 1)
-        assert rows.shape == (2, 5)
-        np.testing.assert_array_equal(rows, packed_by_numpy(tree, 1))
-        assert_same_trees(unpack(rows, layout_of(tree, 1)), tree)
+        packed = pack(tree, 1)
+        assert packed.rows.shape == (2, 5)
+        np.testing.assert_array_equal(packed.rows, packed_by_numpy(tree, 1))
+        assert_same_trees(unpack(packed), tree)
 
 
 def test_layouts_of_equal_trees_are_equal_and_hashable():
@@ -406,3 +407,13 @@ def test_layouts_of_equal_trees_are_equal_and_hashable():
     assert one == other
     assert hash(one) == hash(other)
     assert one != layout_of(make_items((4,)))
+
+
+def test_packed_rows_may_be_stacked_by_a_scan_and_batched_by_a_vmap():
+    items = make_items((4, 5))
+    scanned = jax.lax.scan(lambda _, x: (None, pack(x, batch_ndim=1)), None, items)[1]
+    assert isinstance(scanned, PackedRows)
+    assert_same_trees(unpack(scanned), items)
+    assert_same_trees(jax.vmap(unpack)(jax.vmap(partial(pack, batch_ndim=1))(items)), items)
+    assert_same_trees(unpack(jax.tree.map(lambda rows: rows[2, 1:], scanned)), jax.tree.map(lambda x: x[2, 1:], items))
+    assert [x.shape for x in jax.tree.leaves(scanned)] == [(4, 5, scanned.layout.num_words)]

@@ -4,10 +4,11 @@ from typing import Any
 
 from brax import envs
 
-from jaxrl.envs.suites.adapter import adapt, check_name, lenient, obs_shape, unbounded
-from jaxrl.types import Box, Environment
+from jaxrl.envs.suites.adapter import adapt, check_name, lenient, obs_spec, unbounded
+from jaxrl.spaces import Box
+from jaxrl.types import Environment
 
-# `fast` is brax's own test double: it has no system and counts its steps in Python.
+# `fast` is a test double of brax: it has no physical system, and counts its steps in Python.
 _UNAVAILABLE = ("fast",)
 
 
@@ -17,15 +18,15 @@ def names() -> tuple[str, ...]:
 
 
 def make(name: str, *, max_steps_in_episode: int | None = 1_000, **kwargs: Any) -> Environment:
-    """brax's environment of that name, without its wrappers.
+    """The brax environment of that name, without brax's wrappers.
 
     Args:
       name: e.g. "ant".
-      max_steps_in_episode: what brax's EpisodeWrapper calls episode_length; None: no time limit.
-      kwargs: of the environment's constructor, e.g. `backend="spring"`.
+      max_steps_in_episode: the `episode_length` of brax's EpisodeWrapper; None: no time limit.
+      kwargs: arguments of the environment's constructor, e.g. `backend="spring"`.
 
     Raises:
-      ValueError: for an unknown name, with the nearest ones.
+      ValueError: for an unknown name, with similar names.
     """
     check_name(name, names(), "brax")
     with lenient():
@@ -34,19 +35,20 @@ def make(name: str, *, max_steps_in_episode: int | None = 1_000, **kwargs: Any) 
 
 
 def from_brax(env: Any, *, max_steps_in_episode: int | None = 1_000) -> Environment:
-    """Wrap a bare brax environment. `done` becomes `terminated`; the time limit is ours, and truncates.
+    """Wrap a bare brax environment. `done` becomes `terminated`, and the time limit truncates.
 
     Args:
-      env: a `brax.envs.Env`; a wrapper such as EpisodeWrapper, AutoResetWrapper or VmapWrapper is refused.
-      max_steps_in_episode: None: no time limit.
+      env: a `brax.envs.Env`, without wrappers such as EpisodeWrapper, AutoResetWrapper or VmapWrapper. Observations that
+        are dicts become a `Dict` space.
+      max_steps_in_episode: time limit in steps; None: no time limit.
 
     Raises:
-      TypeError: for a wrapper of brax's: it would reset, count or batch what is done here.
+      TypeError: for a brax wrapper, since jaxrl resets, counts steps and batches by itself.
     """
     if isinstance(env, envs.Wrapper):
         raise TypeError(
-            f"from_brax takes a bare brax environment, got the wrapper {type(env).__name__}: resets, time limit and batches "
-            "are jaxrl's. Pass env.unwrapped, and the time limit as max_steps_in_episode"
+            f"from_brax takes a bare brax environment, got the wrapper {type(env).__name__}: jaxrl resets, batches and limits "
+            "the time by itself. Pass env.unwrapped, and the time limit as max_steps_in_episode"
         )
 
     def reset(key, params):
@@ -57,12 +59,11 @@ def from_brax(env: Any, *, max_steps_in_episode: int | None = 1_000) -> Environm
         state = env.step(state, action)
         return state, state.obs, state.reward, state.done
 
-    obs = obs_shape(reset, None)
     return adapt(
         type(env).__name__,
         reset,
         step,
-        unbounded(obs.shape, obs.dtype),
-        Box(-1, 1, (int(env.action_size),)),  # each environment scales that to its motors, or they have that range
+        unbounded(obs_spec(reset, None)),
+        Box(-1, 1, (int(env.action_size),)),  # each environment scales these to its actuators
         max_steps_in_episode=max_steps_in_episode,
     )

@@ -1,4 +1,4 @@
-"""Gymnasium both ways: its environments for jaxrl's agents, and jaxrl's environments for other people's.
+"""Gymnasium in both directions: its environments for jaxrl's agents, and jaxrl's environments for other libraries.
 
 Extra: `jaxrl[gymnasium]`.
 """
@@ -6,29 +6,33 @@ Extra: `jaxrl[gymnasium]`.
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 import gymnasium
 import jax
 import numpy as np
+from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, registry
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from jaxrl.envs.suites.adapter import check_name
 from jaxrl.envs.suites.host import Host, HostEnvs
-from jaxrl.types import Box, Discrete, Environment, Space
+from jaxrl.spaces import ACTION_MASK, Box, Dict, Discrete, MultiDiscrete, Space, num_choices, split_action_mask
+from jaxrl.types import Environment
+
+Convert = Callable[[Any], Any]
 
 
 def make(name: str, *, asynchronous: bool = False, **kwargs: Any) -> Environment:
-    """The environment that `gymnasium.make(name, **kwargs)` gives, stepped on the host.
+    """The environment that `gymnasium.make(name, **kwargs)` returns, stepped on the host.
 
     Args:
-      name: whatever Gymnasium takes, e.g. "CartPole-v1" or "module:Name-v0".
+      name: any name that Gymnasium accepts, e.g. "CartPole-v1" or "module:Name-v0".
       asynchronous: as for `from_gymnasium`.
 
     Raises:
-      ValueError: for a name that Gymnasium does not know (with near ones), and as `from_gymnasium`.
-      ImportError: where the environment needs a package that is not installed.
+      ValueError: for a name that Gymnasium does not know (with similar names), and as `from_gymnasium`.
+      ImportError: if the environment needs a package that is not installed.
     """
     try:
         return from_gymnasium(partial(gymnasium.make, name, **kwargs), name=f"gymnasium/{name}", asynchronous=asynchronous)
@@ -40,20 +44,29 @@ def make(name: str, *, asynchronous: bool = False, **kwargs: Any) -> Environment
 
 
 def from_gymnasium(make_env: Callable[[], gymnasium.Env], *, name: str | None = None, asynchronous: bool = False) -> Environment:
-    """A Gymnasium environment, your own or a registered one, for `jaxrl.experiment.train_on_host`.
+    """Wrap a Gymnasium environment, registered or your own, for `jaxrl.experiment.train_on_host`.
 
-    It is stepped in Python, at its own speed: nothing of it is compiled. Observations and actions of 64 bits
-    become 32 bits wide, as everywhere in JAX; a Discrete space that starts elsewhere is shifted to start at 0.
+    The environment is stepped in Python; nothing of it is compiled. Spaces are converted as follows:
+
+    - `Discrete` and `MultiDiscrete` are shifted to start at 0; a `MultiDiscrete` is flattened to one axis.
+    - `Box` keeps its shape and dtype, but 64-bit types become 32 bits wide unless `jax_enable_x64` is set. An integer
+      Box of observations whose bounds do not fit the narrower type becomes float32, which rounds large integers.
+    - `MultiBinary` becomes a bool `Box` in observations, and a `MultiDiscrete` of twos in actions.
+    - `Dict` becomes a `Dict`, and `Tuple` a `Dict` with the entries "0", "1", ...; both in observations only.
+    - An entry "action_mask" of the observation, `[n]` or `[sum(nvec)]`, becomes bool; agents then choose legal actions
+      only. Where no action is legal, all are marked as legal. A mask in `info` is not used: put it into the observation
+      with a `gymnasium.Wrapper`.
 
     Args:
-      make_env: makes one environment; called once here for its spaces, and once for each copy in training.
-      name: by default the id that it is registered by, or the name of its class.
-      asynchronous: each copy in a process of its own (`gymnasium.vector.AsyncVectorEnv`), which pays where a
-        step takes far longer than the way there and back. The processes are spawned, for JAX's threads do not
-        survive a fork: a script needs its `if __name__ == "__main__":`, and what `make_env` names must be importable.
+      make_env: makes one environment. Called once here, to read the spaces, and once for each copy in training.
+      name: by default the id under which the environment is registered, or the name of its class.
+      asynchronous: run each copy in a process of its own (`gymnasium.vector.AsyncVectorEnv`). This pays off if a step
+        takes milliseconds. Processes are spawned, because JAX's threads do not survive a fork: a script needs
+        `if __name__ == "__main__":`, and `make_env` must be picklable.
 
     Raises:
-      ValueError: for spaces that are neither Discrete nor a Box, with what to do about each.
+      ValueError: for other spaces, with the way to convert them; for an action mask of the wrong shape; and during
+        training, for an integer observation that does not fit the type that its declared bounds ask for.
 
     >>> import gymnasium
     >>> env = from_gymnasium(lambda: gymnasium.make("CartPole-v1"))
@@ -61,74 +74,152 @@ def from_gymnasium(make_env: Callable[[], gymnasium.Env], *, name: str | None = 
     (Discrete(n=2), 500)
     """
     example = make_env()
-    observations = _converter(example.observation_space, "observation")
-    actions = _converter(example.action_space, "action")
+    action_space, to_theirs = _actions(example.action_space)
+    observation_space, to_ours = _bool_mask(*_observations(example.observation_space), action_space)
     limit = example.spec.max_episode_steps if example.spec is not None else None
     name = name or (example.spec.id if example.spec is not None else type(example.unwrapped).__name__)
     example.close()
 
     def open_envs(num_envs: int) -> HostEnvs:
         vector = partial(AsyncVectorEnv, context="spawn") if asynchronous else SyncVectorEnv
-        # Disabled is the mode that shows every true successor; the resets are then ours to ask for.
+        # Without automatic resets every observation is the true successor, and the host loop asks for each reset.
         envs: Any = vector([make_env] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
 
         def reset(seeds=None, mask=None):
             obs, _ = envs.reset(seed=seeds, options=None if mask is None else {"reset_mask": mask})
-            return observations.ours(obs)
+            return to_ours(obs)
 
         def step(action):
-            obs, reward, terminated, truncated, _ = envs.step(actions.theirs(action))
-            return observations.ours(obs), reward.astype(np.float32), terminated, truncated & ~terminated
+            obs, reward, terminated, truncated, _ = envs.step(to_theirs(action))
+            return to_ours(obs), reward.astype(np.float32), terminated, truncated & ~terminated
 
         return HostEnvs(reset, step, envs.close)
 
-    return Host(name, observations.space, actions.space, open_envs, limit).environment()
+    return Host(name, observation_space, action_space, open_envs, limit).environment()
 
 
-class _Converter(NamedTuple):
-    space: Space  # ours
-    ours: Callable[[np.ndarray], np.ndarray]  # a batch of theirs -> a batch of ours
-    theirs: Callable[[np.ndarray], np.ndarray]
-
-
-def _converter(space: gymnasium.Space, role: str) -> _Converter:
-    if isinstance(space, gymnasium.spaces.Discrete):
-        start = int(space.start)
-        return _Converter(Discrete(int(space.n)), lambda x: (x - start).astype(np.int32), lambda x: x.astype(np.int64) + start)
-    if isinstance(space, gymnasium.spaces.Box):
-        theirs, dtype = space.dtype, jax.dtypes.canonicalize_dtype(space.dtype)
-        low, high = (_narrowed(bound, dtype) for bound in (space.low, space.high))
-        return _Converter(Box(low, high, space.shape, dtype), lambda x: x.astype(dtype), lambda x: x.astype(theirs))
-    mend = (
-        "wrap it in gymnasium.wrappers.FlattenObservation"
-        if role == "observation"
-        else "number its actions by a gymnasium.ActionWrapper with a Discrete action_space"
+def _observations(space: gymnasium.Space) -> tuple[Space, Convert]:
+    """The space in jaxrl, and the conversion of a batch of Gymnasium's observations into it."""
+    match space:
+        case spaces.Discrete():
+            start = int(space.start)
+            return Discrete(int(space.n)), lambda x: _narrow(x - start, np.dtype(np.int32))
+        case spaces.MultiDiscrete():
+            nvec, starts = tuple(space.nvec.ravel().tolist()), space.start
+            return MultiDiscrete(nvec), lambda x: _narrow((x - starts).reshape(-1, len(nvec)), np.dtype(np.int32))
+        case spaces.MultiBinary():
+            return Box(False, True, space.shape, np.bool_), lambda x: x.astype(np.bool_)
+        case spaces.Box():
+            dtype = jax.dtypes.canonicalize_dtype(space.dtype)
+            if not _fits(space, dtype):
+                dtype = np.dtype(np.float32)
+            return _box(space, dtype), lambda x: _narrow(x, dtype)
+        case spaces.Dict() | spaces.Tuple():
+            entries: Any = space.spaces
+            keys: Any = entries if isinstance(space, spaces.Dict) else range(len(entries))
+            parts = {key: _observations(entries[key]) for key in keys}
+            convert = lambda x: {str(key): part(x[key]) for key, (_, part) in parts.items()}
+            return Dict({str(key): part for key, (part, _) in parts.items()}), convert
+    raise ValueError(
+        f"observation space {space} is not supported: turn it into a Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple, "
+        "e.g. with gymnasium.wrappers.FlattenObservation"
     )
-    raise ValueError(f"jaxrl has Discrete and Box spaces, and this {role} space is {space}: {mend}")
 
 
-def _narrowed(bound: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The bound in a dtype that may be narrower: what does not fit is no bound any more."""
+def _actions(space: gymnasium.Space) -> tuple[Discrete | MultiDiscrete | Box, Convert]:
+    """The space in jaxrl, and the conversion of a batch of its actions into Gymnasium's."""
+    match space:
+        case spaces.Discrete():
+            return Discrete(int(space.n)), lambda x: x.astype(space.dtype) + space.start
+        case spaces.MultiDiscrete():
+            nvec = tuple(space.nvec.ravel().tolist())
+            return MultiDiscrete(nvec), lambda x: x.astype(space.dtype).reshape(-1, *space.shape) + space.start
+        case spaces.MultiBinary():
+            size = int(np.prod(space.shape))
+            return MultiDiscrete((2,) * size), lambda x: x.astype(space.dtype).reshape(-1, *space.shape)
+        case spaces.Box():
+            return _box(space, jax.dtypes.canonicalize_dtype(space.dtype)), lambda x: x.astype(space.dtype)
+    raise ValueError(
+        f"action space {space} is not supported: turn it into a Discrete, MultiDiscrete, MultiBinary or Box with a "
+        "gymnasium.ActionWrapper"
+    )
+
+
+def _bool_mask(space: Space, convert: Convert, action_space: Space) -> tuple[Space, Convert]:
+    """With the entry "action_mask", where there is one, as bool, and with all actions legal where none is.
+
+    Raises:
+      ValueError: for a mask of another shape than the action space asks for.
+    """
+    _, mask = split_action_mask(space)
+    if mask is None:
+        return space, convert
+    shape = (num_choices(action_space),) if isinstance(action_space, Discrete | MultiDiscrete) else None
+    if shape is None or getattr(mask, "shape", None) != shape:
+        raise ValueError(
+            f"the entry {ACTION_MASK!r} of an observation is a bool array [n] for Discrete(n) actions, and [sum(nvec)] for "
+            f"MultiDiscrete ones, got {mask} for {action_space}: rename or reshape it with a gymnasium.ObservationWrapper"
+        )
+    ends: Any = np.cumsum(action_space.nvec)[:-1] if isinstance(action_space, MultiDiscrete) else []
+
+    def convert_all(x):
+        obs = convert(x)
+        parts = np.split(obs[ACTION_MASK].astype(np.bool_), ends, axis=-1)
+        return obs | {ACTION_MASK: np.concatenate([part | ~part.any(axis=-1, keepdims=True) for part in parts], axis=-1)}
+
+    entries = dict(cast(Dict, space)) | {ACTION_MASK: Box(False, True, shape, np.bool_)}
+    return Dict(entries), convert_all
+
+
+def _fits(space: spaces.Box, dtype: np.dtype) -> bool:
+    """Whether an integer Box keeps its bounds in the dtype; true for floats, whose large bounds become infinite."""
+    if not np.issubdtype(dtype, np.integer):
+        return True
+    info = np.iinfo(dtype)
+    return bool(np.all(space.low >= info.min) and np.all(space.high <= info.max))
+
+
+def _box(space: spaces.Box, dtype: np.dtype) -> Box:
+    """A Box of the dtype, which may be narrower than the space's: bounds that do not fit it are dropped."""
+    low, high = space.low, space.high
     if np.issubdtype(dtype, np.integer):
-        return np.clip(bound, np.iinfo(dtype).min, np.iinfo(dtype).max)
-    if np.issubdtype(dtype, np.floating):
-        return np.where(np.abs(bound) > np.finfo(dtype).max, np.copysign(np.inf, bound), bound)
-    return bound
+        info = np.iinfo(dtype)
+        low, high = (np.clip(bound, info.min, info.max) for bound in (low, high))
+    elif np.issubdtype(dtype, np.floating):
+        limit = float(np.finfo(dtype).max)
+        low, high = (np.where(np.abs(x) > limit, np.copysign(np.inf, x), x) for x in (low.astype(float), high.astype(float)))
+    return Box(low, high, space.shape, dtype)
+
+
+def _narrow(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """A copy in the dtype.
+
+    Raises:
+      ValueError: for integers that do not fit it.
+    """
+    y = x.astype(dtype)
+    if x.dtype.itemsize > dtype.itemsize and np.issubdtype(dtype, np.integer) and not np.array_equal(x, y):
+        raise ValueError(
+            f"an observation is outside the bounds of its space, and does not fit {dtype}: {x[x != y][0]}. To fix this, give the "
+            "environment's observation_space its true bounds"
+        )
+    return y
 
 
 def to_gymnasium(env: Environment) -> gymnasium.Env:
-    """A jaxrl environment as a `gymnasium.Env`, for agents that are not jaxrl's.
+    """Export a jaxrl environment as a `gymnasium.Env`, for the agents of other libraries.
 
-    Reset and step are compiled once for all copies of one `Environment`. `reset(seed=...)` draws the episode,
-    and everything random in it, from the seed; without one, from the generator that the last seed started. What
-    outlives an episode (running statistics) goes on until the next seed.
+    Reset and step are compiled once for all copies of one `Environment`. `reset(seed=...)` makes the episode a function
+    of the seed; without a seed, the generator that the last one started continues. State that is carried over from
+    episode to episode (running statistics) is kept until the next seed.
 
     Args:
-      env: from `jaxrl.make`, or your own; `env.params` are its parameters.
+      env: from `jaxrl.make`, or your own; it runs with `env.params`.
 
     Returns:
-      It passes `gymnasium.utils.env_checker.check_env`. The spaces are exactly the environment's, so what that
-      check says of a space (an infinite bound, actions beyond ±1) it says of the environment. No rendering.
+      An environment that passes `gymnasium.utils.env_checker.check_env`. Its spaces are exactly those of `env`, so
+      warnings of that check about a space (an infinite bound, actions beyond ±1) are about `env`. An entry
+      "action_mask" stays a part of the observation. Rendering is not supported.
 
     >>> import jaxrl
     >>> env = to_gymnasium(jaxrl.make("CartPole-v1"))
@@ -145,7 +236,7 @@ class _Exported(gymnasium.Env):
 
     def __init__(self, env: Environment):
         self._env = env
-        self._episode: Any = None  # key and state
+        self._episode: Any = None  # (key, state)
         self._time = 0
         self.observation_space = _to_space(env.observation_space)
         self.action_space = _to_space(env.action_space)
@@ -163,23 +254,29 @@ class _Exported(gymnasium.Env):
         if self._env.carry_over is not None and self._episode is not None and seed is None:
             state, obs = _carry_over(self._env.carry_over, self._episode[1], state, obs)
         self._episode, self._time = (key, state), 0
-        return self._observed(obs), {}
+        return _to_numpy(self._env.observation_space, obs), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
         if self._episode is None:
             raise gymnasium.error.ResetNeeded(f"{self._env.name}: call reset() before step()")
-        space = self._env.action_space
-        if isinstance(space, Discrete) and not 0 <= int(action) < space.n:
-            raise ValueError(f"{self._env.name}: action {action} is not one of 0 … {space.n - 1}")
         key, state = self._episode
-        action = np.asarray(action, space.dtype).reshape(space.shape)
+        action = self._checked(action)
         state, after = _step(self._env.step, key, np.int32(self._time), state, action, self._env.params)
         self._episode, self._time = (key, state), self._time + 1
         terminated = bool(after.terminated)
-        return self._observed(after.obs), float(after.reward), terminated, bool(after.truncated) and not terminated, {}
+        truncated = bool(after.truncated) and not terminated
+        return _to_numpy(self._env.observation_space, after.obs), float(after.reward), terminated, truncated, {}
 
-    def _observed(self, obs: jax.Array) -> Any:
-        return int(obs) if isinstance(self._env.observation_space, Discrete) else np.array(obs)
+    def _checked(self, action: Any) -> np.ndarray:
+        space: Any = self._env.action_space
+        if isinstance(space, Box):
+            return np.asarray(action, space.dtype).reshape(space.shape)
+        sizes = np.array(space.n if isinstance(space, Discrete) else space.nvec)
+        action = np.asarray(action).reshape(space.shape)
+        if not np.all((action >= 0) & (action < sizes)):
+            largest = (sizes - 1).tolist()
+            raise ValueError(f"{self._env.name}: action {action.tolist()} is outside 0 … {largest}")
+        return action.astype(space.dtype)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -199,6 +296,20 @@ def _step(step: Callable[..., Any], key: jax.Array, time: Any, state: Any, actio
 
 
 def _to_space(space: Space) -> gymnasium.Space:
+    match space:
+        case Dict():
+            return spaces.Dict({name: _to_space(entry) for name, entry in space.items()})
+        case Discrete():
+            return spaces.Discrete(space.n)
+        case MultiDiscrete():
+            return spaces.MultiDiscrete(list(space.nvec))
+    return spaces.Box(space.low, space.high, space.shape, space.dtype.type)
+
+
+def _to_numpy(space: Space, obs: Any) -> Any:
+    """An observation as an element of the exported space."""
+    if isinstance(space, Dict):
+        return {name: _to_numpy(entry, obs[name]) for name, entry in space.items()}
     if isinstance(space, Discrete):
-        return gymnasium.spaces.Discrete(space.n)
-    return gymnasium.spaces.Box(space.low, space.high, space.shape, space.dtype.type)
+        return int(obs)
+    return np.array(obs, np.int64 if isinstance(space, MultiDiscrete) else None)

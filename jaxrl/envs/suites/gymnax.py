@@ -1,6 +1,6 @@
-"""gymnax's environments, bare: exact flags, true final observations, stable dtypes, spaces that hold.
+"""gymnax's environments, without its automatic resets: exact flags, true final observations, fixed dtypes, true bounds.
 
-`docs/gymnax.md` lists what is mended in which environment, what is refused, and where the games differ from the originals.
+`docs/gymnax.md` lists what is corrected in which environment, what is refused, and where the games differ from the originals.
 """
 
 import inspect
@@ -17,29 +17,29 @@ from gymnax.environments import spaces
 from gymnax.environments.environment import Environment as GymnaxEnvironment
 
 from jaxrl._src.checks import AT_LEAST_ZERO, FRACTION, check_size
-from jaxrl.envs.suites.adapter import cast, lenient
-from jaxrl.types import Box, Discrete, Environment, Space, Step
+from jaxrl.envs.suites.adapter import cast, lenient, narrow
+from jaxrl.spaces import Box, Discrete
+from jaxrl.types import Environment, Step
 
 REFUSED = {"MNISTBandit-bsuite": "it downloads its data set when it is made"}
 
+Derived = Mapping[str, Callable[[Any], Any]]  # parameters, and how each is computed from the others
 
-Follows = Mapping[str, Callable[[Any], Any]]  # parameters, and how each is computed from the others
 
+class Correction(NamedTuple):
+    """What is changed in an environment that differs from its own description."""
 
-class Mend(NamedTuple):
-    """What is done about an environment that is not quite what it says."""
-
-    bounds: Callable[[Any, Any], tuple[Any, Any]] | None = None  # (env, params) -> (low, high) that its observations keep
-    dtype: Any = None  # of its observations, where a smaller one holds them exactly
-    derived: Follows = MappingProxyType({})  # parameters that follow from others, unless given to `make`
+    bounds: Callable[[Any, Any], tuple[Any, Any]] | None = None  # (env, params) -> true (low, high) of its observations
+    dtype: Any = None  # of its observations, if a smaller one represents them exactly
+    derived: Derived = MappingProxyType({})  # parameters computed from others, unless given to `make`
     refused: Mapping[str, str] = MappingProxyType({})  # arguments of its constructor that break it, and how
 
 
-_ROUNDING = 1e-6  # 1 - time / length may come out just below 0: XLA fuses it
+_ROUNDING = 1e-6  # 1 - time / length may be just below 0 where XLA fuses it
 
 
 def _time_bounds(params: Any, t_max: Any = 100, start: Any = -1.0, end: Any = 1.0) -> tuple[Any, Any]:
-    """Of the time in an observation: in steps, or scaled to be `start` at 0 and `end` at step `t_max`, and on from there."""
+    """Bounds of the time in an observation: in steps, or scaled linearly to `start` at step 0 and `end` at step `t_max`."""
     if not params.normalize_time:
         return 0, params.max_steps_in_episode
     last = start + (end - start) * params.max_steps_in_episode / t_max
@@ -47,17 +47,17 @@ def _time_bounds(params: Any, t_max: Any = 100, start: Any = -1.0, end: Any = 1.
 
 
 def _memory_chain_bounds(env: Any, params: Any) -> tuple[Any, Any]:
-    """Time left, query, and the context: -1 or 1 in each bit at first, 0 later."""
+    """Bounds of: remaining time, query, and context bits, which are -1 or 1 at first and 0 later."""
     return [-_ROUNDING, 0] + env.num_bits * [-1], [1, env.num_bits - 1] + env.num_bits * [1]
 
 
 def _umbrella_chain_bounds(env: Any, params: Any) -> tuple[Any, Any]:
-    """Need, umbrella, time left, and the distractors."""
+    """Bounds of: need, umbrella, remaining time, and distractors."""
     return [0, 0, -_ROUNDING] + env.n_distractor * [0], [1] * (3 + env.n_distractor)
 
 
 def _meta_maze_bounds(env: Any, params: Any) -> tuple[Any, Any]:
-    """Walls and the last action (0 or 1), the last reward, the time."""
+    """Bounds of: walls and last action (0 or 1), last reward, time."""
     rewards = (0.0, params.reward, params.punishment, params.reward + params.punishment)
     start, end = _time_bounds(params)
     flags = env.rf_size**2 + env.num_actions
@@ -65,7 +65,7 @@ def _meta_maze_bounds(env: Any, params: Any) -> tuple[Any, Any]:
 
 
 def _bandit_bounds(low: float, high: float) -> Callable[[Any, Any], tuple[Any, Any]]:
-    """The last reward, from `low` to `high`, the last of two actions, the time."""
+    """Bounds of: last reward (`low` to `high`), last action of two, time."""
 
     def bounds(env: Any, params: Any) -> tuple[Any, Any]:
         scale = (params.t_max, params.min_lim, params.max_lim) if hasattr(params, "t_max") else ()
@@ -75,10 +75,10 @@ def _bandit_bounds(low: float, high: float) -> Callable[[Any, Any], tuple[Any, A
     return bounds
 
 
-_PLANES = Mend(dtype=np.bool_)  # 0 and 1, as float32
+_PLANES = Correction(dtype=np.bool_)  # 0 and 1, as float32
 
-MENDS: dict[str, Mend] = {
-    "CartPole-v1": Mend(
+CORRECTIONS: dict[str, Correction] = {
+    "CartPole-v1": Correction(
         derived={
             "total_mass": lambda params: params.masscart + params.masspole,
             "polemass_length": lambda params: params.masspole * params.length,
@@ -89,24 +89,28 @@ MENDS: dict[str, Mend] = {
     "Freeway-MinAtar": _PLANES,
     "Seaquest-MinAtar": _PLANES,
     "SpaceInvaders-MinAtar": _PLANES,
-    "MemoryChain-bsuite": Mend(bounds=_memory_chain_bounds),
-    "UmbrellaChain-bsuite": Mend(bounds=_umbrella_chain_bounds),
-    "DiscountingChain-bsuite": Mend(refused={"n_actions": "its rewards come at the times of five actions"}),
-    "FourRooms-misc": Mend(refused={"use_visual_obs": "it draws the agent with rows and columns exchanged, and not the goal"}),
-    "MetaMaze-misc": Mend(
+    "MemoryChain-bsuite": Correction(bounds=_memory_chain_bounds),
+    "UmbrellaChain-bsuite": Correction(bounds=_umbrella_chain_bounds),
+    "DiscountingChain-bsuite": Correction(refused={"n_actions": "its rewards come at the times of five actions"}),
+    "FourRooms-misc": Correction(
+        refused={"use_visual_obs": "it draws the agent with rows and columns exchanged, and not the goal"}
+    ),
+    "MetaMaze-misc": Correction(
         bounds=_meta_maze_bounds,
         refused=dict.fromkeys(("maze_size", "rf_size"), "the agent would start beside the centre, or in a wall"),
     ),
-    "BernoulliBandit-misc": Mend(bounds=_bandit_bounds(0, 1), derived={"t_max": lambda params: params.max_steps_in_episode}),
-    "GaussianBandit-misc": Mend(bounds=_bandit_bounds(-math.inf, math.inf)),
-    "Reacher-misc": Mend(refused={"num_joints": "its observations fit two joints alone"}),
+    "BernoulliBandit-misc": Correction(
+        bounds=_bandit_bounds(0, 1), derived={"t_max": lambda params: params.max_steps_in_episode}
+    ),
+    "GaussianBandit-misc": Correction(bounds=_bandit_bounds(-math.inf, math.inf)),
+    "Reacher-misc": Correction(refused={"num_joints": "its observations fit two joints alone"}),
 }
 
 _COUNT = (1, 2**31 - 1)
 _TIMER = (0, 2**31 - 1)
 _POSITIVE = (float(np.finfo(np.float32).tiny), math.inf)
 
-# Where a parameter would stop the game, or make it divide by 0: the (low, high) that it may have, both included.
+# Inclusive (low, high) of parameters that would otherwise stop the game, or make it divide by 0.
 _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("max_steps_in_episode", "memory_length", "chain_length", "reward_timestep", "t_max", "max_oxygen"), _COUNT),
     **dict.fromkeys(("ramp_interval", "init_spawn_speed", "init_move_interval", "diver_spawn_speed", "shot_cool_down"), _TIMER),
@@ -117,7 +121,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("masspole", "polemass_length", "link_com_pos_1", "link_com_pos_2", "goal_radius"), AT_LEAST_ZERO),
     **dict.fromkeys(("max_speed", "max_torque", "max_force", "max_vel_1", "max_vel_2", "x_threshold"), AT_LEAST_ZERO),
     **dict.fromkeys(("theta_threshold_radians", "torque_noise_max", "sigma_p", "sigma_l"), AT_LEAST_ZERO),
-    "mapping_seed": (0, 4),  # the best of five actions
+    "mapping_seed": (0, 4),  # the index of the best of five actions
     "reward_prob": FRACTION,
     "fail_prob": (0.0, 0.75),  # a random action is the intended one in a quarter of the cases
 }
@@ -129,33 +133,33 @@ def names() -> tuple[str, ...]:
 
 
 def make(name: str, **overrides) -> Environment:
-    """gymnax's environment of that name.
+    """The gymnax environment of that name.
 
     Args:
       name: one of `names()`.
       overrides: parameters, or arguments of its constructor (`size=20` for DeepSea-bsuite, `map_name="8x8"` for
-        FrozenLake-misc). A parameter may be traced, as a scalar, unless the bounds of a space depend on it: `vmap` a
-        function that makes the environment to have many at once. What follows from an overridden parameter is
-        computed anew (`total_mass` of CartPole-v1), unless it is given too, and so it is wherever other `params` are used.
+        FrozenLake-misc). A parameter may be a traced scalar unless the bounds of a space depend on it; to have many
+        values at once, `vmap` a function that makes the environment. Parameters that depend on others (`total_mass` of
+        CartPole-v1) are recomputed unless they are given too, also where other `params` are used later.
 
     Raises:
-      ValueError: for an environment or an argument that is refused, a parameter that it does not have (with the list of
-        those it has), and a value that is out of range, of another shape, or breaks it.
-      TypeError: for a value of another kind than the parameter's.
+      ValueError: for an environment or argument that is refused, an unknown parameter (with the list of parameters), and
+        a value that is out of range, has another shape, or breaks the environment.
+      TypeError: for a value of another type than the parameter's.
     """
     if name in REFUSED:
         raise ValueError(f"{name} of gymnax is refused: {REFUSED[name]}")
-    mend = MENDS.get(name, Mend())
+    correction = CORRECTIONS.get(name, Correction())
     with lenient(), jax.ensure_compile_time_eval():
         env, params = gymnax.make(name)
-    arguments, parameters = _sorted_out(name, mend, env, params, overrides)
+    arguments, parameters = _split_overrides(name, correction, env, params, overrides)
     if arguments:
         env, params = _construct(name, arguments)
-    params = _whole_time_limit(params)
+    params = _integer_time_limit(params)
     given = {key: _check_parameter(name, key, getattr(params, key), value) for key, value in parameters.items()}
-    follows = {key: follow for key, follow in mend.derived.items() if key not in given}
+    derived = {key: compute for key, compute in correction.derived.items() if key not in given}
     try:
-        return _following(from_gymnax(env, _followed(params.replace(**given), follows)), follows)._replace(name=name)
+        return _compute_derived(from_gymnax(env, _with_derived(params.replace(**given), derived)), derived)._replace(name=name)
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
         traced = ", ".join(key for key, x in given.items() if isinstance(x, jax.core.Tracer))
         raise ValueError(
@@ -170,40 +174,42 @@ def make(name: str, **overrides) -> Environment:
 def from_gymnax(env: Any, params: Any = None) -> Environment:
     """Wrap a gymnax environment: its `step_env`, which does not reset, and its `is_truncated`.
 
-    Observations keep the dtype that they have, whatever their space says, except that MinAtar's planes become bool.
+    Observations keep the dtype that they have, whatever their space declares, except that MinAtar's planes become bool.
+    `jax_enable_x64` changes nothing: gymnax computes in 32 bits.
 
     Args:
       env: a bare gymnax environment.
       params: by default `env.default_params`.
 
     Raises:
-      TypeError: for a gymnax wrapper. Below its `step` the environment has no reset, but a wrapper's
-        `step_env` reaches past the wrapper, so it would silently do nothing. Wrap on this side instead.
+      TypeError: for a gymnax wrapper. Its `step_env` is that of the environment inside, so the wrapper would silently do
+        nothing. Apply a jaxrl wrapper to the result instead.
     """
     if not isinstance(env, GymnaxEnvironment):
         raise TypeError(
-            f"from_gymnax takes a bare gymnax environment, got {type(env).__name__}: its step_env would reach past the "
-            f"wrapper. Pass the environment inside it and wrap the result: jaxrl.envs.wrappers.flatten does what "
-            f"FlattenObservationWrapper does; LogWrapper needs nothing, for the metrics hold the episode returns"
+            f"from_gymnax takes a bare gymnax environment, got {type(env).__name__}, whose step_env bypasses the wrapper. "
+            f"Pass the environment inside it and wrap the result: jaxrl.envs.wrappers.flatten replaces "
+            f"FlattenObservationWrapper, and the learner's metrics replace LogWrapper"
         )
-    mend = MENDS.get(env.name, Mend())
-    params = _whole_time_limit(env.default_params if params is None else params)
-    state_spec, obs_spec = _specs(env, params, mend.dtype)
+    correction = CORRECTIONS.get(env.name, Correction())
+    params = _integer_time_limit(env.default_params if params is None else params)
+    state_spec, obs_spec = _specs(env, params, correction.dtype)
     with lenient(), jax.ensure_compile_time_eval():
         action_space = _space(env.action_space(params))
-        if mend.bounds is None:
+        if correction.bounds is None:
             observation_space = _space(env.observation_space(params), obs_spec)
         else:
-            observation_space = _box(*mend.bounds(env, params), obs_spec.shape, obs_spec.dtype)
+            observation_space = _box(*correction.bounds(env, params), obs_spec.shape, obs_spec.dtype)
 
     def reset(key, params):
         with lenient():
-            obs, state = env.reset_env(key, params)
+            obs, state = env.reset_env(key, narrow(params))
         return cast(state, state_spec), cast(obs, obs_spec)
 
     def step(key, state, action, params):
         with lenient():
-            obs, state, reward, terminated, _ = env.step_env(key, state, jnp.asarray(action, action_space.dtype), params)
+            params, action = narrow(params), jnp.asarray(action, action_space.dtype)
+            obs, state, reward, terminated, _ = env.step_env(key, state, action, params)
             truncated = env.is_truncated(state, params)
         flags = (jnp.asarray(flag, jnp.bool_).reshape(()) for flag in (terminated, truncated))
         reward = jnp.asarray(reward, jnp.float32).reshape(())
@@ -212,44 +218,44 @@ def from_gymnax(env: Any, params: Any = None) -> Environment:
     return Environment(reset, step, params, observation_space, action_space, env.name)
 
 
-def _followed(params: Any, follows: Follows) -> Any:
-    return params.replace(**{key: follow(params) for key, follow in follows.items()})
+def _with_derived(params: Any, derived: Derived) -> Any:
+    return params.replace(**{key: compute(params) for key, compute in derived.items()})
 
 
-def _following(env: Environment, follows: Follows) -> Environment:
-    """With the parameters that follow from others computed where they are read: whatever replaces those, these are right."""
+def _compute_derived(env: Environment, derived: Derived) -> Environment:
+    """Compute derived parameters where they are read, so that they stay right when `params` are replaced."""
 
     def reset(key, params):
-        return env.reset(key, _followed(params, follows))
+        return env.reset(key, _with_derived(params, derived))
 
     def step(key, state, action, params):
-        return env.step(key, state, action, _followed(params, follows))
+        return env.step(key, state, action, _with_derived(params, derived))
 
-    return env._replace(reset=reset, step=step) if follows else env
+    return env._replace(reset=reset, step=step) if derived else env
 
 
-# --- what gymnax says, in our terms ---------------------------------------------------------------
+# --- spaces and specs in jaxrl's terms ---------------------------------------------------------------
 
 
 def _specs(env: Any, params: Any, obs_dtype: Any) -> tuple[Any, Any]:
-    """Shapes and dtypes of state and observation, without the weak types of gymnax's Python zeros."""
+    """Shapes and dtypes of state and observation, without the weak types of Python scalars in gymnax."""
     with lenient():
         obs, state = jax.eval_shape(env.reset_env, jax.random.key(0), params)
     return state, obs if obs_dtype is None else jax.ShapeDtypeStruct(obs.shape, obs_dtype)
 
 
-def _space(space: Any, spec: Any = None) -> Space:
-    """Our space for gymnax's; of observations with the shape and dtype that they really have."""
+def _space(space: Any, spec: Any = None) -> Discrete | Box:
+    """The space in jaxrl. Observations get the shape and dtype of `spec`, since some declare others."""
     if isinstance(space, spaces.Discrete):
         return Discrete(int(space.n))
     if isinstance(space, spaces.Box):
         shape, dtype = (tuple(space.shape), space.dtype) if spec is None else (spec.shape, spec.dtype)
         return _box(space.low, space.high, shape, dtype)
-    raise TypeError(f"jaxrl has Discrete and Box spaces; gymnax's {space} is neither")
+    raise TypeError(f"only gymnax's Discrete and Box spaces are supported, got {space}")
 
 
 def _box(low: Any, high: Any, shape: tuple[int, ...], dtype: Any) -> Box:
-    """A Box where float32's largest number, gymnax's sign for "unbounded", is infinite, or the largest integer."""
+    """A Box in which float32's largest number, which means unbounded in gymnax, is infinite, or the largest integer."""
     dtype = np.dtype(dtype)
 
     def bound(value):
@@ -260,22 +266,22 @@ def _box(low: Any, high: Any, shape: tuple[int, ...], dtype: Any) -> Box:
     return Box(bound(low), bound(high), shape, dtype)
 
 
-# --- checks of what a user overrides ----------------------------------------------------------------
+# --- checks of overrides ----------------------------------------------------------------
 
 
-def _whole_time_limit(params: Any) -> Any:
-    """A time limit counts steps: 100, where gymnax says 100.0."""
+def _integer_time_limit(params: Any) -> Any:
+    """Make the time limit an int: some environments of gymnax have 100.0."""
     limit = getattr(params, "max_steps_in_episode", None)
     return params.replace(max_steps_in_episode=int(limit)) if isinstance(limit, float) and limit.is_integer() else params
 
 
-def _sorted_out(name: str, mend: Mend, env: Any, params: Any, overrides: dict[str, Any]) -> tuple[dict, dict]:
-    """The overrides that are arguments of the environment's constructor, checked, and those that are parameters."""
+def _split_overrides(name: str, correction: Correction, env: Any, params: Any, overrides: dict[str, Any]) -> tuple[dict, dict]:
+    """Split the overrides into arguments of the environment's constructor, which are checked, and parameters."""
     fields = tuple(params.__dataclass_fields__)
-    defaults = {key: x.default for key, x in inspect.signature(type(env)).parameters.items() if key not in mend.refused}
+    defaults = {key: x.default for key, x in inspect.signature(type(env)).parameters.items() if key not in correction.refused}
     for key in overrides:
-        if key in mend.refused:
-            raise ValueError(f"{name}: {key} is refused: {mend.refused[key]}")
+        if key in correction.refused:
+            raise ValueError(f"{name}: {key} is refused: {correction.refused[key]}")
         if key not in (*fields, *defaults):
             raise ValueError(f"{name} has no parameter {key}; it has {', '.join((*fields, *defaults))}")
     arguments = {key: _check_argument(name, key, defaults[key], x) for key, x in overrides.items() if key not in fields}
@@ -283,7 +289,7 @@ def _sorted_out(name: str, mend: Mend, env: Any, params: Any, overrides: dict[st
 
 
 def _construct(name: str, arguments: dict[str, Any]) -> tuple[Any, Any]:
-    """gymnax's environment and its default parameters; whatever its constructor or its first trace raises, as one error."""
+    """The environment and its default parameters; any error of its constructor or first trace becomes a ValueError."""
     try:
         with lenient(), jax.ensure_compile_time_eval():
             env, params = gymnax.make(name, **arguments)
@@ -294,7 +300,7 @@ def _construct(name: str, arguments: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _check_argument(name: str, key: str, default: Any, value: Any) -> Any:
-    """An argument of a constructor: sizes and switches are checked here, the rest by gymnax."""
+    """Check an argument of a constructor: ints and bools here; gymnax checks the rest."""
     if isinstance(default, bool):
         if not isinstance(value, bool | np.bool_):
             raise TypeError(f"{name}: {key} must be True or False, got {value!r}")
@@ -305,7 +311,7 @@ def _check_argument(name: str, key: str, default: Any, value: Any) -> Any:
 
 
 def _check_parameter(name: str, key: str, default: Any, value: Any) -> Any:
-    """`value` in the kind and shape of the parameter's default, and within its range as far as it is known."""
+    """Return `value` with the dtype of the parameter's default, after checks of type, shape and, if concrete, range."""
     default = np.asarray(default)
     kind, allowed = {"b": ("True or False", "b"), "i": ("an int", "iu"), "f": ("a number", "iuf")}[default.dtype.kind]
     traced = isinstance(value, jax.core.Tracer)

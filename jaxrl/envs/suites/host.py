@@ -1,4 +1,4 @@
-"""Environments on the host, outside any compiled program: tracing knows their spaces, `experiment.host` steps them."""
+"""Environments that run on the host, outside compiled programs: they can be traced, and `experiment.host` steps them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,26 +9,27 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from jaxrl.types import Environment, Space, Step
+from jaxrl.spaces import Space, spec
+from jaxrl.types import Environment, Step
 
 
 class HostEnvs(NamedTuple):
-    """B environments, open and ready; arrays are NumPy's, in the dtypes of the spaces."""
+    """B open environments. Arrays are NumPy arrays in the dtypes of the spaces; observations are pytrees `[B, ...]`."""
 
     reset: Callable[..., Any]
-    # reset: (seeds=None, mask=None) -> obs[B, ...]: all, or those where the bool mask[B] is set, which keeps the other rows
+    # reset: (seeds=None, mask=None) -> obs: resets all, or those where the bool mask[B] is set and keeps the other rows
     step: Callable[[Any], tuple[Any, Any, Any, Any]]
-    # step: (action[B, ...]) -> obs, reward, terminated, truncated: as `Step`, batched; nothing is reset
+    # step: (action[B, ...]) -> obs, reward, terminated, truncated: as `Step`, batched; it never resets
     close: Callable[[], None]
 
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Host:
-    """Stands where other environments have their parameters, and its `reset` and `step` where they have theirs.
+    """Describes an environment on the host, in the place of the parameters of an `Environment`.
 
-    Whatever looks at shapes alone takes the record like any other: `make_learner`, presets, networks. The two
-    functions trace, and refuse to be compiled or run.
+    `reset` and `step` can be traced, so that everything that only needs shapes works as usual: `make_learner`, presets,
+    networks. Compiling or running them raises TypeError.
     """
 
     name: str
@@ -40,8 +41,8 @@ class Host:
     def environment(self) -> Environment:
         return Environment(self.reset, self.step, self, self.observation_space, self.action_space, self.name)
 
-    def reset(self, key: jax.Array, params: Any) -> tuple[Any, jax.Array]:
-        return (), self._unknown(self.observation_space.shape, self.observation_space.dtype)
+    def reset(self, key: jax.Array, params: Any) -> tuple[Any, Any]:
+        return (), jax.tree.map(lambda leaf: self._unknown(leaf.shape, leaf.dtype), spec(self.observation_space))
 
     def step(self, key: jax.Array, state: Any, action: jax.Array, params: Any) -> tuple[Any, Step]:
         _, obs = self.reset(key, params)
@@ -50,8 +51,8 @@ class Host:
 
     def _unknown(self, shape: tuple[int, ...], dtype: Any) -> jax.Array:
         message = (
-            f"{self.name} runs on the host and is no JAX program: train it with jaxrl.experiment.train_on_host and play it "
-            "with jaxrl.experiment.evaluate_on_host"
+            f"{self.name} runs on the host and cannot be compiled: train with jaxrl.experiment.train_on_host and evaluate with "
+            "jaxrl.experiment.evaluate_on_host"
         )
         return _unknown.bind(shape=shape, dtype=np.dtype(dtype), message=message)
 
@@ -60,7 +61,7 @@ def _refuse(*_: Any, message: str, **__: Any) -> Any:
     raise TypeError(message)
 
 
-# An array of which only the type is known: it can be traced, so that what it flows into is checked, and nothing else.
+# An array of known shape and dtype, but without a value: it can be traced, and neither compiled nor computed.
 _unknown = Primitive("unknown")
 _unknown.def_abstract_eval(lambda *, shape, dtype, message: jax.core.ShapedArray(shape, dtype))
 _unknown.def_impl(_refuse)

@@ -1,10 +1,11 @@
 """pgx's board and card games against a fixed opponent, its 2048 and its MinAtar. Extra: `jaxrl[pgx]`.
 
-The agent is player 0. A step is its move and then the others', until it is its turn again or the game is
-over; who begins is drawn at the reset. Rewards are the agent's, summed over the moves of a step.
+The agent is player 0. A step is its move and then those of the other players, until it is its turn again or the game is
+over. The player who begins is drawn at the reset. Rewards are those of the agent, summed over the moves of a step.
 
-An illegal move of the agent is not prevented: by pgx's rules it ends the game at once, with a reward of −1
-(backgammon: −3). Observations do not say what is legal.
+Observations are dicts: "observation" is what pgx shows, and "action_mask", bool `[n]`, marks the legal moves. An agent that
+uses the mask never plays an illegal move. For one that does not, pgx's rule holds: an illegal move ends the game at once,
+with a reward of −1 (backgammon: −3). MinAtar's actions are always legal, and its observations are arrays.
 """
 
 from collections.abc import Callable
@@ -16,12 +17,13 @@ import jax.numpy as jnp
 import pgx
 
 from jaxrl._src.checks import check_size
-from jaxrl.envs.suites.adapter import adapt, check_name, lenient, obs_shape, unbounded
-from jaxrl.types import Discrete, Environment
+from jaxrl.envs.suites.adapter import adapt, check_name, lenient, obs_spec, unbounded
+from jaxrl.spaces import ACTION_MASK, Discrete
+from jaxrl.types import Environment
 
 Opponent = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # (key, obs, legal_action_mask) -> action
 
-# How many moves the others can make between two of the agent's; in all other games one.
+# The most moves that the other players make between two of the agent's; one in all other games.
 _MOVES = {"backgammon": 4, "leduc_holdem": 2, "sparrow_mahjong": 2}
 
 
@@ -31,22 +33,22 @@ def names() -> tuple[str, ...]:
 
 
 def uniform_opponent(key: jax.Array, obs: jax.Array, legal_action_mask: jax.Array) -> jax.Array:
-    """A legal move, each with the same probability."""
+    """Draw a legal move uniformly."""
     return jax.random.categorical(key, jnp.where(legal_action_mask, 0.0, -jnp.inf)).astype(jnp.int32)
 
 
 def make(name: str, *, opponent: Opponent = uniform_opponent, max_steps_in_episode: int | None = None) -> Environment:
-    """pgx's game of that name, as an environment for one agent.
+    """The pgx game of that name, as an environment for one agent.
 
     Args:
       name: e.g. "tic_tac_toe" or "minatar-breakout".
-      opponent: `(key, obs, legal_action_mask) -> action`, plays everybody but the agent; `obs` is what the
-        player to move sees. By default uniform over the legal moves.
-      max_steps_in_episode: time limit in moves of the agent, by default none: the games end by themselves;
-        MinAtar's may go on for ever.
+      opponent: `(key, obs, legal_action_mask) -> action`, plays for everyone but the agent; `obs` is what the player to
+        move sees. By default uniform over the legal moves.
+      max_steps_in_episode: time limit in moves of the agent, by default none. The games end by themselves, but an episode
+        of MinAtar may be arbitrarily long.
 
     Raises:
-      ValueError: for an unknown name, with the nearest ones.
+      ValueError: for an unknown name, with similar names.
     """
     check_name(name, names(), "pgx")
     with lenient():
@@ -62,21 +64,20 @@ def from_pgx(
     opponent_moves: int | None = None,
     max_steps_in_episode: int | None = None,
 ) -> Environment:
-    """Wrap a `pgx.Env`; see the top of this file for the rules.
+    """Wrap a `pgx.Env`, as described at the top of this module.
 
     Args:
-      game: any number of players; the agent is player 0.
+      game: for any number of players; the agent is player 0.
       opponent: as for `make`.
-      opponent_moves: how many moves the others can make between two of the agent's. It is the length of a
-        loop in the compiled program, so it has a bound that is known beforehand. By default what the rules of
-        pgx's own games allow, and one for each of the others in any other.
-      max_steps_in_episode: time limit in moves of the agent; None: none.
+      opponent_moves: the most moves that the other players make between two of the agent's, the length of a loop in the
+        compiled program. The default is right for pgx's own games; in other games it is one for each other player.
+      max_steps_in_episode: time limit in moves of the agent; None: no time limit.
     """
     usual = _MOVES.get(game.id, max(1, game.num_players - 1))
     opponent_moves = usual if opponent_moves is None else check_size("opponent_moves", opponent_moves)
 
     def others_move(state_and_total, key):
-        """One move of whoever is at turn, unless that is the agent or the game is over."""
+        """Play one move, unless it is the agent's turn or the game is over."""
         state, total = state_and_total
         policy_key, move_key = jax.random.split(key)
         action = opponent(policy_key, state.observation, state.legal_action_mask)
@@ -90,8 +91,11 @@ def from_pgx(
             return state, total
         return jax.lax.scan(others_move, (state, total), jax.random.split(key, opponent_moves))[0]
 
+    all_legal = game.id.startswith("minatar-")
+
     def observe(state):
-        return game._observe(state, jnp.int32(0))  # at the end of a game, too, the agent's view and not the other's
+        obs = game._observe(state, jnp.int32(0))  # the agent's view, also at the end of a game
+        return obs if all_legal else {"observation": obs, ACTION_MASK: state.legal_action_mask}
 
     def reset(key, params):
         game_key, others_key = jax.random.split(key)
@@ -105,12 +109,12 @@ def from_pgx(
         return state, observe(state), reward, state.terminated
 
     with lenient():
-        obs, num_actions = obs_shape(reset, None), game.num_actions
+        num_actions = int(game.num_actions)
     return adapt(
         game.id,
         reset,
         step,
-        unbounded(obs.shape, obs.dtype),
+        unbounded(obs_spec(reset, None)),
         Discrete(num_actions),
         max_steps_in_episode=max_steps_in_episode,
     )

@@ -1,7 +1,7 @@
 """MuJoCo Playground's environments: control suite, locomotion, manipulation. Extra: `jaxrl[playground]`.
 
-Those of locomotion and manipulation need the models of mujoco_menagerie, which playground fetches from
-GitHub when it first loads one; the control suite needs nothing.
+Locomotion and manipulation need the models of mujoco_menagerie, which playground downloads from GitHub when one is first
+loaded. The control suite needs no download.
 """
 
 from collections.abc import Mapping
@@ -9,8 +9,9 @@ from typing import Any
 
 from mujoco_playground import registry
 
-from jaxrl.envs.suites.adapter import adapt, check_name, lenient, obs_shape, unbounded
-from jaxrl.types import Box, Environment
+from jaxrl.envs.suites.adapter import adapt, check_name, lenient, obs_spec, unbounded
+from jaxrl.spaces import Box
+from jaxrl.types import Environment
 
 
 def names() -> tuple[str, ...]:
@@ -19,16 +20,16 @@ def names() -> tuple[str, ...]:
 
 
 def make(name: str, *, max_steps_in_episode: int | None = None, impl: str = "jax", **config: Any) -> Environment:
-    """Playground's environment of that name, without brax's wrappers.
+    """The Playground environment of that name, without brax's wrappers.
 
     Args:
       name: e.g. "CartpoleBalance".
-      max_steps_in_episode: by default the episode_length of its configuration.
-      impl: "jax", MJX's own, which runs everywhere; "warp" is playground's default and wants an NVIDIA GPU.
+      max_steps_in_episode: by default the `episode_length` of its configuration.
+      impl: the implementation of MJX: "jax" runs everywhere; "warp", Playground's default, needs an NVIDIA GPU.
       config: other fields of its configuration, e.g. `ctrl_dt=0.02`.
 
     Raises:
-      ValueError: for an unknown name, with the nearest ones.
+      ValueError: for an unknown name, with similar names.
     """
     check_name(name, names(), "playground")
     with lenient():
@@ -38,14 +39,14 @@ def make(name: str, *, max_steps_in_episode: int | None = None, impl: str = "jax
 
 
 def from_playground(env: Any, *, max_steps_in_episode: int | None) -> Environment:
-    """Wrap a bare `MjxEnv`. `done` becomes `terminated`; the time limit is ours, and truncates.
+    """Wrap a bare `MjxEnv`. `done` becomes `terminated`, and the time limit truncates.
 
-    Where the observation is a mapping, the policy sees its entry "state"; what only a critic may see
-    ("privileged_state") is left out.
+    If the observation is a mapping, the result has its entry "state" only; "privileged_state", meant for critics in
+    simulation, is left out.
 
     Args:
-      env: as `registry.load` gives it.
-      max_steps_in_episode: None: no time limit.
+      env: as `registry.load` returns it.
+      max_steps_in_episode: time limit in steps; None: no time limit.
     """
 
     def observe(state):
@@ -59,12 +60,11 @@ def from_playground(env: Any, *, max_steps_in_episode: int | None) -> Environmen
         state = env.step(state, action)
         return state, observe(state), state.reward, state.done
 
-    obs = obs_shape(reset, None)
     return adapt(
         type(env).__name__,
         reset,
         step,
-        unbounded(obs.shape, obs.dtype),
+        unbounded(obs_spec(reset, None)),
         Box(-1, 1, (int(env.action_size),)),
         max_steps_in_episode=max_steps_in_episode,
     )

@@ -6,8 +6,9 @@ import numpy as np
 import xminigrid
 from xminigrid.core.constants import NUM_COLORS, NUM_TILES
 
-from jaxrl.envs.suites.adapter import Params, adapt, check_name, lenient, obs_shape
-from jaxrl.types import Box, Discrete, Environment
+from jaxrl.envs.suites.adapter import Params, adapt, check_name, lenient, obs_spec
+from jaxrl.spaces import Box, Discrete
+from jaxrl.types import Environment
 
 
 def names() -> tuple[str, ...]:
@@ -16,18 +17,18 @@ def names() -> tuple[str, ...]:
 
 
 def make(name: str, *, max_steps_in_episode: int | None = None, **overrides: Any) -> Environment:
-    """XLand-MiniGrid's environment of that name, without its automatic resets.
+    """The XLand-MiniGrid environment of that name, without its automatic resets.
 
     Observations are uint8 `[view_size, view_size, 2]`: the tile and the colour of each cell in view.
 
     Args:
       name: e.g. "MiniGrid-Empty-8x8".
-      max_steps_in_episode: what XLand-MiniGrid calls max_steps, by default its own; the reward for the goal
-        falls by 0.9 over this time.
-      overrides: other fields of its parameters, e.g. `view_size=5`, or `ruleset=...` for the XLand ones.
+      max_steps_in_episode: XLand-MiniGrid's `max_steps`, by default its own. The reward for the goal decreases by 0.9
+        over this time.
+      overrides: other fields of its parameters, e.g. `view_size=5`, or `ruleset=...` for XLand's environments.
 
     Raises:
-      ValueError: for an unknown name (with the nearest ones) or an unknown parameter (with the list).
+      ValueError: for an unknown name (with similar names) or an unknown parameter (with the list).
     """
     check_name(name, names(), "xminigrid")
     with lenient():
@@ -47,7 +48,7 @@ def make(name: str, *, max_steps_in_episode: int | None = None, **overrides: Any
         timestep = env.step(defaults.replace(max_steps=params.max_steps_in_episode), timestep, action)
         return timestep, timestep.observation, timestep.reward, timestep.discount == 0
 
-    obs = obs_shape(reset, Params(limit))
+    obs = obs_spec(reset, Params(limit))
     tiles_and_colours = np.array([NUM_TILES - 1, NUM_COLORS - 1], obs.dtype)
     return adapt(
         f"xminigrid/{name}",

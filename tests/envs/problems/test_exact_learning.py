@@ -10,7 +10,6 @@ import pytest
 
 import jaxrl
 from jaxrl import dynamic_programming as dp
-from jaxrl._src.packing import unpack
 from jaxrl.envs.problems.lqr import finite_riccati, policy_value, riccati, start_value
 
 pytestmark = pytest.mark.slow
@@ -42,7 +41,7 @@ def outputs(learner, network, hparams, num_iterations, of_state=lambda state: ()
 
 def visits(state):
     """How often each action was taken in each state, as a full replay tells, `[S, A]`."""
-    items = unpack(state.agent.replay.rows, state.agent.replay.layout)
+    items = jaxrl.replay.take(state.agent.replay, jnp.arange(state.agent.replay.capacity))
     shape = state.agent.params["params"]["Dense_0"]["kernel"].shape
     return jnp.zeros(shape).at[jnp.argmax(items.obs, axis=1), items.action].add(1.0)
 

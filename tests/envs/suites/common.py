@@ -1,6 +1,10 @@
 """What the tests of all suites do: play at random beside the suite's own API, and learn something quickly."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,13 +13,27 @@ import numpy as np
 
 import jaxrl
 from jaxrl.envs.suites.adapter import lenient
-from jaxrl.types import Discrete, Environment, Learner
+from jaxrl.spaces import Box, Dict, Discrete, num_choices, spec, split_action_mask
+from jaxrl.types import Environment, Learner
 
 
-def random_action(space: Any, key: jax.Array) -> jax.Array:
-    if isinstance(space, Discrete):
-        return jax.random.randint(key, (), 0, space.n)
-    return jax.random.uniform(key, space.shape, space.dtype, space.low, space.high)
+def random_action(space: Any, key: jax.Array, mask: Any = None) -> jax.Array:
+    """A uniform action, legal where there is a mask."""
+    if isinstance(space, Box):
+        return jax.random.uniform(key, space.shape, space.dtype, space.low, space.high)
+    sizes = (space.n,) if isinstance(space, Discrete) else space.nvec
+    mask = jnp.ones(num_choices(space), jnp.bool_) if mask is None else mask
+    parts = jnp.split(jnp.where(mask, 0.0, -jnp.inf), np.cumsum(sizes)[:-1])
+    keys = jax.random.split(key, len(sizes))
+    action = jnp.stack([jax.random.categorical(k, logits) for k, logits in zip(keys, parts, strict=True)])
+    return action.reshape(space.shape).astype(jnp.int32)
+
+
+def run_with_x64(code: str) -> str:
+    """What a Python program prints in a process of its own, with `jax_enable_x64` and from the root of the repository."""
+    root = Path(__file__).parents[3]
+    env = os.environ | {"JAX_ENABLE_X64": "1", "PYTHONPATH": str(root)}
+    return subprocess.run([sys.executable, "-c", code], cwd=root, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def check_types(env: Environment) -> None:
@@ -25,20 +43,22 @@ def check_types(env: Environment) -> None:
     action = jax.eval_shape(lambda key: random_action(env.action_space, key), key)
     after, out = jax.eval_shape(env.step, key, state, action, env.params)
     before, later = jax.tree.leaves((state, obs)), jax.tree.leaves((after, out.obs))
+    assert jax.tree.structure((state, obs)) == jax.tree.structure((after, out.obs))
     assert [(x.shape, x.dtype, x.weak_type) for x in before] == [(x.shape, x.dtype, x.weak_type) for x in later]
     assert not any(x.weak_type for x in before)
     assert (out.reward.shape, out.reward.dtype) == ((), jnp.float32)
     assert [(flag.shape, flag.dtype) for flag in (out.terminated, out.truncated)] == [((), jnp.bool_)] * 2
-    assert (env.observation_space.shape, env.observation_space.dtype) == (obs.shape, obs.dtype)
+    assert jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), obs) == spec(env.observation_space)
 
 
 def play_beside(
-    env: Environment, theirs: Callable[..., Any], *, num_steps: int = 200, num_envs: int = 4
+    env: Environment, theirs: Callable[..., Any], *, num_steps: int = 200, num_envs: int = 4, legal: bool = False
 ) -> tuple[Any, Any, np.ndarray]:
     """Random steps under jit and vmap; each is also made by the suite's own API, from the same state.
 
     Args:
       theirs: `(key, state, action) -> (obs, reward, terminated, truncated)`, where `state` is that of `env`.
+      legal: take only actions that the mask in the observation allows.
 
     Returns:
       ours and theirs, each `(obs, reward, terminated, truncated)` with leaves `[num_envs, num_steps, ...]`, and the
@@ -47,19 +67,21 @@ def play_beside(
 
     def play(key):
         reset_key, run_key = jax.random.split(key)
-        state, _ = env.reset(reset_key, env.params)
+        start = env.reset(reset_key, env.params)
 
-        def step(state, key):
+        def step(state_and_obs, key):
+            state, obs = state_and_obs
             action_key, step_key, reset_key = jax.random.split(key, 3)
-            action = random_action(env.action_space, action_key)
+            action = random_action(env.action_space, action_key, split_action_mask(obs)[1] if legal else None)
             with lenient():
                 their = theirs(step_key, state, action)
             after, ours = env.step(step_key, state, action, env.params)
-            fresh, obs = env.reset(reset_key, env.params)
+            fresh = env.reset(reset_key, env.params)
             done = ours.terminated | ours.truncated
-            return jax.tree.map(lambda x, y: jnp.where(done, x, y), fresh, after), (tuple(ours), their, obs)
+            carry = jax.tree.map(lambda x, y: jnp.where(done, x, y), fresh, (after, ours.obs))
+            return carry, (tuple(ours), their, fresh[1])
 
-        return jax.lax.scan(step, state, jax.random.split(run_key, num_steps))[1]
+        return jax.lax.scan(step, start, jax.random.split(run_key, num_steps))[1]
 
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(play))(jax.random.split(jax.random.key(0), num_envs)))
 
@@ -81,12 +103,20 @@ def beside_episode_wrapper(theirs: Any) -> Callable[..., Any]:
 
 def assert_same(ours: Any, theirs: Any, *, rtol: float = 1e-5, atol: float = 1e-5) -> None:
     for name, x, y in zip(("obs", "reward", "terminated", "truncated"), ours, theirs, strict=True):
-        np.testing.assert_allclose(x.astype(np.float64), y.astype(np.float64), rtol=rtol, atol=atol, err_msg=name)
+        assert jax.tree.structure(x) == jax.tree.structure(y)
+        for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True):
+            np.testing.assert_allclose(a.astype(np.float64), b.astype(np.float64), rtol=rtol, atol=atol, err_msg=name)
 
 
-def assert_contained(env: Environment, obs: np.ndarray) -> None:
-    space = env.observation_space
-    assert np.all((obs >= space.low) & (obs <= space.high))
+def assert_contained(env: Environment, obs: Any, space: Any = None) -> None:
+    space = env.observation_space if space is None else space
+    if isinstance(space, Dict):
+        assert sorted(space) == sorted(obs)
+        for name in space:
+            assert_contained(env, obs[name], space[name])
+        return
+    low, high = (0, space.n - 1) if isinstance(space, Discrete) else (space.low, space.high)
+    assert np.all((obs >= low) & (obs <= high))
 
 
 def returns_before_and_after(learner: Learner, num_iterations: int, *, seeds: int = 2, **hparams: float) -> np.ndarray:

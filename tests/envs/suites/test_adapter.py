@@ -1,4 +1,4 @@
-"""What all adapters share, on a suite that does everything that suites do wrong; and names, prefixes and extras."""
+"""What the adapters share, on a suite with every fault that suites have; and names, prefixes and extras."""
 
 import sys
 import tomllib
@@ -13,8 +13,9 @@ import pytest
 
 import jaxrl
 from jaxrl.envs import SUITES, suite
-from jaxrl.envs.suites.adapter import Params, adapt, obs_shape, unbounded
-from jaxrl.types import Discrete
+from jaxrl.envs.suites.adapter import Params, adapt, obs_spec, unbounded
+from jaxrl.spaces import Discrete, spec
+from tests.envs.suites.common import run_with_x64
 
 
 class Sloppy(NamedTuple):
@@ -27,14 +28,15 @@ def sloppy(limit=4, **kwargs):
 
     def reset(key, params):
         warnings.warn("nobody maintains this", stacklevel=2)
-        return Sloppy(0, key), jnp.zeros(3, jnp.int8)
+        return Sloppy(0, key), {"plane": jnp.zeros(3, jnp.int8), "inner": {"time": 0}}
 
     def step(key, state, action, params):
         count = state.count + jnp.ones((1,), jnp.int16)
-        obs = (jnp.zeros(3, jnp.int8) + count * jnp.ones((1, 3))).reshape(3)
-        return Sloppy(count, key), obs, count, (count >= 5).astype(jnp.float32)
+        plane = (jnp.zeros(3, jnp.int8) + count * jnp.ones((1, 3))).reshape(3)
+        return Sloppy(count, key), {"plane": plane, "inner": {"time": count * 1.0}}, count, (count >= 5).astype(jnp.float32)
 
-    return adapt("sloppy", reset, step, unbounded((3,), jnp.int8), Discrete(2), max_steps_in_episode=limit, **kwargs)
+    space = unbounded(obs_spec(reset, None))
+    return adapt("sloppy", reset, step, space, Discrete(2), max_steps_in_episode=limit, **kwargs)
 
 
 def play(env, num_steps):
@@ -52,7 +54,9 @@ def test_the_clock_truncates_and_the_task_terminates(limit, truncated):
     np.testing.assert_array_equal(out.truncated, np.array(truncated, bool))
     np.testing.assert_array_equal(out.terminated, [False] * 4 + [True] * 2)
     np.testing.assert_array_equal(out.reward, np.arange(1.0, 7.0))
-    assert (out.reward.dtype, out.obs.dtype) == (jnp.float32, jnp.int8)
+    assert out.reward.dtype == jnp.float32
+    np.testing.assert_array_equal(out.obs["plane"], np.arange(1, 7, dtype=np.int8)[:, None] * np.ones(3, np.int8))
+    np.testing.assert_array_equal(out.obs["inner"]["time"], np.arange(1, 7))
 
 
 def test_the_time_limit_is_a_parameter_that_can_be_batched():
@@ -65,25 +69,44 @@ def test_types_are_strong_from_the_first_step_on():
     env = sloppy()
     state, obs = jax.eval_shape(env.reset, jax.random.key(0), env.params)
     after, out = jax.eval_shape(env.step, jax.random.key(0), state, jnp.int32(0), env.params)
+    assert jax.tree.structure((state, obs)) == jax.tree.structure((after, out.obs))
+    assert jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), obs) == spec(env.observation_space)
     for x, y in zip(jax.tree.leaves((state, obs)), jax.tree.leaves((after, out.obs)), strict=True):
         assert (x.shape, x.dtype, x.weak_type) == (y.shape, y.dtype, y.weak_type)
-    assert not state.time.weak_type
+    assert not any(x.weak_type for x in jax.tree.leaves((state, obs)))
     assert jnp.issubdtype(state.inner.key.dtype, jax.dtypes.prng_key)
 
 
-def test_wrong_limits_and_observations_of_several_parts_are_refused():
+def test_wrong_limits_and_observations_are_refused():
     with pytest.raises(ValueError, match="max_steps_in_episode must be at least 1, got 0"):
         sloppy(0)
-    with pytest.raises(TypeError, match="an observation must be one array, got"):
-        obs_shape(lambda key: ((), {"a": jnp.zeros(2)}))
+    with pytest.raises(TypeError, match="an observation must be an array or a dict of arrays, got"):
+        unbounded(obs_spec(lambda key: ((), {"a": (jnp.zeros(2), 1)})))
 
 
 @pytest.mark.parametrize(
     ("dtype", "low", "high"), [(np.bool_, False, True), (np.int8, -128, 127), (np.float32, -np.inf, np.inf)], ids=str
 )
 def test_an_unbounded_box_holds_what_the_dtype_holds(dtype, low, high):
-    box = unbounded((2,), dtype)
+    box = unbounded(jax.ShapeDtypeStruct((2,), dtype))
     assert (box.low.tolist(), box.high.tolist(), box.dtype) == ([low] * 2, [high] * 2, np.dtype(dtype))
+
+
+def test_64_bits_outside_change_nothing_inside():
+    """In a process of its own, for the setting concerns all of it: the states, observations and flags are the same."""
+    code = """
+import jax, jax.numpy as jnp, numpy as np
+from tests.envs.suites.test_adapter import Params, play, sloppy
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+env = sloppy()
+state, out = jax.jit(lambda params: play(env._replace(params=params), 6))(Params(np.int64(4)))
+print(jax.config.jax_enable_x64, [str(x.dtype) for x in jax.tree.leaves((state, out))])
+print([x.tolist() for x in jax.tree.leaves(out)])
+"""
+    state, out = play(sloppy(), 6)
+    wanted = [str(x.dtype) for x in jax.tree.leaves((state, out))]
+    values = [x.tolist() for x in jax.tree.leaves(out)]
+    assert run_with_x64(code) == f"True {wanted}\n{values}\n"
 
 
 # --- names, prefixes, extras ---------------------------------------------------------------------
@@ -110,7 +133,7 @@ def test_a_missing_package_is_an_error_that_names_the_extra(name, monkeypatch):
         jaxrl.make(f"{name}/Anything-v0")
 
 
-def test_a_prefix_that_is_no_suite_is_an_unknown_name():
+def test_a_prefix_that_is_not_a_suite_is_an_unknown_name():
     with pytest.raises(ValueError, match="unknown environment 'bracks/ant'; there are PointMass"):
         jaxrl.make("bracks/ant")
 

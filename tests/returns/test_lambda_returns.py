@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from jaxrl import returns
+from tests.returns.forms import in_form
 
 
 def n_step_return(r_t, discount_t, v_t, t, n):
@@ -40,21 +41,7 @@ def lambda_returns_by_definition(r_t, discount_t, v_t, lambda_, truncated=None):
     return result
 
 
-def in_form(name, function=returns.lambda_returns):
-    """`function` with the form of the recursion that `name` chooses, whatever the platform."""
-
-    def choose(*args, cpu, default):
-        return {"sequential": cpu, "logarithmic": default}[name](*args)
-
-    def call(*args, **kwargs):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(jax.lax, "platform_dependent", choose)
-            return function(*args, **kwargs)
-
-    return jax.jit(call)
-
-
-FORMS = {name: in_form(name) for name in ("sequential", "logarithmic")}
+FORMS = {name: in_form(name, returns.lambda_returns) for name in ("sequential", "logarithmic")}
 each_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 few_examples = settings(deadline=None, max_examples=25)
 close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
@@ -137,16 +124,6 @@ def test_truncation_bootstraps_and_cuts_the_rollout_in_two(form, lambda_, positi
 def cut_at(position, length):
     parts = [slice(0, position + 1), slice(position + 1, length)]
     return parts if position + 1 < length else parts[:1]
-
-
-@each_form
-def test_truncation_is_per_column(form):
-    arrays = rollout((6, 3))
-    truncated = np.zeros((6, 3), bool)
-    truncated[1, 0] = truncated[4, 2] = True
-    result = form(*arrays, 0.7, truncated=truncated)
-    for b in range(3):
-        close(result[:, b], lambda_returns_by_definition(*(x[:, b] for x in arrays), 0.7, truncated[:, b]))
 
 
 @each_form
@@ -251,24 +228,6 @@ def test_lambda_may_be_traced_and_batched(form):
 def test_vmap_equals_the_batch(form):
     arrays = rollout((9, 3))
     close(jax.vmap(form, (1, 1, 1, None), out_axes=1)(*arrays, 0.7), form(*arrays, 0.7))
-
-
-@each_form
-def test_bfloat16_stays_bfloat16(form):
-    arrays = [jnp.asarray(x, jnp.bfloat16) for x in rollout((9,))]
-    assert form(*arrays, 0.7).dtype == jnp.bfloat16
-
-
-@pytest.mark.parametrize("argument", ["r_t", "discount_t", "v_t", "truncated"])
-@pytest.mark.parametrize("wrong", [(6,), (6, 1), (5, 3)])
-def test_misfits_are_named_with_all_shapes(argument, wrong):
-    args = {**dict(zip(["r_t", "discount_t", "v_t"], rollout((6, 3)), strict=True)), "truncated": np.zeros((6, 3), bool)}
-    args[argument] = np.zeros(wrong, args[argument].dtype)
-    for function in (returns.lambda_returns, returns.discounted_returns):
-        with pytest.raises(ValueError, match="_returns") as error:
-            function(**args)
-        assert f"{argument} {wrong}" in str(error.value)
-        assert "(6, 3)" in str(error.value)
 
 
 def test_agrees_with_rlax():

@@ -1,0 +1,32 @@
+"""The dtype rule of `losses`, `returns`, `distributions` and `dynamic_programming`.
+
+Floating-point arguments of a call are promoted to their common floating type (bfloat16 and float16 to float32, float32
+and float64 to float64), and the result has that type. Integers and booleans, which rewards, values and discounts may be,
+are converted to it; nothing is ever converted to an integer type. Without a floating-point argument it is JAX's default:
+float32, or float64 under `jax_enable_x64`. Hyperparameters (λ, temperatures, clip ranges) and noise are converted to
+that type and do not widen it. `jax_numpy_dtype_promotion` makes no difference.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def floating_type(*arrays: Any) -> Any:
+    """The common floating type of `arrays`, where None does not count. Raises TypeError unless all are real numbers."""
+    floating = []
+    for array in arrays:
+        dtype = jnp.bool_ if array is None else jnp.result_type(array)
+        if jnp.issubdtype(dtype, jnp.floating):
+            floating.append(array)
+        elif not (dtype == jnp.bool_ or jnp.issubdtype(dtype, jnp.integer)):
+            raise TypeError(f"expected real numbers, got {jax.typeof(array)}")
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*floating) if floating else jnp.result_type(float)
+
+
+def promote(*arrays: Any) -> list[Any]:
+    """`arrays` in their common floating type, None as None. Adds nothing to the program where they have it already."""
+    dtype = floating_type(*arrays)
+    return [None if x is None else jnp.asarray(x, dtype) for x in arrays]

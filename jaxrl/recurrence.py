@@ -1,0 +1,100 @@
+"""Recurrent networks along a stretch of a rollout: what they returned and carried when it was collected, differentiable.
+
+>>> import jax, jax.numpy as jnp
+>>> from jaxrl.networks import recurrent_q_network
+>>> from jaxrl.types import Box, Discrete
+>>> network = recurrent_q_network(Box(-1, 1, (3,)), Discrete(2), hidden=(), num_units=4)
+>>> obs, carry, done = jnp.zeros((5, 8, 3)), network.initial_carry(8), jnp.zeros((5, 8), bool)
+>>> params = network.init(jax.random.key(0), obs[0], carry)
+>>> q, carries = unroll_network(network, params, obs, carry, done)
+>>> next_q = successor_outputs(network, params, obs, carries)  # of next_obs
+>>> q.shape, carries.shape, next_q.shape
+((5, 8, 2), (5, 8, 4), (5, 8, 2))
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.types import Carry, Obs, PyTree, RecurrentNetwork
+
+
+def reset_carry(network: RecurrentNetwork, carry: Carry, done: jax.Array) -> Carry:
+    """The carry for the next step: `carry`, and the initial one where the episode is done.
+
+    Args:
+      network: a recurrent network.
+      carry: after a step, leaves `[B, ...]`.
+      done: whether that step ended the episode, by termination or truncation; bool `[B]`.
+
+    Returns:
+      Leaves `[B, ...]`.
+    """
+
+    def select(initial, x):
+        return jnp.where(done.reshape(done.shape + (1,) * (x.ndim - 1)), initial, x)
+
+    return jax.tree.map(select, network.initial_carry(done.shape[0]), carry)
+
+
+def unroll_network(network: RecurrentNetwork, params: PyTree, obs: Obs, carry: Carry, done: jax.Array) -> tuple[Any, Carry]:
+    """Apply a recurrent network along T steps, starting from `carry`, with a reset to the initial carry after each episode.
+
+    Args:
+      network: a recurrent network.
+      params: its parameters. Differentiated, through time and up to the last reset.
+      obs: leaves `[T, B, ...]`.
+      carry: before the first step, leaves `[B, ...]`, such as `rollout.carry` at step 0. Differentiated.
+      done: whether a step ended its episode, by termination or truncation; bool `[T, B]`. It takes effect on the next step.
+
+    Returns:
+      The outputs, and the carry after each step, before any reset: leaves `[T, B, ...]`. `successor_outputs` takes these
+      carries, and `reset_carry` makes the carry for step T of the last one.
+
+    Raises:
+      ValueError: where `obs`, `carry` and `done` do not have the same T and B.
+      TypeError: where `done` is not of bools.
+    """
+    _check(obs, carry, done)
+
+    def step(carry, obs_and_done):
+        obs_t, done_t = obs_and_done
+        output, carry = network.apply(params, obs_t, carry)
+        return reset_carry(network, carry, done_t), (output, carry)
+
+    return jax.lax.scan(step, carry, (obs, done))[1]
+
+
+def successor_outputs(network: RecurrentNetwork, params: PyTree, next_obs: Obs, carries: Carry) -> Any:
+    """The network's outputs at the true successor of each step, to bootstrap from; no step waits for another.
+
+    The carry for `next_obs[t]` is the one after step t, without a reset: where step t truncated its episode, `next_obs[t]` still
+    belongs to that episode.
+
+    Args:
+      network: a recurrent network.
+      params: its parameters. Differentiated.
+      next_obs: the true successors, leaves `[T, B, ...]`.
+      carries: from `unroll_network`, leaves `[T, B, ...]`. Differentiated.
+
+    Returns:
+      The outputs, leaves `[T, B, ...]`.
+    """
+    time_and_batch = jax.tree.leaves(carries)[0].shape[:2]
+    flat_obs, flat_carries = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (next_obs, carries))
+    outputs, _ = network.apply(params, flat_obs, flat_carries)
+    return jax.tree.map(lambda x: x.reshape(*time_and_batch, *x.shape[1:]), outputs)
+
+
+def _check(obs: Obs, carry: Carry, done: jax.Array) -> None:
+    if done.dtype != jnp.bool_:
+        raise TypeError(f"unroll_network: done must be of bools, got {done.dtype}")
+    if done.ndim != 2:
+        raise ValueError(f"unroll_network: done must be [T, B], got shape {done.shape}")
+    for name, tree, shape in (("obs", obs, done.shape), ("carry", carry, done.shape[1:])):
+        for x in jax.tree.leaves(tree):
+            if x.shape[: len(shape)] != shape:
+                raise ValueError(
+                    f"unroll_network: {name} must have leading axes {shape}, to fit done {done.shape}; got {x.shape}"
+                )

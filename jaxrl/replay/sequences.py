@@ -1,0 +1,166 @@
+"""Consecutive steps of one environment from a replay buffer: for n-step returns and for recurrent agents.
+
+They are for buffers in which every `add` writes a rollout `[T, num_envs, ...]` as `T * num_envs` rows, time leading.
+The successor of a row in the same environment is then `num_envs` rows further. A sequence is found by arithmetic on
+its rows and read in one gather. It never continues from the newest step into the oldest, which a full buffer
+has next to each other.
+
+>>> import jax, jax.numpy as jnp
+>>> from jaxrl import replay
+>>> steps = {"reward": jnp.arange(12.0), "done": jnp.arange(12) == 6}  # six steps of two environments: 0, 2, … and 1, 3, …
+>>> buffer = replay.add(replay.init({"reward": jnp.float32(0), "done": jnp.bool_(False)}, 12), steps, jnp.int32(0))
+>>> bits = jnp.array([0, 3, 7], jnp.uint32)
+>>> batch = replay.sample_sequences(buffer, bits, jnp.int32(1), length=3, num_envs=2, rows_per_add=12)
+>>> batch["reward"].tolist()
+[[0.0, 2.0, 4.0], [3.0, 5.0, 7.0], [7.0, 9.0, 11.0]]
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl._src.checks import check_size
+from jaxrl.replay.uniform import Replay, check_capacity, num_stored, take
+
+
+def sample_sequences(
+    replay: Replay, noise: jax.Array, num_adds: jax.Array, *, length: int, num_envs: int, rows_per_add: int
+) -> Any:
+    """Draw sequences uniformly from all that are stored, with replacement; they may run across the ends of episodes.
+
+    Args:
+      replay: the buffer.
+      noise: `uint32[*shape]`, from `replay.noise`.
+      num_adds: int32 scalar, how often `add` was called so far. At least `length` steps of each environment must be
+        stored, or the sequences contain rows that were never written.
+      length: steps in a sequence.
+      num_envs: environments in each `add`.
+      rows_per_add: rows in each `add`, a multiple of `num_envs`.
+
+    Returns:
+      Items with leaves `[*shape, length, ...]`.
+
+    Raises:
+      ValueError: where the sizes do not fit together.
+    """
+    length = _check_sizes(replay, length, num_envs, rows_per_add)
+    stored = num_stored(num_adds, rows_per_add, replay.capacity)
+    num_sequences = jnp.maximum(stored - (length - 1) * num_envs, 1)
+    age = (noise % num_sequences.astype(jnp.uint32)).astype(jnp.int32)
+    ages = age[..., None] + _offsets(age, length, num_envs)
+    return take(replay, _shift(ages, _oldest_row(replay, num_adds, rows_per_add), replay.capacity))
+
+
+def sequences_at(
+    replay: Replay, indices: jax.Array, num_adds: jax.Array, *, length: int, num_envs: int, rows_per_add: int
+) -> tuple[Any, jax.Array]:
+    """The sequences that start in given rows, for example in those that `prioritized.sample` has drawn.
+
+    Args:
+      replay: the buffer; of a prioritized one its field `rows`.
+      indices: int32 `[*shape]`, rows that hold items.
+      num_adds, length, num_envs, rows_per_add: as for `sample_sequences`.
+
+    Returns:
+      Items with leaves `[*shape, length, ...]`, and which of them are part of the sequence, bool `[*shape, length]`: one
+      that reaches the newest step ends there, and is padded with copies of it.
+
+    Raises:
+      ValueError: where the sizes do not fit together.
+    """
+    length = _check_sizes(replay, length, num_envs, rows_per_add)
+    oldest = _oldest_row(replay, num_adds, rows_per_add)
+    age = _shift(indices, replay.capacity - oldest, replay.capacity)
+    later = num_stored(num_adds, rows_per_add, replay.capacity) - 1 - age
+    offsets = _offsets(age, length, num_envs)
+    valid = offsets <= later[..., None]
+    ages = age[..., None] + jnp.minimum(offsets, (later - later % num_envs)[..., None])
+    return take(replay, _shift(ages, oldest, replay.capacity)), valid
+
+
+def _check_sizes(replay: Replay, length: int, num_envs: int, rows_per_add: int) -> int:
+    length, num_envs = check_size("length", length), check_size("num_envs", num_envs)
+    check_capacity(replay.capacity, check_size("rows_per_add", rows_per_add))
+    if rows_per_add % num_envs:
+        raise ValueError(
+            f"rows_per_add {rows_per_add} must be a multiple of num_envs {num_envs}: whole steps of all environments"
+        )
+    if length * num_envs > replay.capacity:
+        raise ValueError(
+            f"sequences of {length} steps of {num_envs} environments do not fit into the replay's capacity {replay.capacity}"
+        )
+    return length
+
+
+def _oldest_row(replay: Replay, num_adds: jax.Array, rows_per_add: int) -> jax.Array:
+    """The row of the oldest item: 0 until the buffer is full, then where the next `add` writes."""
+    num_blocks = replay.capacity // rows_per_add
+    return jnp.where(num_adds < num_blocks, 0, (num_adds % num_blocks) * rows_per_add)
+
+
+def _offsets(index: jax.Array, length: int, num_envs: int) -> jax.Array:
+    """The offsets of `length` consecutive steps, `[*(1, …), length]`, to be added to `index[..., None]`."""
+    return (num_envs * jnp.arange(length, dtype=jnp.int32)).reshape((1,) * index.ndim + (length,))
+
+
+def _shift(index: jax.Array, by: jax.Array, capacity: int) -> jax.Array:
+    """`(index + by) % capacity` for both in 0 … capacity, without overflow."""
+    return jnp.where(index < capacity - by, index + by, index - (capacity - by))
+
+
+# --- n-step returns
+
+
+class NStep(NamedTuple):
+    """What an n-step target is made of: `returns + discount * value of the next_obs of step last`."""
+
+    returns: jax.Array  # float32[*shape]: Σ γ^k r_k over the steps up to `last`
+    discount: jax.Array  # float32[*shape]: γ^(last + 1), or 0 where the task ended
+    last: jax.Array  # int32[*shape] in 0 … n − 1: the step from whose successor to bootstrap
+
+
+def n_step(reward: jax.Array, terminated: jax.Array, truncated: jax.Array, discount, valid: jax.Array | None = None) -> NStep:
+    """n-step returns of the first step of each sequence (Sutton & Barto 2018, eq. 7.1), as short as the episode requires.
+
+    A return ends with the n-th step, with the episode, or with the last valid step, whichever comes first. After a
+    termination there is no bootstrapping; after a truncation it is from the true successor, discounted by the steps taken.
+
+    Args:
+      reward, terminated, truncated: float32 and bool `[*shape, n]`. The loop over n is unrolled.
+      discount: γ, scalar, may be traced.
+      valid: bool `[*shape, n]`, from `sequences_at`; true in the first step.
+
+    Returns:
+      `NStep`. With `step_at`: the target is
+      `returns + discount * value(step_at(items.next_obs, last))`, and belongs to the observation and action of step 0.
+
+    >>> flags = jnp.array([[False, False, False], [False, True, False]])
+    >>> out = n_step(jnp.array([[1.0, 2.0, 4.0], [1.0, 2.0, 4.0]]), flags, jnp.zeros_like(flags), 0.5)
+    >>> out.returns.tolist(), out.discount.tolist(), out.last.tolist()
+    ([3.0, 2.0], [0.125, 0.0], [2, 1])
+    """
+    discount = jnp.asarray(discount, jnp.float32)
+    returns, factor, ended = jnp.zeros_like(reward[..., 0]), jnp.ones_like(reward[..., 0]), jnp.zeros_like(terminated[..., 0])
+    last = jnp.zeros(ended.shape, jnp.int32)
+    for k in range(reward.shape[-1]):
+        counts = ~ended if k == 0 or valid is None else ~ended & valid[..., k]
+        returns = returns + jnp.where(counts, factor * reward[..., k], 0.0)
+        factor = jnp.where(counts, factor * discount, factor)
+        last = jnp.where(counts, k, last)
+        factor = jnp.where(counts & terminated[..., k], 0.0, factor)
+        ended = ~counts | terminated[..., k] | truncated[..., k]
+    return NStep(returns, factor, last)
+
+
+def step_at(sequences: Any, index: jax.Array) -> Any:
+    """The step `index`, int32 `[*shape]`, of each sequence: leaves `[*shape, n, ...]` to `[*shape, ...]`."""
+
+    def choose(x):
+        chosen = x[(slice(None),) * index.ndim + (0,)]
+        for k in range(1, x.shape[index.ndim]):
+            at = (index == k).reshape(index.shape + (1,) * (chosen.ndim - index.ndim))
+            chosen = jnp.where(at, x[(slice(None),) * index.ndim + (k,)], chosen)
+        return chosen
+
+    return jax.tree.map(choose, sequences)
