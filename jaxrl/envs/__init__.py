@@ -1,4 +1,4 @@
-"""Environments: jaxrl's own, gymnax's, and those of other suites, behind the same record."""
+"""Environments: jaxrl's own, gymnax's, and those of other suites, all as the same record."""
 
 import importlib
 import inspect
@@ -26,7 +26,7 @@ OWN: dict[str, Callable[..., Environment]] = {
     "Garnet": garnet,
     "Baird": baird,
 }
-# Prefixes of names, modules here, and extras in pyproject.toml, all in one.
+# Each is a prefix of names, a module in `suites`, and an extra in pyproject.toml.
 SUITES = ("brax", "craftax", "gymnasium", "jumanji", "pgx", "playground", "xminigrid")
 
 __all__ = [
@@ -36,22 +36,22 @@ __all__ = [
 
 
 def names() -> list[str]:
-    """Every name that `make` takes."""
-    from jaxrl.envs.suites import gymnax  # slow to import: only where it is asked for
+    """Every name that `make` accepts, without those of suites with a prefix."""
+    from jaxrl.envs.suites import gymnax  # slow to import
 
     return [*OWN, *gymnax.names()]
 
 
 def suite(name: str) -> Any:
-    """The adapter of another suite, the module `jaxrl.envs.suites.NAME`: it has `make(name, **overrides)`, and `names()`
-    where its names can be listed.
+    """The module `jaxrl.envs.suites.NAME`, which adapts another suite: `make(name, **overrides)`, and `names()` if its names
+    can be listed.
 
     Raises:
-      ImportError: where a package is missing, naming the extra that brings it.
+      ImportError: if a package is missing; the message names the extra that installs it.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of their dependencies
+            warnings.simplefilter("ignore")  # from their dependencies
             return importlib.import_module(f"jaxrl.envs.suites.{name}")
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
@@ -59,18 +59,18 @@ def suite(name: str) -> Any:
 
 
 def make(name: str, **overrides) -> Environment:
-    """The environment of that name: one of jaxrl's own, of gymnax, or of another suite.
+    """Make an environment by its name: one of jaxrl's own, of gymnax, or of another suite.
 
     Args:
-      name: e.g. "CartPole-v1" or "PointMass", which `jaxrl envs` lists; or of a suite, by its prefix: "brax/ant",
+      name: e.g. "CartPole-v1" or "PointMass", see `jaxrl envs`; or a name in a suite with its prefix, e.g. "brax/ant" or
         "gymnasium/CartPole-v1".
-      overrides: fields of its parameters, or arguments of its factory.
+      overrides: fields of the environment's parameters, or arguments of its factory.
 
     Raises:
-      ValueError: for an unknown name (with the nearest ones), an unknown parameter (with the list), or a value out of range.
-        Arguments that a suite takes itself raise what it raises.
-      TypeError: for a value of another kind than the parameter's.
-      ImportError: where the suite's package is missing, naming the extra that brings it.
+      ValueError: for an unknown name (with similar ones), an unknown parameter (with all known ones), or a value out of
+        range. Invalid arguments of a suite's own factory raise the suite's errors.
+      TypeError: for a value of another type than the parameter's.
+      ImportError: if the suite's package is missing; the message names the extra that installs it.
     """
     if name in OWN:
         known = inspect.signature(OWN[name]).parameters

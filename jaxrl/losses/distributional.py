@@ -254,7 +254,8 @@ def _quantile(name, q_quantiles_tm1, tau, a_tm1, r_t, discount_t, q_quantiles_t,
     _check_actions(name, "q_quantiles_tm1", q_quantiles_tm1, a_tm1, r_t, discount_t)
     each = {"q_quantiles_t": q_quantiles_t, "q_quantiles_t_selector": selector}
     check_like(name, "the leading axes and actions of q_quantiles_tm1", jnp.shape(q_quantiles_tm1)[:-1], free=1, **each)
-    best = greedy(jnp.mean(*promote(selector), axis=-1))
+    (selector,) = promote(selector)
+    best = greedy(jnp.mean(selector, axis=-1))
     q_quantiles_tm1, tau, r_t, discount_t, q_quantiles_t = promote(q_quantiles_tm1, tau, r_t, discount_t, q_quantiles_t)
     targets = r_t[..., None] + discount_t[..., None] * mask_unweighted(discount_t, select_row(q_quantiles_t, best))
     return quantile_regression(select_row(q_quantiles_tm1, a_tm1), tau, targets, kappa=kappa)

@@ -1,4 +1,4 @@
-"""Tabular problems of the literature that are no grids: the chain, random MDPs, Baird's counterexample."""
+"""Tabular problems of the literature other than grids: the chain, random MDPs, Baird's counterexample."""
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,10 @@ from jaxrl.types import Environment
 def chain(
     num_states: int = 5, *, slip: float = 0.2, near_reward: float = 2.0, far_reward: float = 10.0, max_steps_in_episode: int = 100
 ) -> Environment:
-    """The chain (Dearden et al. 1998; Strens 2000): a small reward at hand, a large one at the end of a long way.
+    """The chain (Dearden et al. 1998; Strens 2000): a small reward nearby, a large one at the far end.
 
-    Action 0 goes a state forward and pays 0, or stays in the last one and pays `far_reward`. Action 1 goes back to the
-    first and pays `near_reward`. With probability `slip` the other action happens. It never terminates.
+    Action 0 moves one state forward and pays 0; in the last state it stays and pays `far_reward`. Action 1 returns to the
+    first state and pays `near_reward`. With probability `slip` the other action is executed. Episodes never terminate.
 
     Args:
       num_states: at least 2.
@@ -24,7 +24,8 @@ def chain(
       max_steps_in_episode: time limit in steps.
 
     Raises:
-      TypeError, ValueError: for fewer states, a slip that is no probability, and as `tabular`.
+      ValueError: if `num_states` is below 2 or `slip` not in [0, 1]; as `tabular`.
+      TypeError: if a size is not an int.
 
     >>> chain().params.mdp.transition[0].tolist()
     [[0.20000000298023224, 0.800000011920929, 0.0, 0.0, 0.0], [0.800000011920929, 0.20000000298023224, 0.0, 0.0, 0.0]]
@@ -44,8 +45,9 @@ def chain(
 def garnet_mdp(key: jax.Array, num_states: int = 20, num_actions: int = 4, branching: int = 3) -> TabularMDP:
     """A random MDP (Archibald et al. 1995; Bhatnagar et al. 2009). Pure: `vmap` it over keys.
 
-    Every state and action leads to `branching` different states, drawn uniformly, with the probabilities into which
-    uniform points cut the unit interval; r(s, a) ~ N(0, 1). Episodes start anywhere and never terminate.
+    Every state and action leads to `branching` different states, drawn uniformly, whose probabilities are the lengths of
+    the pieces into which uniform points divide the unit interval; r(s, a) ~ N(0, 1). Episodes start in a uniformly random
+    state and never terminate.
 
     Args:
       key: consumed.
@@ -53,7 +55,8 @@ def garnet_mdp(key: jax.Array, num_states: int = 20, num_actions: int = 4, branc
       branching: at most `num_states`.
 
     Raises:
-      TypeError, ValueError: for what is no key, and for sizes out of range.
+      ValueError: if a size is out of range.
+      TypeError: if `key` is not a typed PRNG key, or a size not an int.
 
     >>> import jax
     >>> garnet_mdp(jax.random.key(0)).transition.shape
@@ -66,7 +69,7 @@ def garnet_mdp(key: jax.Array, num_states: int = 20, num_actions: int = 4, branc
     pairs = (num_states, num_actions)
     _, places = jax.lax.top_k(jax.random.uniform(place_key, (*pairs, num_states)), branching)
     shares = jax.random.exponential(share_key, (*pairs, branching))
-    probs = shares / jnp.sum(shares, axis=-1, keepdims=True)  # as uniform cuts give them: Dirichlet(1, …, 1)
+    probs = shares / jnp.sum(shares, axis=-1, keepdims=True)  # Dirichlet(1, …, 1), as of uniform points
     transition = jnp.sum(jax.nn.one_hot(places, num_states) * probs[..., None], axis=-2)
     reward = jax.random.normal(reward_key, pairs)
     return tabular_mdp(transition, reward, start=np.full(num_states, 1 / num_states))
@@ -78,12 +81,12 @@ def garnet(
     """The environment of `garnet_mdp(jax.random.key(seed), ...)`.
 
     Args:
-      seed: names the MDP.
+      seed: an int of at least 0 that selects the MDP.
       num_states, num_actions, branching: as for `garnet_mdp`.
       max_steps_in_episode: time limit in steps.
 
     Raises:
-      TypeError, ValueError: as `garnet_mdp` and `tabular`.
+      ValueError, TypeError: as `garnet_mdp` and `tabular`.
 
     >>> garnet().observation_space.shape
     (20,)
@@ -97,7 +100,7 @@ def baird(*, max_steps_in_episode: int = 100) -> Environment:
     """Baird's counterexample with its features `[7, 8]` (Baird 1995; Sutton & Barto 2018, figure 11.1).
 
     Action 0 ("dashed") leads to one of the states 0 … 5, action 1 ("solid") to state 6; all rewards are 0, so every
-    value is, and weights w = 0 have it: v(i) = 2 w_i + w_7 for i < 6, v(6) = w_6 + 2 w_7. Yet off-policy
+    value is 0, which weights w = 0 represent: v(i) = 2 w_i + w_7 for i < 6, v(6) = w_6 + 2 w_7. Yet off-policy
     semi-gradient TD(0) diverges: target policy action 1, behaviour action 0 with 6/7, γ = 0.99, from
     w = (1, 1, 1, 1, 1, 1, 10, 1).
 
@@ -105,7 +108,8 @@ def baird(*, max_steps_in_episode: int = 100) -> Environment:
       max_steps_in_episode: time limit in steps; the start is uniform.
 
     Raises:
-      TypeError, ValueError: for a limit that is no positive int.
+      ValueError: if the limit is below 1.
+      TypeError: if it is not an int.
 
     >>> baird().params.features[6].tolist()
     [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0]

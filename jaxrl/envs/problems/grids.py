@@ -1,8 +1,8 @@
 """Grid worlds drawn as text, as tabular MDPs: a world with slip, the cliff walk, the frozen lake.
 
-A cell is "S" a start, "." (or "F") free, "#" a wall, "G" a goal and "H" a hole, where the episode terminates, or "C" a
-cliff, from which one is put back to a start. State r · columns + c is row r, column c. Whoever would leave the grid, or
-enter a wall, stays. Walls are states too, which nothing leads to, and count as terminal.
+Each character is a cell: "S" a start, "." or "F" a free cell, "#" a wall, "G" a goal and "H" a hole, which terminate the
+episode, and "C" a cliff, which returns the agent to a start. State r · columns + c is row r, column c. A move out of the grid
+or into a wall leaves the agent where it is. Walls are states too; they cannot be reached, and are terminal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,16 +34,17 @@ def grid_world(
 ) -> Environment:
     """A grid with actions up, right, down, left; by default the 4 × 3 world of Russell & Norvig (2020, §17.1).
 
-    Every step pays `step_reward`; entering a goal or a hole pays its own besides, and terminates.
+    Every step pays `step_reward`; entering a goal or a hole pays its own reward in addition, and terminates.
 
     Args:
-      rows: the grid as text, see the module; rows of one length.
-      slip: probability in [0, 1] of moving sideways instead, to either side with half of it.
+      rows: the grid as strings of equal length, see the module.
+      slip: probability in [0, 1] of moving sideways instead, half of it to each side.
       step_reward, goal_reward, hole_reward: any numbers.
       max_steps_in_episode: time limit in steps.
 
     Raises:
-      TypeError, ValueError: for a text that is no such grid, a slip that is no probability, and as `tabular`.
+      ValueError: if the text is not such a grid, or `slip` not in [0, 1]; as `tabular`.
+      TypeError: if the limit is not an int.
 
     >>> env = grid_world(["S.#", "..G"], slip=0.0)
     >>> env.params.mdp.transition[0, 1].tolist()  # right
@@ -59,18 +60,18 @@ def cliff_walk(
 ) -> Environment:
     """Walk around a cliff, of 4 × 12 cells by default (Sutton & Barto 2018, example 6.6). Actions up, right, down, left.
 
-    Every step pays −1, one over the cliff `cliff_reward`, and that leads back to the start without an end. The
-    best return is −13. States, actions and rewards are those of Gymnasium's CliffWalking-v1, which has no time limit.
+    Every step pays −1. A step over the cliff pays `cliff_reward` and leads back to the start, without ending the episode.
+    The best return is −13. States, actions and rewards are those of Gymnasium's CliffWalking-v1, which has no time limit.
 
     Args:
       rows: the grid as text, see the module.
-      slip: probability in [0, 1] of moving sideways instead, to either side with half of it.
-      cliff_reward: of a step over the cliff. Where a slip makes it possible to come to the start both ways in
-        one step, what is paid there is the mean of the two.
+      slip: probability in [0, 1] of moving sideways instead, half of it to each side.
+      cliff_reward: reward of a step over the cliff. Where a slip can lead to the start both over the cliff and
+        directly, the expectation of the two rewards is paid.
       max_steps_in_episode: time limit in steps.
 
     Raises:
-      TypeError, ValueError: as `grid_world`.
+      ValueError, TypeError: as `grid_world`.
 
     >>> env = cliff_walk()
     >>> env.params.mdp.reward[36, 1, 36].item()  # right, from the start
@@ -89,11 +90,12 @@ def frozen_lake(
 
     Args:
       rows: "4x4", "8x8", or a grid as text, see the module.
-      slippery: one third each for the move that was meant and for the two sideways.
+      slippery: the chosen move and the two sideways have a probability of one third each.
       max_steps_in_episode: time limit in steps; by default Gymnasium's, 200 for "8x8" and 100 for others.
 
     Raises:
-      TypeError, ValueError: for another string, and as `grid_world`.
+      ValueError: for another string; as `grid_world`.
+      TypeError: if the limit is not an int.
 
     >>> env = frozen_lake()
     >>> env.observation_space.shape, env.action_space.n
@@ -111,7 +113,7 @@ def frozen_lake(
 def _grid_mdp(
     rows: Sequence[str], moves: Sequence[tuple[int, int]], slip: float, step_reward: float, pay: Mapping[str, float]
 ) -> TabularMDP:
-    """The MDP of a grid. Neighbours in the circle of `moves` are sideways; `pay` is for entering a kind of cell."""
+    """The MDP of a grid. Sideways moves are the neighbours in the cycle of `moves`; `pay` is for entering a kind of cell."""
     cells = _cells(rows)
     check_scalar("slip", slip, *FRACTION)
     height, width = cells.shape
@@ -141,10 +143,10 @@ def _cells(rows: Sequence[str]) -> np.ndarray:
         or any(not isinstance(row, str) or len(row) != len(rows[0]) for row in rows)
         or not rows[0]
     ):
-        raise ValueError(f"rows must be strings of one length, such as ['S.', '.G']; got {rows!r}")
+        raise ValueError(f"rows must be strings of equal length, such as ['S.', '.G']; got {rows!r}")
     unknown = sorted(set("".join(rows)) - set("S.F#GHC"))
     if unknown:
-        raise ValueError(f"rows may hold S . F # G H C, and hold {' '.join(unknown)} besides")
+        raise ValueError(f"rows may contain S . F # G H C only; they contain {' '.join(unknown)}")
     if not any("S" in row for row in rows):
-        raise ValueError(f"rows must hold a start, 'S'; got {list(rows)}")
+        raise ValueError(f"rows must contain a start, 'S'; got {list(rows)}")
     return np.array([list(row) for row in rows])

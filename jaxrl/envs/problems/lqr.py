@@ -1,8 +1,7 @@
 """The linear-quadratic regulator: continuous states and actions with an exact optimum, and exact values of policies.
 
-s' = A s + B a + noise, reward −sᵀQs − aᵀRa. All functions but `lqr` are pure: they take `env.params`, may be jitted and
-batched by `vmap`, and are differentiable. A discount of 1 has a finite value only without noise (and offset), or in a
-finite horizon.
+s' = A s + B a + noise, reward −sᵀQs − aᵀRa. All functions except `lqr` take `env.params`, work under `jit` and `vmap`, and
+are differentiable. With a discount of 1 the value is finite only without noise and offset, or for a finite horizon.
 """
 
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from jaxrl._src.checks import FRACTION, check_scalar, check_size
 from jaxrl._src.linear_algebra import product, solve
 from jaxrl.types import Box, Environment, Step
 
-# 2^24 steps of a geometric series: enough for every discount that float32 tells from 1.
+# 2^24 steps of a geometric series: enough for every discount below 1 in float32.
 _DOUBLINGS = 24
 
 
@@ -53,10 +52,10 @@ def lqr(
     start_scale: float = 1.0,
     max_steps_in_episode: int = 50,
 ) -> Environment:
-    """A linear system with a quadratic reward, by default a mass to be brought to rest by a force.
+    """A linear system with a quadratic reward, by default a mass that a force brings to rest.
 
-    State in R^n, unbounded action in R^m; the reward −sᵀQs − aᵀRa is of the state acted in and the action. It never
-    terminates; the time limit truncates it.
+    State in R^n, unbounded action in R^m; the reward −sᵀQs − aᵀRa is that of the state before the step and the action.
+    Episodes never terminate; the time limit truncates them.
 
     Args:
       transition: A `[n, n]`.
@@ -68,8 +67,9 @@ def lqr(
       max_steps_in_episode: time limit in steps.
 
     Raises:
-      TypeError, ValueError: for matrices that do not fit each other or are not of that kind, negative scales,
-        a limit that is no positive int.
+      ValueError: if the shapes of the matrices do not match, Q or R is not of that kind, a scale is negative, or the limit
+        is below 1.
+      TypeError: if the limit is not an int.
 
     >>> import jax, jax.numpy as jnp
     >>> env = lqr()
@@ -115,7 +115,7 @@ def _cost(name: str, value, size: int, *, definite: bool) -> np.ndarray:
 
 
 def _reset(key: jax.Array, params: Params) -> tuple[State, jax.Array]:
-    position = params.start_scale * jax.random.normal(key, params.transition.shape[:1])
+    position = params.start_scale * jax.random.normal(key, params.transition.shape[:1], jnp.float32)
     return State(position, jnp.int32(0)), position
 
 
@@ -124,7 +124,7 @@ def _step(key: jax.Array, state: State, action: jax.Array, params: Params) -> tu
     s, a = state.position, action.reshape(m)
     cost = product(product(params.state_cost, s)[None], s) + product(product(params.action_cost, a)[None], a)
     position = product(params.transition, s) + product(params.control, a)
-    position = position + params.noise_scale * jax.random.normal(key, (n,))
+    position = position + params.noise_scale * jax.random.normal(key, (n,), jnp.float32)
     time = state.time + 1
     return State(position, time), Step(position, -cost[0], jnp.bool_(False), time >= params.max_steps_in_episode)
 
@@ -135,17 +135,18 @@ def riccati(params: Params, discount, *, tolerance: float = 1e-6, max_iterations
     P = Q + γ Aᵀ P (A − B K) with K = γ (R + γ Bᵀ P B)⁻¹ Bᵀ P A, by iterating it from P = Q; then v(s) = −sᵀ P s − c.
 
     Args:
-      params: of `lqr`; some control has to keep γ^(t/2) s_t bounded, and Q must see what does not decay.
+      params: of `lqr`; some control must keep γ^(t/2) s_t bounded, and Q must penalise every mode that does not decay.
       discount: γ in [0, 1], a scalar.
-      tolerance: stop where no element of P changes by more than this share of the largest.
-      max_iterations: stop in any case.
+      tolerance: stop when no element of P changes by more than this share of the largest.
+      max_iterations: stop after so many in any case.
 
     Returns:
-      A `Regulator`, gain `[m, n]`. Its value is that of the gain that the iteration ends with, exactly. First
-      derivatives in `params` and the discount are exact (the gain of the iteration is held: it is optimal).
+      A `Regulator`, gain `[m, n]`. Its value is exactly that of the gain at the end of the iteration. First derivatives with
+      respect to `params` and the discount are exact: the gain is held constant, which is right since it is optimal.
 
     Raises:
-      TypeError, ValueError: where the discount is no fraction, or `max_iterations` no positive int.
+      ValueError: if the discount is not in [0, 1], or `max_iterations` below 1.
+      TypeError: if `max_iterations` is not an int.
 
     >>> regulator = riccati(lqr(transition=[[1.0]], control=[[1.0]], action_cost=[[1.0]], noise_scale=0.0).params, 1.0)
     >>> round(float(regulator.value[0, 0]), 3), round(float(regulator.gain[0, 0]), 3)  # the golden ratio
@@ -179,10 +180,11 @@ def finite_riccati(params: Params, horizon: int, discount=1.0) -> Regulator:
       discount: γ in [0, 1], a scalar.
 
     Returns:
-      A `Regulator`: gain `[H, m, n]` and value `[H, n + 1, n + 1]` at each step t, with H − t steps to go.
+      A `Regulator`: gain `[H, m, n]` and value `[H, n + 1, n + 1]` at each step t, with H − t steps left.
 
     Raises:
-      TypeError, ValueError: where the discount is no fraction, or the horizon no positive int.
+      ValueError: if the discount is not in [0, 1], or the horizon below 1.
+      TypeError: if the horizon is not an int.
 
     >>> finite_riccati(lqr().params, 5).gain[-1].tolist()  # the last action earns nothing
     [[0.0, 0.0]]
@@ -208,15 +210,16 @@ def policy_value(params: Params, gain, discount, *, offset=None, std=None, horiz
       discount: γ in [0, 1], a scalar.
       offset: `[m]`, by default 0.
       std: standard deviation of each component of the action, `[m]`, by default 0.
-      horizon: count only so many steps, as where a time limit is part of the task; by default all.
+      horizon: number of steps that count, for a time limit that is part of the task; by default infinite.
 
     Returns:
-      `[n + 1, n + 1]`, symmetric: v(s) = −[s, 1]ᵀ value [s, 1], its blocks being the matrix of the quadratic form,
-      half of the linear form, and the constant. Differentiable in every argument. Not finite where the value is
-      not: where the closed loop γ^½ (A − B K) is unstable.
+      `[n + 1, n + 1]`, symmetric: v(s) = −[s, 1]ᵀ value [s, 1]. Its blocks are the matrix of the quadratic form, half of the
+      linear form, and the constant. Differentiable in every argument. Not finite if the closed loop γ^½ (A − B K) is
+      unstable, since then the value is not.
 
     Raises:
-      TypeError, ValueError: where the shapes do not fit, the discount is no fraction, or the horizon no positive int.
+      ValueError: if a shape is wrong, the discount not in [0, 1], or the horizon below 1.
+      TypeError: if the horizon is not an int.
 
     >>> import jax.numpy as jnp
     >>> params = lqr(transition=[[0.5]], control=[[1.0]], noise_scale=0.0).params
@@ -260,7 +263,7 @@ def value_at(value: jax.Array, state: jax.Array) -> jax.Array:
 
 
 def start_value(params: Params, value: jax.Array) -> jax.Array:
-    """The mean of v over the starts of an episode, a scalar: E v(s₀) for s₀ ~ N(0, start_scale² I).
+    """The expectation of v over the first state of an episode, a scalar: E v(s₀) for s₀ ~ N(0, start_scale² I).
 
     >>> import jax.numpy as jnp
     >>> float(start_value(lqr(start_scale=2.0).params, jnp.eye(3)))
@@ -274,7 +277,7 @@ def _arrays(params: Params) -> Params:
 
 
 def _dot(*matrices: jax.Array) -> jax.Array:
-    """Their product, in full precision on every device."""
+    """The product of the matrices, in full precision on every device."""
     product = matrices[0]
     for matrix in matrices[1:]:
         product = jnp.matmul(product, matrix, precision="highest")
@@ -282,13 +285,13 @@ def _dot(*matrices: jax.Array) -> jax.Array:
 
 
 def _gain(params: Params, p: jax.Array, discount) -> jax.Array:
-    """K = γ (R + γ Bᵀ P B)⁻¹ Bᵀ P A, the best gain where −sᵀ P s is what follows."""
+    """K = γ (R + γ Bᵀ P B)⁻¹ Bᵀ P A, the best gain if −sᵀ P s is the value of the successor."""
     b_p = discount * _dot(params.control.T, p)
     return solve(params.action_cost + _dot(b_p, params.control), _dot(b_p, params.transition))
 
 
 def _backup(params: Params, gain: jax.Array, p: jax.Array, discount) -> jax.Array:
-    """Q + Kᵀ R K + γ (A − B K)ᵀ P (A − B K): symmetric and positive whatever is rounded."""
+    """Q + Kᵀ R K + γ (A − B K)ᵀ P (A − B K): symmetric and positive despite rounding."""
     closed = params.transition - _dot(params.control, gain)
     return params.state_cost + _dot(gain.T, params.action_cost, gain) + discount * _dot(closed.T, p, closed)
 
@@ -301,7 +304,7 @@ def _closed_loop(params: Params, policy: jax.Array) -> tuple[jax.Array, jax.Arra
 
 
 def _noise_cost(params: Params, std: jax.Array, value: jax.Array, discount) -> jax.Array:
-    """What the noise of one step costs: in the action, and in −sᵀ P s at the successor."""
+    """The expected cost of the noise of one step: in the action, and in −sᵀ P s at the successor."""
     n = params.transition.shape[0]
     variance = jnp.square(std)
     spread = _dot(params.control * variance[None], params.control.T) + params.noise_scale**2 * jnp.eye(n)
@@ -309,7 +312,7 @@ def _noise_cost(params: Params, std: jax.Array, value: jax.Array, discount) -> j
 
 
 def _one_step(params: Params, policy: jax.Array, std: jax.Array, value: jax.Array, discount) -> jax.Array:
-    """The value of one step of a policy before `value`."""
+    """The value of one step of a policy that is followed by `value`."""
     closed, cost = _closed_loop(params, policy)
     n = params.transition.shape[0]
     return (cost + discount * _dot(closed.T, value, closed)).at[n, n].add(_noise_cost(params, std, value, discount))

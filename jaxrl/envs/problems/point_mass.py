@@ -1,4 +1,4 @@
-"""A point to be brought to rest at the origin: the first example with continuous state and action."""
+"""A point that is to reach the origin and rest there, with continuous states and actions."""
 
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ class Params(NamedTuple):
 
     transition: Any  # A, [n, n]
     control: Any  # B, [n, m]
-    noise_scale: Any  # of the state noise; 0: deterministic
+    noise_scale: Any  # standard deviation of the state noise; 0: deterministic
     max_action: Any  # actions are clipped to ± this
     start_range: Any  # episodes start uniformly in [-start_range, start_range]^n
     max_steps_in_episode: Any
@@ -38,9 +38,9 @@ def point_mass(
     start_range: float = 1.0,
     max_steps_in_episode: int = 50,
 ) -> Environment:
-    """State in R^n, action in R^m, reward −‖s‖ − ‖a‖ of the state acted in and the action executed.
+    """A point mass: state in R^n, action in R^m, reward −‖s‖ − ‖a‖ of the state before the step and the executed action.
 
-    It never terminates; the time limit truncates it. By default s' = s + 0.1 a.
+    Episodes never terminate; the time limit truncates them. By default s' = s + 0.1 a.
 
     Args:
       n: dimensions of the state.
@@ -53,7 +53,8 @@ def point_mass(
       max_steps_in_episode: time limit in steps.
 
     Raises:
-      TypeError, ValueError: for sizes below 1, matrices of another shape, negative scales.
+      ValueError: if a size is below 1, a matrix has another shape, or a scale is negative.
+      TypeError: if a size is not an int.
 
     >>> import jax, jax.numpy as jnp
     >>> env = point_mass(n=3)
@@ -95,7 +96,7 @@ def _matrix(name: str, value, shape: tuple[int, int]) -> np.ndarray:
 
 def _reset(key: jax.Array, params: Params) -> tuple[State, jax.Array]:
     n = params.transition.shape[0]
-    position = params.start_range * jax.random.uniform(key, (n,), minval=-1.0, maxval=1.0)
+    position = params.start_range * jax.random.uniform(key, (n,), jnp.float32, minval=-1.0, maxval=1.0)
     return State(position, jnp.int32(0)), position
 
 
@@ -104,7 +105,7 @@ def _step(key: jax.Array, state: State, action: jax.Array, params: Params) -> tu
     executed = jnp.clip(action.reshape(m), -params.max_action, params.max_action)
     reward = -jnp.linalg.norm(state.position) - jnp.linalg.norm(executed)
     position = product(params.transition, state.position) + product(params.control, executed)
-    position = position + params.noise_scale * jax.random.normal(key, (n,))
+    position = position + params.noise_scale * jax.random.normal(key, (n,), jnp.float32)
     time = state.time + 1
     step = Step(position, reward, jnp.bool_(False), time >= params.max_steps_in_episode)
     return State(position, time), step

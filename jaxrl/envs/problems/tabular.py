@@ -1,4 +1,4 @@
-"""Finite Markov decision processes as arrays, as environments, and some of them ready made.
+"""Finite Markov decision processes as arrays and as environments.
 
 The arrays are the environment's parameters: `env.params.mdp` is what `jaxrl.dynamic_programming` solves exactly.
 """
@@ -14,10 +14,10 @@ from jaxrl.types import Box, Discrete, Environment, Step
 
 
 class TabularMDP(NamedTuple):
-    """S states and A actions. What the arrays say of leaving a terminal state is never read.
+    """S states and A actions. The entries for terminal states in `transition` and `reward` are not used.
 
-    A reward that depends on the successor too is paid as it is, and counts in every solver by its expectation,
-    r(s, a) = Σ_s' P(s'|s, a) r(s, a, s'): no value and no policy depends on more than that.
+    The environment pays a reward that depends on the successor as it is. The solvers use its expectation,
+    r(s, a) = Σ_s' P(s'|s, a) r(s, a, s'), on which alone values and policies depend.
     """
 
     transition: jax.Array  # P(s'|s, a), [S, A, S]
@@ -43,14 +43,14 @@ def tabular_mdp(transition, reward, start=None, terminal=None) -> TabularMDP:
     """Checked arrays, as float32 (float64 where JAX is set to it).
 
     Args:
-      transition: P(s'|s, a), `[S, A, S]`; rows sum to 1, save those of terminal states.
+      transition: P(s'|s, a), `[S, A, S]`; `transition[s, a]` sums to 1, except for terminal states.
       reward: r(s, a), `[S, A]`, or r(s, a, s'), `[S, A, S]`; finite.
-      start: distribution of the first state, `[S]`, without weight on terminal states; by default state 0.
+      start: distribution of the first state, `[S]`, 0 for terminal states; by default state 0.
       terminal: bool `[S]`; by default none is.
 
     Raises:
-      ValueError: for other shapes, or numbers that are no distributions; values are checked where they are
-        known, so not those of tracers.
+      ValueError: if a shape is wrong, a number not finite, or probabilities do not sum to 1. The values of tracers are not
+        checked.
 
     >>> import numpy as np
     >>> mdp = tabular_mdp(transition=np.full((3, 2, 3), 1 / 3), reward=np.zeros((3, 2)))
@@ -65,7 +65,7 @@ def tabular_mdp(transition, reward, start=None, terminal=None) -> TabularMDP:
     terminal = np.zeros(num_states, bool) if terminal is None else terminal
     for name, value in (("start", start), ("terminal", terminal)):
         if np.shape(value) != (num_states,):
-            raise ValueError(f"{name} must be [{num_states}], an entry for each state; got {list(np.shape(value))}")
+            raise ValueError(f"{name} must be [{num_states}], one entry for each state; got {list(np.shape(value))}")
     if np.shape(reward) not in ((num_states, num_actions), shape):
         raise ValueError(
             f"reward must be r(s, a), {[num_states, num_actions]}, or r(s, a, s'), {list(shape)}; got {list(np.shape(reward))}"
@@ -92,7 +92,7 @@ def _check_values(transition: np.ndarray, reward: np.ndarray, start: np.ndarray,
     if (start < 0).any() or not np.isclose(start.sum(), 1, rtol=0, atol=1e-5):
         raise ValueError(f"start must be probabilities that sum to 1; got a sum of {start.sum():g}")
     if (start[terminal] > 0).any():
-        raise ValueError(f"start must give terminal states no weight; state {np.argmax((start > 0) & terminal)} has some")
+        raise ValueError(f"start must be 0 for terminal states; state {np.argmax((start > 0) & terminal)} is one")
 
 
 def tabular(mdp: TabularMDP, *, max_steps_in_episode: int = 100, features=None, name: str = "Tabular") -> Environment:
@@ -102,13 +102,14 @@ def tabular(mdp: TabularMDP, *, max_steps_in_episode: int = 100, features=None, 
     `(mdp, features, max_steps_in_episode)`: replace and `vmap` them.
 
     Args:
-      mdp: from `tabular_mdp`, or arrays of your own, which are checked as there.
+      mdp: from `tabular_mdp`, or your own arrays, which are checked in the same way.
       max_steps_in_episode: time limit in steps.
-      features: observations instead, float `[S, K]`; states that share a row cannot be told apart.
-      name: of the environment.
+      features: observations in place of one-hot ones, float `[S, K]`; states with equal features look the same.
+      name: name of the environment.
 
     Raises:
-      TypeError, ValueError: as `tabular_mdp`; for features of another shape, for a limit that is no positive int.
+      ValueError: as `tabular_mdp`; if the features have another shape, or the limit is below 1.
+      TypeError: if the limit is not an int.
 
     >>> import jax, numpy as np
     >>> env = tabular(tabular_mdp(transition=np.eye(3)[[[1, 0], [2, 0], [2, 2]]], reward=np.ones((3, 2))))
@@ -122,7 +123,7 @@ def tabular(mdp: TabularMDP, *, max_steps_in_episode: int = 100, features=None, 
     space = Box(0.0, 1.0, (num_states,))
     if features is not None:
         if np.ndim(features) != 2 or len(features) != num_states:
-            raise ValueError(f"features must be [{num_states}, K], a row for each state; got {list(np.shape(features))}")
+            raise ValueError(f"features must be [{num_states}, K], one row for each state; got {list(np.shape(features))}")
         features = np.asarray(features, np.float32)
         space = Box(features.min(axis=0), features.max(axis=0), features.shape[1:])
         features = jnp.asarray(features)
@@ -152,9 +153,9 @@ def _observe(state: jax.Array, params: Params) -> jax.Array:
 
 
 def _draw(key: jax.Array, probs: jax.Array) -> jax.Array:
-    """An index with its probability of `probs` `[S]`, int32: one uniform number, looked up in the distribution function.
+    """Draw an int32 index with the probabilities `probs` `[S]`, from one uniform number and the cumulative distribution.
 
-    Scaled by the sum, which may round to less than 1: so no index without weight is ever drawn.
+    It is scaled by the sum of `probs`, which may round to less than 1, so that no index of probability 0 is drawn.
     """
     cumulative = jnp.cumsum(probs)
     uniform = jax.random.uniform(key, dtype=probs.dtype)

@@ -1,10 +1,11 @@
-"""Wrappers: pure functions from an `Environment` to an `Environment`. They compose in any order; docs/wrappers.md has a table."""
+"""Wrappers: pure functions from an `Environment` to an `Environment`. They compose in any order; see docs/wrappers.md."""
 
 from jaxrl.envs.wrappers.actions import (
     action_grid,
     action_repeat,
     clip_actions,
     discretize_actions,
+    flatten_actions,
     rescale_actions,
     sticky_actions,
 )
@@ -17,6 +18,7 @@ from jaxrl.envs.wrappers.normalization import (
 )
 from jaxrl.envs.wrappers.observations import flatten, frame_stack, observation_noise, one_hot, partial_observation, time_aware
 from jaxrl.envs.wrappers.randomization import over_params, randomize_params, split_params, uniform_params
+from jaxrl.envs.wrappers.recurrence import previous_action_and_reward
 from jaxrl.envs.wrappers.rewards import clip_rewards, scale_rewards
 from jaxrl.envs.wrappers.running_statistics import RunningStatistics, freeze, merge, merge_all, standardize, synchronize
 
@@ -33,6 +35,7 @@ __all__ = [
     "episode_statistics",
     "find_state",
     "flatten",
+    "flatten_actions",
     "frame_stack",
     "freeze",
     "merge",
@@ -43,6 +46,7 @@ __all__ = [
     "one_hot",
     "over_params",
     "partial_observation",
+    "previous_action_and_reward",
     "randomize_params",
     "rescale_actions",
     "scale_rewards",

@@ -1,46 +1,55 @@
-"""What the wrappers share. The state of a wrapper that has one of its own holds the state inside as its field `env`."""
+"""Helpers that the wrappers share. A wrapper that keeps a state holds that of the environment inside as its field `env`."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.types import Box, Environment, EnvState, Space
+from jaxrl.spaces import ACTION_MASK, split_action_mask
+from jaxrl.types import Box, Dict, Discrete, Environment, EnvState, MultiDiscrete, PyTree, Space
+
+OBSERVATION = "observation"  # the entry for the rest of an observation, where a wrapper makes a `Dict` of it
+KEEP = "keep"  # stands for an entry of an observation that a wrapper leaves as it is
 
 
-def limit_inside(params: Any) -> Any:
-    """The time limit of the environment inside, from parameters that hold its own as `env`; None where it has none."""
+# --- time limits and episodes ---------------------------------------------------------------------
+
+
+def inner_time_limit(params: Any) -> Any:
+    """The time limit of the environment inside, whose parameters are `params.env`; None if it has none."""
     return getattr(params.env, "max_steps_in_episode", None)
 
 
-def renewal(env: Environment) -> Callable:
-    """`env.carry_over`, or what stands for it where nothing outlives an episode."""
+def carry_over_or_fresh(env: Environment) -> Callable:
+    """`env.carry_over`, or its default where nothing outlives an episode: the fresh state and observation."""
     return env.carry_over or (lambda old, fresh, obs: (fresh, obs))
 
 
 def carry_over_inside(env: Environment) -> Callable | None:
-    """`carry_over` of a wrapper whose own state begins afresh with each episode and leaves observations as they are."""
+    """`carry_over` of a wrapper whose own state starts anew with each episode and that does not change observations."""
 
     def carry_over(old, fresh, obs):
-        state, obs = renewal(env)(old.env, fresh.env, obs)
+        state, obs = carry_over_or_fresh(env)(old.env, fresh.env, obs)
         return fresh._replace(env=state), obs
 
     return None if env.carry_over is None else carry_over
 
 
 class Observed(NamedTuple):
-    """A state, with the observation that came with it."""
+    """A state and its observation."""
 
     env: EnvState
-    obs: jax.Array
+    obs: PyTree
 
 
-def recall(env: Environment) -> Environment:
-    """The environment, with its observation kept in its state where `carry_over` will want it back.
+def keep_observation(env: Environment) -> Environment:
+    """The environment with its last observation in its state, if it has a `carry_over`; otherwise as it is.
 
-    `carry_over` gets a fresh observation as the outermost wrapper made it, from which that of the environment inside can
-    often not be had again. What this returns does not look at it. Without a `carry_over` nothing is kept.
+    `carry_over` receives the fresh observation as the wrapper outside changed it, and the original can often not be
+    computed from that. The one returned here ignores the observation that it receives.
     """
     if env.carry_over is None:
         return env
@@ -54,15 +63,18 @@ def recall(env: Environment) -> Environment:
         return Observed(inside, after.obs), after
 
     def carry_over(old, fresh, _):
-        state, obs = renewal(env)(old.env, fresh.env, fresh.obs)
+        state, obs = carry_over_or_fresh(env)(old.env, fresh.env, fresh.obs)
         return Observed(state, obs), obs
 
     return env._replace(reset=reset, step=step, carry_over=carry_over)
 
 
-def map_observations(env: Environment, observe: Callable[[jax.Array], jax.Array], space: Space) -> Environment:
-    """Show `observe(obs)`, which lies in `space`, for every observation; everything else as it was."""
-    env = recall(env)
+# --- observations ---------------------------------------------------------------------------------
+
+
+def map_observations(env: Environment, observe: Callable[[PyTree], PyTree], space: Space) -> Environment:
+    """Replace every observation by `observe(obs)`, which lies in `space`; nothing else changes."""
+    env = keep_observation(env)
 
     def reset(key, params):
         state, obs = env.reset(key, params)
@@ -73,7 +85,7 @@ def map_observations(env: Environment, observe: Callable[[jax.Array], jax.Array]
         return state, after._replace(obs=observe(after.obs))
 
     def carry_over(old, fresh, obs):
-        state, obs = renewal(env)(old, fresh, obs)
+        state, obs = carry_over_or_fresh(env)(old, fresh, obs)
         return state, observe(obs)
 
     return env._replace(
@@ -81,16 +93,55 @@ def map_observations(env: Environment, observe: Callable[[jax.Array], jax.Array]
     )
 
 
-def observed_box(wrapper: str, env: Environment, *, floats: bool = False) -> Box:
-    """The observation space, which must be a Box, of floats where the wrapper needs them."""
-    space = env.observation_space
-    if not isinstance(space, Box):
-        raise ValueError(f"{wrapper} needs observations in a Box, got {space}: wrap the environment in one_hot first")
-    if floats and not np.issubdtype(space.dtype, np.floating):
-        raise ValueError(
-            f"{wrapper} needs observations of floats, got {space}: wrap the environment in normalize_observations first"
-        )
-    return space
+def entries(space: Space) -> PyTree:
+    """The space as a pytree with the structure of its observations: a dict of spaces for a `Dict`."""
+    return {name: entries(entry) for name, entry in space.items()} if isinstance(space, Dict) else space
+
+
+def space_of(tree: PyTree) -> Space:
+    """The space of these entries, the inverse of `entries`."""
+    return Dict({name: space_of(entry) for name, entry in tree.items()}) if isinstance(tree, dict) else tree
+
+
+def choose_entries(wrapper: str, env: Environment, wanted: Callable[[Space], bool], needs: str, fix: str) -> PyTree:
+    """`entries(env.observation_space)`, with `KEEP` for the action mask and for entries that are not `wanted`.
+
+    Raises:
+      ValueError: if none is wanted, with what the wrapper `needs` and the `fix`.
+    """
+    rest, mask = split_action_mask(env.observation_space)
+    chosen = jax.tree.map(lambda space: space if wanted(space) else KEEP, entries(rest))
+    if all(space is KEEP for space in jax.tree.leaves(chosen)):
+        raise ValueError(f"{wrapper} needs {needs}, got {env.observation_space}: {fix}")
+    return chosen if mask is None else chosen | {ACTION_MASK: KEEP}
+
+
+def map_entries(function: Callable, chosen: PyTree, first: PyTree, *others: PyTree) -> PyTree:
+    """`function(space, x, *others)` of every chosen entry; of the others, what stands in the tree `first`."""
+
+    def one(space, x, *others):
+        return x if space is KEEP else function(space, x, *others)
+
+    return jax.tree.map(one, chosen, first, *others)
+
+
+def is_box(space: Space) -> bool:
+    return isinstance(space, Box)
+
+
+def is_float_box(space: Space) -> bool:
+    return isinstance(space, Box) and bool(np.issubdtype(space.dtype, np.floating))
+
+
+def is_integer(space: Space) -> bool:
+    return isinstance(space, Discrete | MultiDiscrete)
+
+
+def one_hot_of(space: Any, x: jax.Array) -> jax.Array:
+    """float32 `[n]` of a Discrete, or `[sum(nvec)]` of a MultiDiscrete: one vector after the other."""
+    if isinstance(space, Discrete):
+        return jax.nn.one_hot(x, space.n, dtype=jnp.float32)
+    return jnp.concatenate([jax.nn.one_hot(x[i], n, dtype=jnp.float32) for i, n in enumerate(space.nvec)])
 
 
 def check_broadcast(name: str, shape: tuple[int, ...], space: Box) -> None:
@@ -103,13 +154,35 @@ def check_broadcast(name: str, shape: tuple[int, ...], space: Box) -> None:
         raise ValueError(f"{name} {list(shape)} does not broadcast to {space}")
 
 
-def acted_box(wrapper: str, env: Environment, *, bounded: bool = False) -> Box:
-    """The action space, which must be a Box of floats, with finite bounds where the wrapper needs them."""
+# --- actions --------------------------------------------------------------------------------------
+
+
+def action_box(wrapper: str, env: Environment, *, bounded: bool = False) -> Box:
+    """The action space, which must be a Box of floats, with finite bounds if `bounded`.
+
+    Raises:
+      ValueError: if it is not.
+    """
     space = env.action_space
     if not isinstance(space, Box) or not np.issubdtype(space.dtype, np.floating):
-        raise ValueError(f"{wrapper} needs actions in a Box of floats, got {space}: leave it out")
+        raise ValueError(f"{wrapper} needs actions in a Box of floats, got {space}: do not use it here")
     if bounded and not space.bounded:
         raise ValueError(
-            f"{wrapper} needs finite bounds, got {space}: give the environment a bounded action_space by env._replace"
+            f"{wrapper} needs finite bounds, got {space}: replace the action space, env._replace(action_space=Box(...))"
         )
     return space
+
+
+def action_mask(env: Environment, obs: PyTree) -> jax.Array | None:
+    """The entry "action_mask" of an observation; None if there is none, or if the actions are not integers."""
+    return split_action_mask(obs)[1] if is_integer(env.action_space) else None
+
+
+def is_legal(space: Any, mask: Any, action: jax.Array) -> jax.Array:
+    """bool `[]`: whether the mask `[n]` of a Discrete action `[]`, or `[sum(nvec)]` of a MultiDiscrete one `[m]`, allows it."""
+    nvec = (space.n,) if isinstance(space, Discrete) else space.nvec
+    components = jnp.asarray(action, jnp.int32).reshape(len(nvec))
+    taken = [np.arange(n, dtype=np.int32) == components[i] for i, n in enumerate(nvec)]  # compared, which fuses on a GPU
+    starts = itertools.accumulate(nvec, initial=0)
+    allowed = [jnp.any(mask[start : start + n] & x) for start, n, x in zip(starts, nvec, taken, strict=False)]
+    return jnp.all(jnp.stack(allowed))

@@ -1,4 +1,4 @@
-"""Wrappers about whole episodes: when they end, and what they earned."""
+"""Wrappers about whole episodes: when they end, and their returns."""
 
 from typing import Any, NamedTuple, TypeVar
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl._src.checks import check_size
-from jaxrl.envs.wrappers._inner import carry_over_inside, limit_inside, renewal
+from jaxrl.envs.wrappers._inner import carry_over_inside, carry_over_or_fresh, inner_time_limit
 from jaxrl.types import Environment, EnvState
 
 Record = TypeVar("Record")
@@ -22,7 +22,7 @@ class TimeLimitParams(NamedTuple):
     @property
     def max_steps_in_episode(self) -> Any:
         """The smaller of this limit and that of the environment inside."""
-        limits = [limit for limit in (self.max_steps, limit_inside(self)) if limit is not None]
+        limits = [limit for limit in (self.max_steps, inner_time_limit(self)) if limit is not None]
         traced = any(isinstance(limit, jax.core.Tracer) for limit in limits)
         return limits[0] if len(limits) == 1 else (jnp.minimum if traced else np.minimum)(*limits)
 
@@ -35,27 +35,28 @@ class TimeLimit(NamedTuple):
 
 
 class EpisodeStatistics(NamedTuple):
-    """State of `episode_statistics`; `[B]` each in a batch of environments."""
+    """State of `episode_statistics`; each field is `[B]` in a batch of environments."""
 
     env: EnvState
-    episode_return: jax.Array  # float32: of the episode under way
+    episode_return: jax.Array  # float32: of the running episode
     episode_length: jax.Array  # int32
     last_return: jax.Array  # float32: of the last episode that ended; NaN before the first
     last_length: jax.Array  # int32; 0 before the first
-    episodes: jax.Array  # int32: how many have ended
+    episodes: jax.Array  # int32: number of episodes that have ended
 
 
 def time_limit(env: Environment, max_steps: Any) -> Environment:
-    """Truncate episodes after `max_steps` steps. It never terminates one, and where the environment does so itself, that wins.
+    """Truncate episodes after `max_steps` steps. Where the environment terminates on the same step, that wins.
 
     A limit that the environment already has stays: the earlier of the two ends the episode.
 
     Args:
-      env: any; endless ones too.
+      env: any environment, with or without a time limit.
       max_steps: a field of `params`, may be traced.
 
     Raises:
-      ValueError, TypeError: where `max_steps` is not a positive int.
+      ValueError: if `max_steps` is below 1.
+      TypeError: if it is not an int.
     """
     if not isinstance(max_steps, jax.core.Tracer):
         max_steps = check_size("max_steps", max_steps)
@@ -74,10 +75,10 @@ def time_limit(env: Environment, max_steps: Any) -> Environment:
 
 
 def episode_statistics(env: Environment) -> Environment:
-    """Keep return and length of the episode under way, and of the last that ended, in the state; nothing else changes.
+    """Keep return and length of the running episode and of the last finished one in the state; nothing else changes.
 
-    They are of the rewards as they are here: inside the wrappers that scale or clip them, they are the task's own. Read them
-    by `find_state(state.env, EpisodeStatistics).last_return` `[B]` of a `LearnerState`.
+    Put it inside the wrappers that scale or clip rewards to have the returns of the task. Read them from a `LearnerState`:
+    `find_state(state.env, EpisodeStatistics).last_return`, `[B]`.
     """
 
     def reset(key, params):
@@ -100,7 +101,7 @@ def episode_statistics(env: Environment) -> Environment:
         return state, after
 
     def carry_over(old, fresh, obs):
-        state, obs = renewal(env)(old.env, fresh.env, obs)
+        state, obs = carry_over_or_fresh(env)(old.env, fresh.env, obs)
         kept = fresh._replace(env=state, last_return=old.last_return, last_length=old.last_length, episodes=old.episodes)
         return kept, obs
 
@@ -111,7 +112,7 @@ def find_state(env_state: EnvState, kind: type[Record]) -> Record:
     """The outermost record of type `kind` in the state of a wrapped environment.
 
     Raises:
-      ValueError: where there is none.
+      ValueError: if there is none.
 
     >>> import jax, jaxrl
     >>> env = time_limit(episode_statistics(jaxrl.make("PointMass")), 10)
@@ -122,6 +123,6 @@ def find_state(env_state: EnvState, kind: type[Record]) -> Record:
     inside = env_state
     while not isinstance(inside, kind):
         if not hasattr(inside, "env"):
-            raise ValueError(f"there is no {kind.__name__} in a {type(env_state).__name__}: is the environment wrapped so?")
+            raise ValueError(f"there is no {kind.__name__} in a {type(env_state).__name__}: wrap the environment in it")
         inside = inside.env
     return inside

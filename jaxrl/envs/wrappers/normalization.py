@@ -1,13 +1,20 @@
-"""Observations and rewards normalised by running statistics, which live in the environment's state and outlive its episodes."""
+"""Observations and rewards normalised by running statistics, which are part of the environment's state and outlive episodes."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxrl._src.checks import AT_LEAST_ZERO, FRACTION, check_scalar
-from jaxrl.envs.wrappers._inner import observed_box, renewal
-from jaxrl.envs.wrappers.running_statistics import RunningStatistics, deviation, empty_moments, merge, moments_of, standardize
+from jaxrl.envs.wrappers._inner import KEEP, carry_over_or_fresh, choose_entries, entries, is_box, map_entries, space_of
+from jaxrl.envs.wrappers.running_statistics import (
+    RunningStatistics,
+    empty_statistics,
+    merge,
+    standard_deviation,
+    standardize,
+    statistics_of,
+)
 from jaxrl.types import Box, Environment, EnvState
 
 
@@ -15,7 +22,7 @@ class NormalizedObservations(NamedTuple):
     """State of `normalize_observations`."""
 
     env: EnvState
-    statistics: RunningStatistics  # of the observations, [*obs_shape]
+    statistics: Any  # a RunningStatistics of [*obs_shape]; of a Dict, one for each entry that is normalised, () for others
 
 
 class NormalizedRewards(NamedTuple):
@@ -27,80 +34,91 @@ class NormalizedRewards(NamedTuple):
 
 
 def normalize_observations(env: Environment, *, clip: float = 10.0) -> Environment:
-    """Observations with mean 0 and variance 1 over all that the environment has shown so far, float32, clipped to ± `clip`.
+    """Normalise observations to mean 0 and variance 1 over all observations so far, as float32, clipped to ± `clip`.
 
-    An observation counts before it is normalised, and is normalised once, by the statistics of that moment: the true
-    successor of a step is the observation acted on in the next (up to the last digit, where XLA computes it for each of
-    them). What an agent keeps in a replay stays as it was seen then.
+    Of a `Dict`, every Box is normalised; Discrete and MultiDiscrete entries and the action mask stay as they are.
 
-    Every environment of a batch has statistics of its own, and begins with none: until it has seen some hundred
-    observations they are rough. `synchronize` merges them, `freeze` stops them for evaluation.
+    An observation is added to the statistics first, and is then normalised once: the true successor of a step is the
+    observation acted on in the next (up to rounding). What an agent keeps in a replay stays as it was normalised then.
+
+    **Each environment of a batch has its own statistics**, which start empty. So the same state looks different in two
+    environments until both have seen much, and learning can be worse than without normalisation: call `synchronize`
+    between calls of `jaxrl.advance`, or use the normalisation of an agent that has one, which all its environments share.
+    `freeze` stops the statistics for an evaluation.
 
     Args:
-      env: with observations in a Box; counted in float32, where integers above 2^24 are rounded.
-      clip: bound of the normalised observations; a size of the observation space, so no tracer. inf: none.
+      env: with observations in a Box, or a `Dict` with at least one. They are converted to float32, which rounds integers
+        above 2^24.
+      clip: bound of the normalised observations, and of their space, so it must not be a tracer; inf for no bound.
 
     Raises:
-      ValueError: where the observations are not a Box, or `clip` is negative.
-      TypeError: where `clip` is a tracer.
+      ValueError: if no observation is in a Box, or `clip` is negative.
+      TypeError: if `clip` is a tracer.
     """
-    space = observed_box("normalize_observations", env)
+    chosen = choose_entries(
+        "normalize_observations", env, is_box, "observations in a Box", "wrap the environment in one_hot first"
+    )
     if isinstance(clip, jax.core.Tracer):
         raise TypeError("normalize_observations: clip bounds the observation space, so it must be a Python float; got a tracer")
     clip = float(check_scalar("clip", clip, *AT_LEAST_ZERO))
+    empty = jax.tree.map(lambda space: () if space is KEEP else empty_statistics(space.shape), chosen)
 
-    def see(state, statistics, obs):
-        statistics = merge(statistics, moments_of(obs))
-        return NormalizedObservations(state, statistics), standardize(statistics, obs, clip)
+    def observe(state, statistics, obs):
+        statistics = map_entries(lambda _, old, obs: merge(old, statistics_of(obs)), chosen, statistics, obs)
+        obs = map_entries(lambda _, obs, statistics: standardize(statistics, obs, clip), chosen, obs, statistics)
+        return NormalizedObservations(state, statistics), obs
 
     def reset(key, params):
         state, obs = env.reset(key, params)
-        return see(state, empty_moments(space.shape), obs)
+        return observe(state, empty, obs)
 
     def step(key, state, action, params):
         inside, after = env.step(key, state.env, action, params)
-        state, obs = see(inside, state.statistics, after.obs)
+        state, obs = observe(inside, state.statistics, after.obs)
         return state, after._replace(obs=obs)
 
-    def carry_over(old, fresh, _):
-        first = fresh.statistics.mean.astype(space.dtype)  # the mean of a single observation is that observation
-        state, obs = renewal(env)(old.env, fresh.env, first)
-        return see(state, old.statistics, obs)
+    def carry_over(old, fresh, obs):
+        # Fresh statistics are of a single observation, so their mean is that observation.
+        first = map_entries(lambda space, _, own: own.mean.astype(space.dtype), chosen, obs, fresh.statistics)
+        state, obs = carry_over_or_fresh(env)(old.env, fresh.env, first)
+        return observe(state, old.statistics, obs)
 
-    return env._replace(reset=reset, step=step, observation_space=Box(-clip, clip, space.shape), carry_over=carry_over)
+    normalized = map_entries(lambda space, _: Box(-clip, clip, space.shape), chosen, entries(env.observation_space))
+    return env._replace(reset=reset, step=step, observation_space=space_of(normalized), carry_over=carry_over)
 
 
 def normalize_rewards(env: Environment, *, discount: float = 0.99, clip: float = 10.0) -> Environment:
-    """Rewards divided by the standard deviation of the discounted return so far, clipped to ± `clip`.
+    """Divide rewards by the standard deviation of the discounted return so far, and clip them to ± `clip`.
 
     R_t = γ R_{t−1} + r_t from the start of each episode, and the reward is r_t / √(Var[R_0 … R_t] + 1e-8): the reward
-    scaling of Engstrom et al. (2020, algorithm 1). No mean is subtracted: that would change what is optimal. What an
-    agent earns is then in other units, and so are `episode_return` and `jaxrl.evaluate`: put `episode_statistics` inside.
+    scaling of Engstrom et al. (2020, algorithm 1). No mean is subtracted, since that would change the optimal policy.
+    Returns, `episode_return` and the results of `jaxrl.evaluate` are then in other units; put `episode_statistics` inside to
+    keep those of the task. Each environment of a batch has its own statistics, see `normalize_observations`.
 
     Args:
-      env: any.
-      discount: γ, the agent's. May be traced.
-      clip: bound of the normalised rewards; may be traced, inf: none.
+      env: any environment.
+      discount: γ, that of the agent. May be traced.
+      clip: bound of the normalised rewards; may be traced; inf for no bound.
 
     Raises:
-      ValueError: where `discount` is not in [0, 1] or `clip` is negative.
+      ValueError: if `discount` is not in [0, 1], or `clip` is negative.
     """
     discount = check_scalar("discount", discount, *FRACTION)
     clip = check_scalar("clip", clip, *AT_LEAST_ZERO)
 
     def reset(key, params):
         state, obs = env.reset(key, params)
-        return NormalizedRewards(state, empty_moments(()), jnp.float32(0)), obs
+        return NormalizedRewards(state, empty_statistics(()), jnp.float32(0)), obs
 
     def step(key, state, action, params):
         inside, after = env.step(key, state.env, action, params)
         discounted_return = discount * state.discounted_return + after.reward
-        statistics = merge(state.statistics, moments_of(discounted_return))
-        reward = jnp.clip(after.reward / deviation(statistics), -clip, clip)
+        statistics = merge(state.statistics, statistics_of(discounted_return))
+        reward = jnp.clip(after.reward / standard_deviation(statistics), -clip, clip)
         return NormalizedRewards(inside, statistics, discounted_return), after._replace(reward=reward)
 
     def carry_over(old, fresh, obs):
-        state, obs = renewal(env)(old.env, fresh.env, obs)
+        state, obs = carry_over_or_fresh(env)(old.env, fresh.env, obs)
         return fresh._replace(env=state, statistics=old.statistics), obs
 
     return env._replace(reset=reset, step=step, carry_over=carry_over)

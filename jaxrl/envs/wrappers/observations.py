@@ -1,6 +1,9 @@
-"""Wrappers that change what is observed."""
+"""Wrappers that change what is observed.
 
-import math
+Of observations in a `Dict` they change the entries that they can, and leave the others and the action mask as they are.
+"""
+
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,15 +11,34 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl._src.checks import AT_LEAST_ZERO, check_number, check_size
-from jaxrl.envs.wrappers._inner import check_broadcast, limit_inside, map_observations, observed_box, recall, renewal
-from jaxrl.types import Box, Discrete, Environment, EnvState
+from jaxrl.envs.wrappers._inner import (
+    KEEP,
+    OBSERVATION,
+    carry_over_or_fresh,
+    check_broadcast,
+    choose_entries,
+    entries,
+    inner_time_limit,
+    is_box,
+    is_float_box,
+    is_integer,
+    keep_observation,
+    map_entries,
+    map_observations,
+    one_hot_of,
+    space_of,
+)
+from jaxrl.spaces import ACTION_MASK, num_choices, split_action_mask
+from jaxrl.types import Box, Dict, Environment, EnvState, PyTree, Space
+
+TIME_REMAINING = "time_remaining"
 
 
 class FrameStack(NamedTuple):
     """State of `frame_stack`."""
 
     env: EnvState
-    frames: jax.Array  # the stacked observation
+    frames: PyTree  # the stacked observation
 
 
 class NoiseParams(NamedTuple):
@@ -27,7 +49,7 @@ class NoiseParams(NamedTuple):
 
     @property
     def max_steps_in_episode(self) -> Any:
-        return limit_inside(self)
+        return inner_time_limit(self)
 
 
 class TimeAware(NamedTuple):
@@ -38,71 +60,126 @@ class TimeAware(NamedTuple):
 
 
 def flatten(env: Environment) -> Environment:
-    """Observations `[*obs_shape]` of a Box as one axis `[prod(obs_shape)]`; everything else as it was.
+    """Observations as one vector `[n]`.
+
+    Boxes are reshaped. Discrete and MultiDiscrete observations become one-hot. The entries of a `Dict` are joined in the
+    order of their names, in their dtype if they share one, otherwise as float32; an action mask stays an entry, so the
+    observation becomes `{"action_mask": …, "observation": [n]}`.
 
     Raises:
-      ValueError: where the observations are not a Box.
+      ValueError: if the observation is an action mask and nothing else.
 
     >>> import jaxrl
     >>> flatten(jaxrl.make("Catch-bsuite")).observation_space.shape
     (50,)
     """
-    space = observed_box("flatten", env)
-    size = math.prod(space.shape)
-    low, high = (np.reshape(bound, size) for bound in (space.low, space.high))
-    return map_observations(env, lambda obs: obs.reshape(size), Box(low, high, (size,), space.dtype))
+    rest, mask = split_action_mask(env.observation_space)
+    tree = entries(rest)
+    vectors = [_vector_space(space) for space in jax.tree.leaves(tree)]
+    if not vectors:
+        raise ValueError(f"flatten needs an entry besides the action mask, got {env.observation_space}: add one")
+    dtypes = {space.dtype for space in vectors}
+    dtype = dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
+    low, high = (np.concatenate([np.asarray(getattr(v, name), dtype) for v in vectors]) for name in ("low", "high"))
+    vector_space = Box(low, high, low.shape, dtype)
+
+    def observe(obs):
+        rest, mask = split_action_mask(obs)
+        parts = jax.tree.leaves(jax.tree.map(_vector, tree, rest))
+        vector = jnp.concatenate([part.astype(dtype) for part in parts])
+        return vector if mask is None else {OBSERVATION: vector, ACTION_MASK: mask}
+
+    space = vector_space if mask is None else Dict({OBSERVATION: vector_space, ACTION_MASK: mask})
+    return map_observations(env, observe, space)
+
+
+def _vector_space(space: Any) -> Box:
+    if isinstance(space, Box):
+        return Box(space.low.ravel(), space.high.ravel(), (space.low.size,), space.dtype)
+    return Box(0, 1, (num_choices(space),))
+
+
+def _vector(space: Space, obs: jax.Array) -> jax.Array:
+    return obs.reshape(-1) if isinstance(space, Box) else one_hot_of(space, obs)
 
 
 def one_hot(env: Environment) -> Environment:
-    """Observations of Discrete(n) as float32 `[n]`, 1 at the number observed and 0 elsewhere.
+    """Discrete(n) observations as float32 `[n]`, 1 at the observed number and 0 elsewhere.
+
+    MultiDiscrete ones become one such vector after the other, `[sum(nvec)]`. Of a `Dict`, all such entries are changed.
 
     Raises:
-      ValueError: where the observations are not Discrete.
+      ValueError: if no observation is Discrete or MultiDiscrete.
     """
-    space = env.observation_space
-    if not isinstance(space, Discrete):
-        raise ValueError(f"one_hot needs Discrete observations, got {space}: leave it out")
-    return map_observations(env, lambda obs: jax.nn.one_hot(obs, space.n, dtype=jnp.float32), Box(0, 1, (space.n,)))
+    fix = "do not use it here"
+    chosen = choose_entries("one_hot", env, is_integer, "Discrete or MultiDiscrete observations", fix)
+    space = map_entries(lambda space, _: Box(0, 1, (num_choices(space),)), chosen, entries(env.observation_space))
+    return map_observations(env, lambda obs: map_entries(one_hot_of, chosen, obs), space_of(space))
 
 
 def partial_observation(env: Environment, visible: Any) -> Environment:
-    """Hide components: where `visible` is False, the observation reads 0. Shape and dtype stay.
+    """Hide components: where `visible` is False, the observation reads 0. Shapes and dtypes stay.
 
-    CartPole without its velocities, which asks for memory (Morad et al. 2023), is `[True, False, True, False]`.
+    CartPole without its velocities, which requires memory (Morad et al. 2023), is `[True, False, True, False]`.
 
     Args:
-      env: with observations in a Box.
-      visible: bool, broadcast to `[*obs_shape]`.
+      env: with observations in a Box, or a `Dict` with at least one.
+      visible: bool, broadcast to `[*obs_shape]`. For a `Dict`, a dict of these for the entries in which something is hidden,
+        e.g. `{"goal": False}`; each must be a Box.
 
     Raises:
-      ValueError: where the observations are not a Box, or the mask does not broadcast to them.
-      TypeError: where the mask is not of bools.
+      ValueError: if the observations are not in a Box, a mask does not broadcast to them, or a name is not that of a Box.
+      TypeError: if a mask is not of bools.
     """
-    space = observed_box("partial_observation", env)
+    space = env.observation_space
+    if not isinstance(space, Dict):
+        choose_entries("partial_observation", env, is_box, "observations in a Box", "wrap the environment in one_hot first")
+        mask, hidden = _visible("visible", visible, space)
+        return map_observations(env, lambda obs: jnp.where(mask, obs, jnp.zeros_like(obs)), hidden)
+    boxes = [name for name, entry in space.items() if is_box(entry) and name != ACTION_MASK]
+    if not isinstance(visible, Mapping) or not set(visible) <= set(boxes):
+        raise ValueError(
+            f"partial_observation: visible must be a dict with some of the keys {', '.join(boxes)}, which are the entries of "
+            f"{space} in a Box; got {visible!r}"
+        )
+    masks = {name: _visible(f"visible[{name!r}]", mask, space[name]) for name, mask in visible.items()}
+
+    def hide(obs):
+        return obs | {name: jnp.where(mask, obs[name], jnp.zeros_like(obs[name])) for name, (mask, _) in masks.items()}
+
+    return map_observations(env, hide, Dict({**space} | {name: hidden for name, (_, hidden) in masks.items()}))
+
+
+def _visible(name: str, visible: Any, space: Any) -> tuple[np.ndarray, Box]:
+    """The mask as bool `[*obs_shape]`, and the space in which the hidden components are 0."""
     mask = np.asarray(visible)
     if mask.dtype != np.bool_:
-        raise TypeError(f"partial_observation: visible must be booleans, one for each component of {space}; got {visible!r}")
-    check_broadcast("partial_observation: visible", mask.shape, space)
+        raise TypeError(f"partial_observation: {name} must be booleans, one for each component of {space}; got {visible!r}")
+    check_broadcast(f"partial_observation: {name}", mask.shape, space)
     mask = np.broadcast_to(mask, space.shape)
     low, high = (np.where(mask, bound, np.zeros((), space.dtype)) for bound in (space.low, space.high))
-    return map_observations(env, lambda obs: jnp.where(mask, obs, jnp.zeros_like(obs)), Box(low, high, space.shape, space.dtype))
+    return mask, Box(low, high, space.shape, space.dtype)
 
 
 def frame_stack(env: Environment, num_frames: int) -> Environment:
     """The last observations, oldest first, joined along their last axis (Mnih et al. 2015): `[..., C]` becomes `[..., N * C]`.
 
     So vectors stay vectors, images `[H, W, C]` stay images, and a scalar becomes a vector. An episode begins with its first
-    observation in every place: there is no frame of another episode in any stack.
+    observation in every place: no stack holds a frame of another episode. Of a `Dict`, every Box is stacked.
 
     Raises:
-      ValueError, TypeError: where the observations are not a Box, or `num_frames` is not a positive int.
+      ValueError: if no observation is in a Box, or `num_frames` is below 1.
+      TypeError: if `num_frames` is not an int.
     """
-    space = observed_box("frame_stack", env)
+    fix = "wrap the environment in one_hot first"
+    chosen = choose_entries("frame_stack", env, is_box, "observations in a Box", fix)
     num_frames = check_size("num_frames", num_frames)
-    channels = space.shape[-1] if space.shape else 1
 
     def stack(obs):
-        return jnp.concatenate([jnp.atleast_1d(obs)] * num_frames, axis=-1)
+        return map_entries(lambda _, x: jnp.concatenate([jnp.atleast_1d(x)] * num_frames, axis=-1), chosen, obs)
+
+    def push(space, x, frames):
+        return jnp.concatenate([frames[..., _channels(space) :], jnp.atleast_1d(x)], axis=-1)
 
     def reset(key, params):
         state, obs = env.reset(key, params)
@@ -111,103 +188,146 @@ def frame_stack(env: Environment, num_frames: int) -> Environment:
 
     def step(key, state, action, params):
         inside, after = env.step(key, state.env, action, params)
-        frames = jnp.concatenate([state.frames[..., channels:], jnp.atleast_1d(after.obs)], axis=-1)
+        frames = map_entries(push, chosen, after.obs, state.frames)
         return FrameStack(inside, frames), after._replace(obs=frames)
 
     def carry_over(old, fresh, frames):
-        state, obs = renewal(env)(old.env, fresh.env, frames[..., -channels:].reshape(space.shape))
+        last = map_entries(lambda space, x: x[..., -_channels(space) :].reshape(space.shape), chosen, frames)
+        state, obs = carry_over_or_fresh(env)(old.env, fresh.env, last)
         frames = stack(obs)
         return FrameStack(state, frames), frames
 
-    low, high = (np.concatenate([np.atleast_1d(bound)] * num_frames, axis=-1) for bound in (space.low, space.high))
-    stacked = Box(low, high, low.shape, space.dtype)
-    return env._replace(
-        reset=reset, step=step, observation_space=stacked, carry_over=None if env.carry_over is None else carry_over
-    )
-
-
-def observation_noise(env: Environment, scale: Any) -> Environment:
-    """Observations plus independent N(0, scale²), from the first of an episode on; what happens inside is untouched.
-
-    The noise leaves every bound, so the space has none. It is drawn once for an observation: the successor of a step is
-    the observation acted on next.
-
-    Args:
-      env: with observations in a Box of floats.
-      scale: standard deviation, broadcast to `[*obs_shape]`; a field of `params`, traced.
-
-    Raises:
-      ValueError: where the observations are no Box of floats, or a scale is negative or does not broadcast.
-    """
-    space = observed_box("observation_noise", env, floats=True)
-    scale = check_number("scale", scale, *AT_LEAST_ZERO)
-    check_broadcast("observation_noise: scale", scale.shape, space)
-    inner = recall(env)
-
-    def blur(key, obs, params):
-        noise = jnp.broadcast_to(params.scale, space.shape) * jax.random.normal(key, space.shape)
-        return obs + noise.astype(space.dtype)
-
-    def reset(key, params):
-        key, noise_key = jax.random.split(key)
-        state, obs = inner.reset(key, params.env)
-        return state, blur(noise_key, obs, params)
-
-    def step(key, state, action, params):
-        key, noise_key = jax.random.split(key)
-        state, after = inner.step(key, state, action, params.env)
-        return state, after._replace(obs=blur(noise_key, after.obs, params))
-
-    def carry_over(old, fresh, noisy):
-        state, obs = renewal(inner)(old, fresh, noisy)
-        return state, obs + (noisy - fresh.obs)
+    def stacked(space, _):
+        low, high = (np.concatenate([np.atleast_1d(bound)] * num_frames, axis=-1) for bound in (space.low, space.high))
+        return Box(low, high, low.shape, space.dtype)
 
     return env._replace(
         reset=reset,
         step=step,
+        observation_space=space_of(map_entries(stacked, chosen, entries(env.observation_space))),
+        carry_over=None if env.carry_over is None else carry_over,
+    )
+
+
+def _channels(space: Box) -> int:
+    return space.shape[-1] if space.shape else 1
+
+
+def observation_noise(env: Environment, scale: Any) -> Environment:
+    """Add independent N(0, scale²) to observations, from the first of an episode on; the state is not changed.
+
+    The noise leaves every bound, so the space has none. It is drawn once for each observation: the successor of a step is
+    the observation acted on next. Of a `Dict`, every Box of floats gets noise; for scales of their own, `flatten` first.
+
+    Args:
+      env: with observations in a Box of floats, or a `Dict` with at least one.
+      scale: standard deviation, broadcast to `[*obs_shape]`, for a `Dict` to every entry; a field of `params`, traced.
+
+    Raises:
+      ValueError: if no observation is in a Box of floats, or a scale is negative or does not broadcast.
+    """
+    fix = "wrap the environment in one_hot (Discrete) or normalize_observations (integers) first"
+    chosen = choose_entries("observation_noise", env, is_float_box, "observations of floats", fix)
+    scale = check_number("scale", scale, *AT_LEAST_ZERO)
+    boxes = [space for space in jax.tree.leaves(chosen) if space is not KEEP]
+    for space in boxes:
+        check_broadcast("observation_noise: scale", scale.shape, space)
+    ends = np.cumsum([space.low.size for space in boxes])
+    inner = keep_observation(env)
+
+    def add_noise(key, obs, params):
+        noise = iter(jnp.split(jax.random.normal(key, (int(ends[-1]),), jnp.float32), ends[:-1]))
+
+        def add(space, x):
+            scaled = jnp.broadcast_to(params.scale, space.shape) * next(noise).reshape(space.shape)
+            return x + scaled.astype(space.dtype)
+
+        return map_entries(add, chosen, obs)
+
+    def reset(key, params):
+        key, noise_key = jax.random.split(key)
+        state, obs = inner.reset(key, params.env)
+        return state, add_noise(noise_key, obs, params)
+
+    def step(key, state, action, params):
+        key, noise_key = jax.random.split(key)
+        state, after = inner.step(key, state, action, params.env)
+        return state, after._replace(obs=add_noise(noise_key, after.obs, params))
+
+    def carry_over(old, fresh, noisy):
+        state, obs = carry_over_or_fresh(inner)(old, fresh, noisy)
+        return state, map_entries(lambda _, x, noisy, plain: x + (noisy - plain), chosen, obs, noisy, fresh.obs)
+
+    unbounded = map_entries(
+        lambda space, _: Box(-np.inf, np.inf, space.shape, space.dtype), chosen, entries(env.observation_space)
+    )
+    return env._replace(
+        reset=reset,
+        step=step,
         params=NoiseParams(env.params, scale),
-        observation_space=Box(-np.inf, np.inf, space.shape, space.dtype),
+        observation_space=space_of(unbounded),
         carry_over=None if env.carry_over is None else carry_over,
     )
 
 
 def time_aware(env: Environment) -> Environment:
-    """Observations `[n]` with the share of the time limit that remains, from 1 to 0, as one number more: `[n + 1]`.
+    """Add the remaining share of the time limit to observations, from 1 to 0: vectors `[n]` become `[n + 1]`.
 
-    Where a time limit is a part of the task, and its end is worth nothing, the value depends on the time that remains
-    (Pardo et al. 2018, "time-awareness"). The flags stay as they are: the limit still truncates. Where each episode draws
+    A `Dict` gets the entry `"time_remaining"`, float32 `[1]`.
+
+    If a time limit is part of the task, so that its end is worth nothing, the value depends on the remaining time
+    (Pardo et al. 2018, "time-awareness"). The flags do not change: the limit still truncates. If each episode draws
     its own limit, put this inside `randomize_params`.
 
     Raises:
-      ValueError: where the observations are no vector of floats, or the environment has no time limit.
+      ValueError: if the observations are neither a vector of floats nor a `Dict` without such an entry, or the environment
+        has no time limit.
     """
-    space = observed_box("time_aware", env, floats=True)
-    if len(space.shape) != 1:
-        raise ValueError(f"time_aware needs observations of one axis, got {space}: wrap the environment in flatten first")
+    space: Any = env.observation_space
+    if isinstance(space, Dict):
+        if TIME_REMAINING in space:
+            raise ValueError(f"time_aware: the observations of {env.name} have an entry {TIME_REMAINING!r} already")
+    elif not is_float_box(space) or len(space.shape) != 1:
+        raise ValueError(f"time_aware needs a vector of floats, or a Dict, got {space}: wrap the environment in flatten first")
     if getattr(env.params, "max_steps_in_episode", None) is None:
         raise ValueError(f"time_aware: {env.name} has no params.max_steps_in_episode: wrap it in time_limit first")
 
-    def observe(obs, time, params):
+    def join(obs, remaining):
+        return obs | {TIME_REMAINING: remaining} if isinstance(obs, dict) else jnp.append(obs, remaining.astype(obs.dtype))
+
+    def split(obs):
+        if isinstance(obs, dict):
+            return {name: obs[name] for name in space}, obs[TIME_REMAINING]
+        return obs[:-1], obs[-1:]
+
+    def remaining(time, params):
         passed = time.astype(jnp.float32) / jnp.asarray(params.max_steps_in_episode, jnp.float32)
-        return jnp.append(obs, jnp.maximum(1.0 - passed, 0.0).astype(space.dtype))
+        return jnp.maximum(1.0 - passed, 0.0)[None]
 
     def reset(key, params):
         state, obs = env.reset(key, params)
-        return TimeAware(state, jnp.int32(0)), observe(obs, jnp.int32(0), params)
+        return TimeAware(state, jnp.int32(0)), join(obs, remaining(jnp.int32(0), params))
 
     def step(key, state, action, params):
         inside, after = env.step(key, state.env, action, params)
         time = state.time + 1
-        return TimeAware(inside, time), after._replace(obs=observe(after.obs, time, params))
+        return TimeAware(inside, time), after._replace(obs=join(after.obs, remaining(time, params)))
 
     def carry_over(old, fresh, obs):
-        state, inside = renewal(env)(old.env, fresh.env, obs[:-1])
-        return fresh._replace(env=state), jnp.append(inside, obs[-1])
+        fresh_obs, time = split(obs)
+        state, inside = carry_over_or_fresh(env)(old.env, fresh.env, fresh_obs)
+        return fresh._replace(env=state), join(inside, time)
 
-    low, high = np.append(space.low, 0), np.append(space.high, 1)
     return env._replace(
         reset=reset,
         step=step,
-        observation_space=Box(low, high, low.shape, space.dtype),
+        observation_space=_with_time(space),
         carry_over=None if env.carry_over is None else carry_over,
     )
+
+
+def _with_time(space: Any) -> Space:
+    if isinstance(space, Dict):
+        return Dict({**space, TIME_REMAINING: Box(0, 1, (1,))})
+    low, high = np.append(space.low, 0), np.append(space.high, 1)
+    return Box(low, high, low.shape, space.dtype)

@@ -1,4 +1,4 @@
-"""Every episode with parameters of its own: domain randomisation, and sets of them for training and for testing."""
+"""New parameters for every episode: domain randomisation, and sets of parameters for training and testing."""
 
 import dataclasses
 from collections.abc import Callable
@@ -38,21 +38,21 @@ class ParamSet(NamedTuple):
 
 
 def randomize_params(env: Environment, sample: Sample) -> Environment:
-    """Each episode draws its parameters at its reset and keeps them to its end: domain randomisation (Tobin et al. 2017; of
-    dynamics, Peng et al. 2018).
+    """Draw new parameters at each reset and keep them for the episode: domain randomisation (Tobin et al. 2017; of dynamics,
+    Peng et al. 2018).
 
-    `params` of the environment, the nominal ones, are handed to `sample`; with its time limit a learner checks the length of
-    its rollouts. The state holds what was drawn, so it is carried for every environment.
+    The environment's `params` stay the nominal ones, which `sample` receives; a learner checks the length of its rollouts
+    with their time limit. The drawn parameters are part of the state, so they are stored for every environment of a batch.
 
     Args:
-      env: any.
-      sample: `(key, params) -> params`, traced; `uniform_params` makes one. What it returns has the structure and
+      env: any environment.
+      sample: `(key, params) -> params`, traced; `uniform_params` makes one. It returns parameters with the structure and
         shapes of `env.params`.
 
     Raises:
-      ValueError: where it returns something else.
+      ValueError: if it returns something else.
     """
-    drawn = jax.eval_shape(lambda key: _strong(sample(key, env.params)), jax.random.key(0))
+    drawn = jax.eval_shape(lambda key: _strongly_typed(sample(key, env.params)), jax.random.key(0))
     _check_same("randomize_params: sample must return parameters like env.params", drawn, env.params)
     return _randomize(env, sample)
 
@@ -60,11 +60,11 @@ def randomize_params(env: Environment, sample: Sample) -> Environment:
 def uniform_params(**ranges: tuple[Any, Any]) -> Sample:
     """A `sample` that draws the named parameters uniformly from their (low, high), as float32, and leaves the others.
 
-    Every component of a parameter that is an array is drawn for itself. Of wrapped environments, the outermost that has a
-    parameter of the name.
+    Every component of an array is drawn independently. Where several wrappers have a parameter of that name, the outermost
+    one is drawn.
 
     Raises:
-      ValueError: where a range is not finite or upside down; when it is used, for a parameter that there is not.
+      ValueError: if a range is not finite, or its low is above its high; when it is used, if there is no such parameter.
 
     >>> import jaxrl
     >>> env = randomize_params(jaxrl.make("PointMass"), uniform_params(noise_scale=(0.0, 0.1), start_range=(0.5, 2.0)))
@@ -99,44 +99,45 @@ def uniform_params(**ranges: tuple[Any, Any]) -> Sample:
 
 
 def split_params(key: jax.Array, params: PyTree, sample: Sample, *, num_train: int, num_test: int) -> tuple[PyTree, PyTree]:
-    """Independent draws for training and others for testing, to measure how well a policy generalises (Cobbe et al. 2019).
+    """Draw parameters for training and others for testing, to measure how well a policy generalises (Cobbe et al. 2019).
 
     Args:
       key: consumed.
-      params: the nominal parameters, handed to `sample`.
+      params: the nominal parameters, which `sample` receives.
       sample: as for `randomize_params`.
-      num_train, num_test: how many of each.
+      num_train, num_test: how many of each, at least 1.
 
     Returns:
-      Parameters with leaves `[num_train, ...]` and `[num_test, ...]`, for `over_params`. Draws from a distribution with few
-      values may be in both.
+      Parameters with leaves `[num_train, ...]` and `[num_test, ...]`, for `over_params`. All draws are independent, so a
+      distribution over few values may put the same parameters into both.
 
     Raises:
-      ValueError, TypeError: where the key is no key or a number is not a positive int.
+      ValueError: if a number is below 1.
+      TypeError: if `key` is not a typed PRNG key, or a number not an int.
     """
     check_key(key)
     num_train, num_test = check_size("num_train", num_train), check_size("num_test", num_test)
     keys = jax.random.split(key, num_train + num_test)
-    drawn = jax.vmap(lambda key: _strong(sample(key, params)))(keys)
+    drawn = jax.vmap(lambda key: _strongly_typed(sample(key, params)))(keys)
     return jax.tree.map(lambda x: x[:num_train], drawn), jax.tree.map(lambda x: x[num_train:], drawn)
 
 
 def over_params(env: Environment, members: PyTree) -> Environment:
-    """Each episode takes one of N sets of parameters, uniformly at random, and keeps it to its end.
+    """Choose one of N sets of parameters at each reset, uniformly at random, and keep it for the episode.
 
     Args:
-      env: any.
+      env: any environment.
       members: parameters like `env.params`, leaves `[N, ...]`, e.g. from `split_params`. They become `params.members`.
 
     Raises:
-      ValueError: where the members have another structure than `env.params`, or differ in number.
+      ValueError: if the members have another structure than `env.params`, or their leading axes differ.
     """
     message = "over_params: members must be parameters like env.params with a leading axis of the same length N"
     shapes = [np.shape(x) for x in jax.tree.leaves(members)]
     num_members = max((shape[0] for shape in shapes if shape), default=0)
     if num_members == 0 or any(shape[:1] != (num_members,) for shape in shapes):
         raise ValueError(f"{message}; the shapes are {', '.join(str(list(shape)) for shape in shapes)}")
-    one = jax.eval_shape(lambda: jax.tree.map(lambda x: _strong(x)[0], members))
+    one = jax.eval_shape(lambda: jax.tree.map(lambda x: _strongly_typed(x)[0], members))
     _check_same(message, one, env.params)
 
     def sample(key, params):
@@ -149,7 +150,7 @@ def over_params(env: Environment, members: PyTree) -> Environment:
 def _randomize(env: Environment, sample: Sample) -> Environment:
     def reset(key, params):
         key, sample_key = jax.random.split(key)
-        drawn = _strong(sample(sample_key, params))
+        drawn = _strongly_typed(sample(sample_key, params))
         state, obs = env.reset(key, drawn)
         return Randomized(state, drawn), obs
 
@@ -160,9 +161,14 @@ def _randomize(env: Environment, sample: Sample) -> Environment:
     return env._replace(reset=reset, step=step, carry_over=carry_over_inside(env))
 
 
-def _strong(params: PyTree) -> PyTree:
-    """As arrays of their own dtype: a Python number's weak one would change the type of the state."""
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), params)
+def _strongly_typed(params: PyTree) -> PyTree:
+    """Convert to strongly typed arrays: the weak type of a Python number would change the type of the state."""
+
+    def one(x):
+        python = {int: jnp.int32, float: jnp.float32}.get(type(x))
+        return jnp.asarray(x, python or jnp.result_type(x))
+
+    return jax.tree.map(one, params)
 
 
 def _check_same(message: str, drawn: PyTree, params: PyTree) -> None:

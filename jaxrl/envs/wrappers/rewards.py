@@ -11,20 +11,20 @@ from jaxrl.types import Environment
 
 
 def scale_rewards(env: Environment, scale: Any) -> Environment:
-    """Rewards times `scale`, a finite number, which may be traced.
+    """Multiply rewards by `scale`, a finite number, which may be traced.
 
     Raises:
-      ValueError: where it is not finite.
+      ValueError: if it is not finite.
     """
     scale = check_scalar("scale", scale, -FINITE[1], FINITE[1])
     return _map_rewards(env, lambda reward: scale * reward)
 
 
 def clip_rewards(env: Environment, low: Any = -1.0, high: Any = 1.0) -> Environment:
-    """Rewards clipped to [low, high], by default [-1, 1] (Mnih et al. 2015). The bounds may be traced.
+    """Clip rewards to [low, high], by default [-1, 1] (Mnih et al. 2015). The bounds may be traced.
 
     Raises:
-      ValueError: where `low` is above `high`.
+      ValueError: if `low` is above `high`.
     """
     low, high = check_scalar("low", low), check_scalar("high", high)
     if not any(isinstance(bound, jax.core.Tracer) for bound in (low, high)) and np.any(low > high):

@@ -1,4 +1,4 @@
-"""Mean and variance of a stream, updated exactly, and merged over streams."""
+"""Running mean and variance of a stream, updated exactly, and merged over streams."""
 
 from typing import Any, NamedTuple
 
@@ -7,114 +7,125 @@ import jax.numpy as jnp
 
 from jaxrl.types import EnvState
 
-EPSILON = 1e-8  # added to a variance before its root is taken, as everywhere in the literature
+EPSILON = 1e-8  # added to a variance before its square root is taken
 
 
 class RunningStatistics(NamedTuple):
-    """Number, mean and variance of what has been seen; float32.
+    """Number, mean and variance of all that has been seen; float32.
 
-    The rests are the digits that mean and variance have no room for. Without them each update would be rounded to the last
-    digit of the sum, which is all of a small update: the variance of normal numbers was off by up to 1 % after two million
-    of them, and by 13 % after 40 million. With them it is right to 1e-7, also under an offset of 10^7 deviations. From 2^24
-    observations on, the number stands still where they come one by one, and the oldest begin to fade.
+    The compensations hold the digits that a float32 has no room for. Without them the number stops at 2^24 where
+    observations come one by one, and each update of the mean and the variance is rounded to the last digit of the sum: the
+    variance of normal numbers was off by up to 1 % after two million of them, and by 13 % after 40 million. With them it
+    is right to 1e-7, also where the mean is 10^7 standard deviations.
     """
 
     num: jax.Array  # []
     mean: jax.Array  # [*shape]
     variance: jax.Array  # [*shape], of the population: divided by the number
     mean_compensation: jax.Array  # [*shape]
-    variance_rest: jax.Array  # [*shape]
+    variance_compensation: jax.Array  # [*shape]
+    num_compensation: jax.Array  # []
 
 
-def empty_moments(shape: tuple[int, ...]) -> RunningStatistics:
-    """Of nothing yet. `merge` takes it for what it is."""
-    zeros = jnp.zeros(shape, jnp.float32)
-    return RunningStatistics(jnp.float32(0), zeros, zeros, zeros, zeros)
+def empty_statistics(shape: tuple[int, ...]) -> RunningStatistics:
+    """The statistics of no observation."""
+    zeros, zero = jnp.zeros(shape, jnp.float32), jnp.float32(0)
+    return RunningStatistics(zero, zeros, zeros, zeros, zeros, zero)
 
 
-def moments_of(x: jax.Array) -> RunningStatistics:
-    """Of a single observation `[*shape]`."""
-    return empty_moments(x.shape)._replace(num=jnp.float32(1), mean=x.astype(jnp.float32))
+def statistics_of(x: jax.Array) -> RunningStatistics:
+    """The statistics of one observation `[*shape]`."""
+    return empty_statistics(x.shape)._replace(num=jnp.float32(1), mean=x.astype(jnp.float32))
 
 
 def merge(a: RunningStatistics, b: RunningStatistics) -> RunningStatistics:
-    """The moments of two streams together (Chan, Golub & LeVeque 1983); with a `b` of one observation, Welford's (1962).
+    """The statistics of two streams together (Chan, Golub & LeVeque 1983); with a `b` of one observation, Welford's (1962).
 
-    Exact up to rounding, however the streams were cut. It is symmetric in value, and most accurate where `a` is the longer.
+    Exact up to rounding, in any order; most accurate where `a` is the longer stream.
 
     >>> import jax.numpy as jnp
-    >>> both = merge(moments_of(jnp.float32(1.0)), moments_of(jnp.float32(3.0)))
+    >>> both = merge(statistics_of(jnp.float32(1.0)), statistics_of(jnp.float32(3.0)))
     >>> float(both.mean), float(both.variance)
     (2.0, 1.0)
     """
-    num = a.num + b.num
+    num, num_compensation = _add_counts(a, b)
     weight = b.num / jnp.where(num > 0, num, 1.0)
     delta = (b.mean - a.mean) + (b.mean_compensation - a.mean_compensation)
-    spread = (b.variance - a.variance) + (b.variance_rest - a.variance_rest) + (1.0 - weight) * jnp.square(delta)
+    spread = (b.variance - a.variance) + (b.variance_compensation - a.variance_compensation)
+    spread = spread + (1.0 - weight) * jnp.square(delta)
     mean, mean_compensation = _two_sum(a.mean, a.mean_compensation + weight * delta)
-    variance, variance_rest = _two_sum(a.variance, a.variance_rest + weight * spread)
-    return RunningStatistics(num, mean, variance, mean_compensation, variance_rest)
+    variance, variance_compensation = _two_sum(a.variance, a.variance_compensation + weight * spread)
+    return RunningStatistics(num, mean, variance, mean_compensation, variance_compensation, num_compensation)
 
 
-def merge_all(moments: RunningStatistics) -> RunningStatistics:
-    """Merge moments over their leading axis, of length at least 1: of environments, seeds or devices.
+def merge_all(statistics: RunningStatistics) -> RunningStatistics:
+    """Merge statistics over their leading axis, of length at least 1: of environments, seeds or devices.
 
-    On one device or many: an array that is spread over devices may be given as it is. Inside `shard_map`, gather first:
-    `merge_all(jax.lax.all_gather(moments, axis_name))`.
+    Arrays that are sharded over devices can be passed as they are. Inside `shard_map`, gather first:
+    `merge_all(jax.lax.all_gather(statistics, axis_name))`.
     """
-    return jax.tree.map(lambda x: x[-1], jax.lax.associative_scan(jax.vmap(merge), moments))
+    return jax.tree.map(lambda x: x[-1], jax.lax.associative_scan(jax.vmap(merge), statistics))
 
 
 def synchronize(env_state: EnvState) -> EnvState:
-    """Give every environment the statistics of all of them.
+    """Replace the statistics of every environment by those of all environments together.
 
-    Each then stands for an equal share of the observations, so that merging again later counts nothing twice. Call it
-    between two calls of `jaxrl.advance`, jitted together or not: within a rollout each environment keeps its own.
+    Each then counts for an equal share of the observations, so merging again later counts nothing twice. Call it between
+    two calls of `jaxrl.advance`: within a rollout each environment updates its own statistics.
 
     Args:
-      env_state: of a batch of wrapped environments, leaves `[B, ...]`, as in `LearnerState.env`; `vmap` over seeds.
+      env_state: of a batch of wrapped environments, leaves `[B, ...]`, as in `LearnerState.env`; `vmap` it over seeds.
 
     Returns:
-      The same with every `RunningStatistics` in it merged; everything else is left alone.
+      The same state with every `RunningStatistics` in it merged.
     """
 
-    def share(moments: RunningStatistics) -> RunningStatistics:
-        num_envs = moments.num.shape[0]
-        merged = merge_all(moments)
-        merged = merged._replace(num=merged.num / num_envs)
+    def share(statistics: RunningStatistics) -> RunningStatistics:
+        num_envs = statistics.num.shape[0]
+        merged = merge_all(statistics)
+        merged = merged._replace(num=merged.num / num_envs, num_compensation=merged.num_compensation / num_envs)
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_envs, *x.shape)), merged)
 
-    return _map_moments(share, env_state)
+    return _map_statistics(share, env_state)
 
 
 def freeze(env_state: EnvState) -> EnvState:
-    """Stop all statistics of wrapped environments where they are: their number becomes infinite, and nothing new has a weight.
+    """Stop all running statistics: their number becomes infinite, so that new observations have no weight.
 
-    For evaluation, `jaxrl.evaluate(key, learner, state._replace(env=freeze(state.env)), ...)`. Not to be merged any more.
+    For evaluation: `jaxrl.evaluate(key, learner, state._replace(env=freeze(state.env)), ...)`. Frozen statistics must not
+    be merged.
     """
-    return _map_moments(lambda moments: moments._replace(num=jnp.full_like(moments.num, jnp.inf)), env_state)
+    return _map_statistics(lambda statistics: statistics._replace(num=jnp.full_like(statistics.num, jnp.inf)), env_state)
 
 
-def standardize(moments: RunningStatistics, x: jax.Array, clip: Any = jnp.inf) -> jax.Array:
+def standardize(statistics: RunningStatistics, x: jax.Array, clip: Any = jnp.inf) -> jax.Array:
     """(x − mean) / √(variance + 1e-8), clipped to ± `clip`; x is `[*shape]`, the result float32 `[*shape]`."""
-    centred = (x.astype(jnp.float32) - moments.mean) - moments.mean_compensation
-    return jnp.clip(centred / deviation(moments), -clip, clip)
+    centred = (x.astype(jnp.float32) - statistics.mean) - statistics.mean_compensation
+    return jnp.clip(centred / standard_deviation(statistics), -clip, clip)
 
 
-def deviation(moments: RunningStatistics) -> jax.Array:
+def standard_deviation(statistics: RunningStatistics) -> jax.Array:
     """√(variance + 1e-8), `[*shape]`."""
-    return jnp.sqrt(moments.variance + EPSILON)
+    return jnp.sqrt(statistics.variance + EPSILON)
+
+
+def _add_counts(a: RunningStatistics, b: RunningStatistics) -> tuple[jax.Array, jax.Array]:
+    """The number of both and its compensation. That of frozen statistics stays infinite, without an inf − inf on the way."""
+    frozen = jnp.isinf(a.num)
+    num, lost = _two_sum(jnp.where(frozen, 0.0, a.num), b.num)
+    num, compensation = _two_sum(num, lost + a.num_compensation + b.num_compensation)
+    return jnp.where(frozen, a.num, num), jnp.where(frozen, a.num_compensation, compensation)
 
 
 def _two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """a + b as a rounded sum and what the rounding lost, exactly (Knuth's TwoSum)."""
+    """a + b as a rounded sum and its rounding error, exactly (Knuth's TwoSum)."""
     total = a + b
     b_seen = total - a
     return total, (a - (total - b_seen)) + (b - b_seen)
 
 
-def _map_moments(function, tree: Any) -> Any:
-    def is_moments(x):
+def _map_statistics(function, tree: Any) -> Any:
+    def is_statistics(x):
         return isinstance(x, RunningStatistics)
 
-    return jax.tree.map(lambda x: function(x) if is_moments(x) else x, tree, is_leaf=is_moments)
+    return jax.tree.map(lambda x: function(x) if is_statistics(x) else x, tree, is_leaf=is_statistics)

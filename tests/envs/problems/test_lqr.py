@@ -1,4 +1,4 @@
-"""The regulator against loops in NumPy, SciPy's Riccati solver, and returns that were played."""
+"""The regulator against loops in NumPy, SciPy's Riccati solver, and sampled returns."""
 
 from functools import cache, partial
 
@@ -163,9 +163,9 @@ def test_episodes_are_those_of_the_system_and_their_mean_return_is_the_value():
         noise = jax.random.normal(noise_key, (H, M))
         return jax.lax.scan(step, (state, obs), (jax.random.split(step_key, H), noise))[1]
 
-    played = jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(0), num))
-    assert played[2].reward.dtype == played[2].obs.dtype == jnp.float32
-    obs, action, after = jax.tree.map(np.asarray, played)
+    sampled = jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(0), num))
+    assert sampled[2].reward.dtype == sampled[2].obs.dtype == jnp.float32
+    obs, action, after = jax.tree.map(np.asarray, sampled)
     cost = np.einsum("bti,ij,btj->bt", obs, params.state_cost, obs) + np.einsum(
         "bti,ij,btj->bt", action, params.action_cost, action
     )

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl.envs.problems.probes import PROBES, memory
+from jaxrl.envs.problems.probes import PROBES, SPACE_PROBES, memory
 from jaxrl.envs.problems.tabular import State
+from jaxrl.types import Discrete
 from tests.problems import dqn_learner, reinforce_learner
 
 ALL = {name: make() for name, make in PROBES.items()}
@@ -94,6 +95,77 @@ def learn(probe, bug):
 def test_the_first_probe_that_fails_names_the_bug(bug, first):
     wrong = [name for name, probe in ALL.items() if not np.allclose(learn(probe, bug), probe.q, atol=1e-3)]
     assert wrong[0] == first
+
+
+# --- action masks, observations in a Dict, MultiDiscrete actions
+
+
+def all_actions(space):
+    return range(space.n) if isinstance(space, Discrete) else np.ndindex(space.nvec)
+
+
+def solve(env, state, legal, discount):
+    """(q, [A]) of the actions in a state, -inf where illegal: by trying them all, as far as the episode goes."""
+    q = []
+    for i, action in enumerate(all_actions(env.action_space)):
+        after, out = env.step(jax.random.key(0), state, jnp.int32(action), env.params)
+        value = float(out.reward)
+        if legal is not None and not legal[i]:
+            assert value == -10
+            assert out.terminated
+            value = -np.inf
+        elif not out.terminated:
+            mask = None if legal is None else np.asarray(out.obs["action_mask"])
+            value += discount * solve(env, after, mask, discount).max()
+        q.append(value)
+    return np.array(q)
+
+
+@pytest.mark.parametrize("name", SPACE_PROBES)
+def test_the_answers_are_what_the_environment_pays(name):
+    """Every start, and for the mask the second step, is among the observations, with its optimal action values."""
+    probe = SPACE_PROBES[name]()
+    env = probe.env
+    assert jaxrl.check_environment(env, num_steps=20) == []
+    assert env.name == f"probe: {name}"
+    num_observations, found = len(probe.q), set()
+    for seed in range(12):
+        state, obs = env.reset(jax.random.key(seed), env.params)
+        steps = [(state, obs)]
+        if name == "action mask":
+            after, out = env.step(jax.random.key(0), state, jnp.int32(seed % 2), env.params)
+            steps.append((after, out.obs))
+        for state, obs in steps:
+            same = [jax.tree.map(lambda x, y, i=i: np.array_equal(x, y[i]), obs, probe.obs) for i in range(num_observations)]
+            (i,) = (i for i in range(num_observations) if all(jax.tree.leaves(same[i])))
+            legal = np.asarray(obs["action_mask"]) if name == "action mask" else None
+            np.testing.assert_allclose(solve(env, state, legal, probe.discount), probe.q[i], atol=1e-6)
+            found.add(i)
+    assert found == set(range(num_observations))
+
+
+def test_bootstrapping_from_illegal_actions_is_seen():
+    """Linear action values in the vector [1, t], each fitted to its own targets: from 1.25 it goes to 2, and does not return."""
+    probe = SPACE_PROBES["action mask"]()
+    legal = probe.obs["action_mask"]
+    for ignores_mask, expected in ((False, 1.25), (True, 2.0)):
+        weights = np.zeros((2, 3))
+        for _ in range(200):
+            q = probe.obs["vector"] @ weights
+            follows = q[1].max() if ignores_mask else q[1, legal[1]].max()
+            targets = np.array([[1 + 0.5 * follows, 0.5 * follows, 0], [0, 0, 0.5]])
+            weights += 0.2 * probe.obs["vector"].T @ np.where(legal, targets - q, 0)
+        np.testing.assert_allclose((probe.obs["vector"] @ weights)[0, 0], expected, atol=0.02)
+
+
+def test_an_image_or_vector_that_is_ignored_costs_what_it_shows():
+    """The best policy that sees one entry alone earns less than the one that sees both."""
+    probe = SPACE_PROBES["Dict observation"]()
+    assert probe.q.max(axis=1).mean() == 1.25
+    for entry in ("image", "vector"):
+        shown = probe.obs[entry].reshape(4, -1)
+        groups = [np.flatnonzero((shown == x).all(axis=1)) for x in np.unique(shown, axis=0)]
+        assert np.mean([probe.q[group].mean(axis=0).max() for group in groups]) == 1.0
 
 
 # --- the environments

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrl.envs import wrappers as w
-from tests.envs.wrappers.problems import constant, done, episodes, play, played, walk
+from tests.envs.wrappers.problems import constant, done, episodes, random_rollout, rollout_of, walk
 from tests.problems import countdown, endless
 
 
@@ -41,7 +41,7 @@ def test_a_time_limit_truncates_and_never_terminates(env, limit, last):
 
 
 def test_a_time_limit_counts_from_the_start_of_each_episode():
-    transitions = played("time_limit").transitions
+    transitions = rollout_of("time_limit").transitions
     lengths = [len(e.reward) for b in range(3) for e in episodes(transitions, b) if done(e).any()]
     assert max(lengths) == 4
     assert not np.any(transitions.truncated & transitions.terminated)
@@ -71,9 +71,9 @@ def test_the_smaller_of_two_limits_is_the_one_to_be_read():
 
 
 def test_statistics_are_those_of_the_episodes():
-    plain, counted = played("plain").transitions, played("episode_statistics")
+    plain, counted = rollout_of("plain").transitions, rollout_of("episode_statistics")
     jax.tree.map(np.testing.assert_array_equal, counted.transitions, plain)
-    statistics = w.find_state(counted.players.env, w.EpisodeStatistics)
+    statistics = w.find_state(counted.env_state, w.EpisodeStatistics)
     for b in range(3):
         *finished, under_way = episodes(plain, b)
         if done(under_way).any():
@@ -92,8 +92,12 @@ def test_before_the_first_end_there_is_no_last_return():
 
 
 def test_statistics_inside_are_of_the_rewards_there():
-    outside = w.find_state(play(w.episode_statistics(w.scale_rewards(constant(), 10.0)), 6, 1).players.env, w.EpisodeStatistics)
-    inside = w.find_state(play(w.scale_rewards(w.episode_statistics(constant()), 10.0), 6, 1).players.env, w.EpisodeStatistics)
+    outside = w.find_state(
+        random_rollout(w.episode_statistics(w.scale_rewards(constant(), 10.0)), 6, 1).env_state, w.EpisodeStatistics
+    )
+    inside = w.find_state(
+        random_rollout(w.scale_rewards(w.episode_statistics(constant()), 10.0), 6, 1).env_state, w.EpisodeStatistics
+    )
     assert (outside.last_return, outside.episode_return) == (40.0, 20.0)
     assert (inside.last_return, inside.episode_return) == (4.0, 2.0)
 
@@ -102,7 +106,7 @@ def test_a_record_is_found_at_any_depth_and_missed_by_name():
     env = w.sticky_actions(w.normalize_observations(w.time_limit(walk(), 3)))
     state, _ = env.reset(jax.random.key(0), env.params)
     assert isinstance(w.find_state(state, w.NormalizedObservations).statistics, w.RunningStatistics)
-    with pytest.raises(ValueError, match="there is no EpisodeStatistics in a StickyActions"):
+    with pytest.raises(ValueError, match="there is no EpisodeStatistics in a StickyActions: wrap the environment in it"):
         w.find_state(state, w.EpisodeStatistics)
 
 
@@ -113,8 +117,8 @@ def test_a_limit_is_a_positive_int(limit, error):
 
 
 def test_rewards_are_scaled_and_clipped():
-    plain = played("plain").transitions
-    scaled, clipped = played("scale_rewards").transitions, played("clip_rewards").transitions
+    plain = rollout_of("plain").transitions
+    scaled, clipped = rollout_of("scale_rewards").transitions, rollout_of("clip_rewards").transitions
     np.testing.assert_allclose(scaled.reward, 0.1 * plain.reward, rtol=1e-6)
     np.testing.assert_allclose(clipped.reward, np.clip(plain.reward, -1, 1), rtol=1e-6)
     for ours in (scaled, clipped):

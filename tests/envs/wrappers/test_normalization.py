@@ -10,12 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import jaxrl
 from jaxrl.envs import wrappers as w
-from jaxrl.envs.wrappers.running_statistics import empty_moments, moments_of
-from jaxrl.types import Box
+from jaxrl.envs.wrappers.running_statistics import empty_statistics, statistics_of
+from jaxrl.types import Box, Discrete
 from tests.envs.wrappers.problems import (
-    acting_by_noise,
     check_types,
     constant,
     done,
@@ -23,8 +21,9 @@ from tests.envs.wrappers.problems import (
     episodes,
     first,
     jit,
-    play,
-    played,
+    random_rollout,
+    rollout_of,
+    room,
     walk,
 )
 
@@ -33,16 +32,16 @@ LENGTH, PARTS = 256, 8
 
 @jit
 def running(stream, counted):
-    """RunningStatistics of the stream in order, the standardised stream, and moments merged from eight parts of it."""
+    """RunningStatistics of the stream in order, the standardised stream, and the statistics merged from eight parts of it."""
 
-    def see(moments, x_and_counted):
+    def see(statistics, x_and_counted):
         x, counted = x_and_counted
-        moments = w.merge(moments, moments_of(x)._replace(num=counted))
-        return moments, w.standardize(moments, x)
+        statistics = w.merge(statistics, statistics_of(x)._replace(num=counted))
+        return statistics, w.standardize(statistics, x)
 
-    whole, standardized = jax.lax.scan(see, empty_moments(()), (stream, counted))
+    whole, standardized = jax.lax.scan(see, empty_statistics(()), (stream, counted))
     parts = (x.reshape(PARTS, -1) for x in (stream, counted))
-    merged = w.merge_all(jax.vmap(lambda *part: jax.lax.scan(see, empty_moments(()), part)[0])(*parts))
+    merged = w.merge_all(jax.vmap(lambda *part: jax.lax.scan(see, empty_statistics(()), part)[0])(*parts))
     return whole, standardized, merged
 
 
@@ -70,25 +69,25 @@ def test_running_and_merged_statistics_are_those_of_the_whole_stream(size, log_s
     x = stream[:size].astype(np.float64)
     np.testing.assert_allclose(standardized[:size], running_formula(x), rtol=1e-5, atol=1e-5)
     deviation = np.sqrt(x.var() + 1e-8)
-    for moments in (whole, merged):
-        assert moments.num == size
-        assert abs(moments.mean.astype(np.float64) + moments.mean_compensation - x.mean()) < 1e-5 * deviation
-        assert abs(np.sqrt(moments.variance + np.float64(1e-8)) - deviation) < 1e-5 * deviation
+    for statistics in (whole, merged):
+        assert statistics.num == size
+        assert abs(statistics.mean.astype(np.float64) + statistics.mean_compensation - x.mean()) < 1e-5 * deviation
+        assert abs(np.sqrt(statistics.variance + np.float64(1e-8)) - deviation) < 1e-5 * deviation
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e6])
 def test_statistics_of_a_long_stream_do_not_drift(offset):
     """Plain float32 would have the variance of so many wrong in the fifth digit or before."""
     x = (offset + np.random.default_rng(0).standard_normal(300_000)).astype(np.float32)
-    scan = jit(lambda x: jax.lax.scan(lambda m, x: (w.merge(m, moments_of(x)), None), empty_moments(()), x)[0])
-    moments = jax.tree.map(lambda x: np.asarray(x, np.float64), scan(x))
+    scan = jit(lambda x: jax.lax.scan(lambda m, x: (w.merge(m, statistics_of(x)), None), empty_statistics(()), x)[0])
+    statistics = jax.tree.map(lambda x: np.asarray(x, np.float64), scan(x))
     x = x.astype(np.float64)
-    assert abs(moments.variance + moments.variance_rest - x.var()) < 1e-6
-    assert abs(moments.mean + moments.mean_compensation - x.mean()) < 1e-6
+    assert abs(statistics.variance + statistics.variance_compensation - x.var()) < 1e-6
+    assert abs(statistics.mean + statistics.mean_compensation - x.mean()) < 1e-6
 
 
 def test_merging_nothing_gives_nothing_and_adds_nothing():
-    nothing, one = empty_moments((2,)), moments_of(jnp.float32([3.0, -1.0]))
+    nothing, one = empty_statistics((2,)), statistics_of(jnp.float32([3.0, -1.0]))
     for merged, expected in ((w.merge(nothing, nothing), nothing), (w.merge(nothing, one), one), (w.merge(one, nothing), one)):
         jax.tree.map(np.testing.assert_array_equal, merged, expected)
 
@@ -99,13 +98,13 @@ jax.config.update("jax_num_cpu_devices", 8)
 import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec as P
 from jaxrl.envs.wrappers import merge, merge_all
-from jaxrl.envs.wrappers.running_statistics import empty_moments, moments_of
+from jaxrl.envs.wrappers.running_statistics import empty_statistics, statistics_of
 
 mesh = jax.make_mesh((8,), ("devices",), axis_types=(AxisType.Auto,))
 x = (1e4 + np.random.default_rng(0).standard_normal((8, 50, 3)) * [1, 10, 100]).astype(np.float32)
 
 def own(x):
-    return jax.lax.scan(lambda moments, x: (merge(moments, moments_of(x)), None), empty_moments((3,)), x)[0]
+    return jax.lax.scan(lambda old, x: (merge(old, statistics_of(x)), None), empty_statistics((3,)), x)[0]
 
 def gathered(x):
     return merge_all(jax.lax.all_gather(own(x[0]), "devices"))
@@ -115,11 +114,11 @@ spread = jax.device_put(x, jax.NamedSharding(mesh, P("devices")))
 assert len(spread.sharding.device_set) == 8
 outside = jax.jit(lambda x: merge_all(jax.vmap(own)(x)))(spread)
 x = x.reshape(-1, 3).astype(np.float64)
-for moments in (inside, outside):
-    assert moments.num == 400
-    mean = np.asarray(moments.mean, np.float64) + moments.mean_compensation
+for statistics in (inside, outside):
+    assert statistics.num == 400
+    mean = np.asarray(statistics.mean, np.float64) + statistics.mean_compensation
     np.testing.assert_allclose((mean - x.mean(axis=0)) / x.std(axis=0), 0, atol=1e-5)
-    np.testing.assert_allclose(np.sqrt(moments.variance), x.std(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(np.sqrt(statistics.variance), x.std(axis=0), rtol=1e-5)
 print("as one stream")
 """
 
@@ -146,21 +145,21 @@ def check_normalized(plain, normalized, clip=10.0):
 
 
 def test_observations_are_normalised_by_all_that_were_shown_across_episodes():
-    plain, normalized = played("plain").transitions, played("normalize_observations")
+    plain, normalized = rollout_of("plain").transitions, rollout_of("normalize_observations")
     check_normalized(plain, normalized.transitions)
     np.testing.assert_array_equal(normalized.transitions.reward, plain.reward)
-    statistics = normalized.players.env.statistics
+    statistics = normalized.env_state.statistics
     begun = first(plain).sum(axis=0) + done(plain)[-1]  # an episode that ends with the rollout has its successor begun
     np.testing.assert_array_equal(statistics.num, len(plain.reward) + begun)
 
 
 def test_a_normaliser_over_a_normaliser_sees_what_that_one_showed():
-    twice = play(w.normalize_observations(w.normalize_observations(walk()))).transitions
-    check_normalized(played("normalize_observations").transitions, twice)
+    twice = random_rollout(w.normalize_observations(w.normalize_observations(walk()))).transitions
+    check_normalized(rollout_of("normalize_observations").transitions, twice)
 
 
 def test_rewards_are_divided_by_the_deviation_of_the_discounted_return():
-    plain, normalized = played("plain").transitions, played("normalize_rewards").transitions
+    plain, normalized = rollout_of("plain").transitions, rollout_of("normalize_rewards").transitions
     np.testing.assert_array_equal(normalized.obs, plain.obs)
     for b in range(3):
         discounted, total = [], 0.0
@@ -188,7 +187,8 @@ def seen(x):
     exact = x.astype(np.float64).mean(axis=1), x.astype(np.float64).var(axis=1)
     rounded = [value.astype(np.float32) for value in exact]
     rests = [(value - near).astype(np.float32) for value, near in zip(exact, rounded, strict=True)]
-    return w.RunningStatistics(np.full(len(x), x.shape[1], np.float32), *rounded, *rests)
+    num = np.full(len(x), x.shape[1], np.float32)
+    return w.RunningStatistics(num, *rounded, *rests, np.zeros_like(num))
 
 
 def test_synchronised_environments_hold_the_statistics_of_all_and_count_nothing_twice():
@@ -212,31 +212,80 @@ def test_synchronised_environments_hold_the_statistics_of_all_and_count_nothing_
 def test_frozen_statistics_stay_to_the_bit():
     statistics = seen(np.random.default_rng(0).normal(3, 2, (2, 30)).astype(np.float32))
     frozen = w.freeze({"anything": statistics})["anything"]
-    after = jax.vmap(w.merge)(frozen, jax.vmap(moments_of)(jnp.float32([1e6, -5.0])))
+    after = jax.vmap(w.merge)(frozen, jax.vmap(statistics_of)(jnp.float32([1e6, -5.0])))
     jax.tree.map(np.testing.assert_array_equal, after, frozen)
     jax.tree.map(np.testing.assert_array_equal, frozen[1:], statistics[1:])
 
 
-def test_frozen_environments_are_evaluated_with_the_statistics_of_training():
-    """Of its observations the agent makes its action, which is echoed: so the return shows them."""
+def test_frozen_environments_normalise_by_the_statistics_of_training_in_every_episode():
     env = w.normalize_observations(constant(7.0, limit=3))
-    agent = acting_by_noise()._replace(act=lambda state, obs, *_: (jnp.int32(obs[:, 0] > 5), (), ()), memory=lambda num_envs: ())
-    paid = env._replace(
-        step=lambda *args: (lambda s, out: (s, out._replace(reward=args[2].astype(jnp.float32))))(*env.step(*args))
-    )
-    learner = jaxrl.make_learner(paid, agent, num_envs=2, rollout_length=4)
-    state = learner.init(jax.random.key(0), learner.agent.hparams)
-    statistics = state.env.statistics._replace(mean=jnp.zeros((2, 1)), variance=jnp.ones((2, 1)))
-    thawed = state.env._replace(statistics=statistics)
-    states = jax.tree.map(lambda *x: jnp.stack(x), thawed, w.freeze(thawed))
-    evaluate = lambda env: jaxrl.evaluate(jax.random.key(0), learner, state._replace(env=env), num_episodes=2)
-    # Frozen, 7 deviations from the mean throughout; otherwise the first observation already widens them.
-    np.testing.assert_array_equal(jit(jax.vmap(evaluate))(states), [[0.0, 0.0], [3.0, 3.0]])
+    state, _ = env.reset(jax.random.key(0), env.params)
+    trained = state._replace(statistics=state.statistics._replace(mean=jnp.zeros(1), variance=jnp.ones(1)))
+
+    def shown(state):
+        """The observations of the last step of an episode and of the first of the next, and the state then."""
+        _, out = env.step(jax.random.key(0), state, jnp.int32(0), env.params)
+        fresh, obs = env.reset(jax.random.key(1), env.params)
+        state, next_obs = env.carry_over(state, fresh, obs)
+        return [float(out.obs[0]), float(next_obs[0])], state
+
+    frozen = w.freeze(trained)
+    for _ in range(3):  # 7 standard deviations from the mean; otherwise the first observation already widens them
+        obs, frozen = shown(frozen)
+        assert obs == [7.0, 7.0]
+    assert max(shown(trained)[0]) < 2.0
+
+
+def test_the_count_goes_on_beyond_what_float32_can_count_one_by_one():
+    """2^24 + 1 is no float32: a plain float32 count stays at 2^24, and each observation weighs too much ever after."""
+    x = (3 + np.random.default_rng(0).standard_normal(5001)).astype(np.float32)
+    start = w.RunningStatistics(*(np.float32(v) for v in (2**24, 0.5, 2.0, 0, 0, 0)))
+    scan = jit(lambda old, x: jax.lax.scan(lambda old, x: (w.merge(old, statistics_of(x)), None), old, x)[0])
+    one_by_one = jax.tree.map(lambda x: np.asarray(x, np.float64), scan(start, x))
+    chunks = jax.vmap(lambda x: scan(empty_statistics(()), x))(x[:5000].reshape(50, 100))
+    merged = jit(lambda: w.merge(w.merge(start, w.merge_all(chunks)), statistics_of(jnp.asarray(x[5000]))))()
+    for statistics in (one_by_one, jax.tree.map(lambda x: np.asarray(x, np.float64), merged)):
+        num = 2**24 + len(x)
+        assert statistics.num + statistics.num_compensation == num
+        mean = (2**24 * 0.5 + x.sum(dtype=np.float64)) / num
+        square = (2**24 * (2.0 + 0.25) + np.square(x, dtype=np.float64).sum()) / num
+        assert abs(statistics.mean + statistics.mean_compensation - mean) < 1e-9
+        assert abs(statistics.variance + statistics.variance_compensation - (square - mean**2)) < 1e-9
+    shared = w.synchronize(jax.tree.map(lambda x: jnp.stack([x, x]), w.RunningStatistics(*map(jnp.float32, one_by_one))))
+    np.testing.assert_array_equal(np.float64(shared.num) + np.float64(shared.num_compensation), [num, num])
+
+
+def test_of_a_dict_each_box_is_normalised_by_its_own_statistics():
+    env_state, normalized = rollout_of("room, normalize_observations")
+    plain = rollout_of("room").transitions
+    for name in ("position", "image"):
+        shape = plain.obs[name].shape
+        pick = lambda t, name=name, shape=shape: t._replace(
+            obs=t.obs[name].reshape(*shape[:2], -1).astype(np.float32),
+            next_obs=t.next_obs[name].reshape(*shape[:2], -1).astype(np.float32),
+        )
+        check_normalized(pick(plain), pick(normalized))
+    for name in ("inside", "pair"):
+        jax.tree.map(np.testing.assert_array_equal, normalized.obs[name], plain.obs[name])
+    assert env_state.statistics["position"].mean.shape == (3, 2)
+    assert env_state.statistics["pair"] == ()
+
+
+def test_statistics_over_dicts_are_found_and_synchronised():
+    state, _ = jax.vmap(w.normalize_observations(room()).reset, (0, None))(jax.random.split(jax.random.key(0), 3), room().params)
+    mean = synchronize(state).statistics["position"].mean
+    np.testing.assert_allclose(mean, np.tile(np.mean(state.statistics["position"].mean, axis=0), (3, 1)), rtol=1e-5)
+    assert np.isinf(w.freeze(state).statistics["image"].num).all()
 
 
 @pytest.mark.parametrize(
     ("wrap", "error", "message"),
     [
+        (
+            lambda: w.normalize_observations(echo(Discrete(3))),
+            ValueError,
+            "needs observations in a Box, got Discrete.*one_hot first",
+        ),
         (lambda: w.normalize_observations(walk(), clip=-1.0), ValueError, r"clip must lie in \[0, inf\], got -1"),
         (
             lambda: jax.eval_shape(lambda c: w.normalize_observations(walk(), clip=c), 1.0),

@@ -11,7 +11,7 @@ from flax import struct
 
 import jaxrl
 from jaxrl.envs import wrappers as w
-from tests.envs.wrappers.problems import Constant, Played, constant, first, jit, play, walk
+from tests.envs.wrappers.problems import Constant, Rollout, constant, first, jit, random_rollout, walk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,18 +24,18 @@ MEMBERS = np.float32([1.0, 2.0, 5.0, 7.0])
 
 
 @functools.cache
-def long_play(kind: str) -> Played:
+def long_rollout(kind: str) -> Rollout:
     """1,000 episodes of four steps that show the parameter of their episode."""
     if kind == "range":
         env = w.randomize_params(constant(), w.uniform_params(value=(2.0, 6.0)))
     else:
         env = w.over_params(constant(), Constant(MEMBERS))
-    return play(env, num_steps=4 * 125, num_envs=8)
+    return random_rollout(env, num_steps=4 * 125, num_envs=8)
 
 
 @pytest.mark.parametrize("kind", ["range", "set"])
 def test_parameters_are_constant_within_an_episode_and_drawn_anew_for_the_next(kind):
-    transitions = long_play(kind).transitions
+    transitions = long_rollout(kind).transitions
     np.testing.assert_array_equal(transitions.obs, transitions.next_obs)
     begins = first(transitions)
     assert begins.sum() == 1000
@@ -48,7 +48,7 @@ def test_parameters_are_constant_within_an_episode_and_drawn_anew_for_the_next(k
 
 def test_a_range_is_drawn_from_uniformly():
     """Mean, variance and the distribution function (Kolmogorov-Smirnov, p = 1e-4) of 1,000 draws."""
-    drawn = long_play("range").transitions.obs[::4].ravel()
+    drawn = long_rollout("range").transitions.obs[::4].ravel()
     uniform = np.sort((drawn - 2) / 4)
     assert len(np.unique(drawn)) >= 1000 - 2  # as floats, more than two pairs are alike with probability 4e-5
     assert uniform[0] >= 0
@@ -60,7 +60,7 @@ def test_a_range_is_drawn_from_uniformly():
 
 
 def test_each_member_of_a_set_is_as_likely():
-    drawn = long_play("set").transitions.obs[::4].ravel()
+    drawn = long_rollout("set").transitions.obs[::4].ravel()
     values, counts = np.unique(drawn, return_counts=True)
     np.testing.assert_array_equal(values, MEMBERS)
     assert np.all(np.abs(counts - 250) < 4 * np.sqrt(1000 * 0.25 * 0.75))
