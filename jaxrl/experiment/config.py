@@ -104,7 +104,7 @@ class Config:
         columns = [np.repeat(np.asarray(values, np.float32), self.seeds) for values in zip(*combined, strict=True)]
         return jnp.tile(keys, len(combined)), type(preset.hparams)(*columns)
 
-    def labels(self) -> list[dict[str, Any]]:
+    def identifiers(self) -> list[dict[str, Any]]:
         """The seed and the swept values of each run."""
         seeds = range(self.seed, self.seed + self.seeds)
         return [{"seed": seed} | combination for combination in self.combinations for seed in seeds]

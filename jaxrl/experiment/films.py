@@ -45,7 +45,8 @@ def render_run(
     seeds = tuple(existing[:4]) if seeds is None else tuple(dict.fromkeys(seeds))
     if not seeds or not set(seeds) <= set(existing):
         raise ValueError(f"{run} has the seeds {existing[0]} to {existing[-1]}; got {', '.join(map(str, seeds)) or 'none'}")
-    indices = [i for i, label in enumerate(config.labels()) if label["seed"] in seeds]
+    identifiers = config.identifiers()
+    indices = [i for i, identifier in enumerate(identifiers) if identifier["seed"] in seeds]
     out = film.check_film(out, fps, len(indices), num_episodes, max_steps)
     preset = config.preset()
     learner = preset.learner
@@ -63,5 +64,5 @@ def render_run(
         )
 
     plays = vectorize(record)(jax.tree.map(lambda x: jnp.asarray(x[np.array(indices)]), policies))
-    labels = ["\n".join(f"{name} {value:g}" for name, value in config.labels()[i].items()) for i in indices]
+    labels = ["\n".join(f"{name} {value:g}" for name, value in identifiers[i].items()) for i in indices]
     return film.write(out, labels, plays, learner.env, drawing, fps, group=len(seeds))

@@ -22,7 +22,7 @@ Report = Callable[[Progress], None]
 @contextlib.contextmanager
 def progress(config: Config) -> Iterator[Report]:
     """Yield the function to report progress to: it moves a bar in a terminal, and prints lines elsewhere, such as to a file."""
-    name = f"{config.settings.algorithm} on {config.env_title}, {config.num_runs} runs"
+    name = f"{config.settings.algorithm} on {config.env_title}, {_num_runs(config)}"
     if Console().is_terminal:
         with _bar(name) as report:
             yield report
@@ -72,6 +72,10 @@ def _bar(name: str) -> Iterator[Report]:
         yield report
 
 
+def _num_runs(config: Config) -> str:
+    return "1 run" if config.num_runs == 1 else f"{config.num_runs} runs"
+
+
 def _speed(progress: Progress) -> str:
     return f"{progress.env_steps / progress.seconds:,.0f} steps/s" if progress.env_steps else "compiling"
 
@@ -88,7 +92,7 @@ def summary(result: Result, out: Path) -> None:
     console.print(table)
     total = result.env_steps * config.num_runs
     console.print(
-        f"{config.num_runs} runs of {result.env_steps:,} environment steps in {result.seconds:.1f} s "
+        f"{_num_runs(config)} of {result.env_steps:,} environment steps in {result.seconds:.1f} s "
         f"({total / result.seconds:,.0f} steps/s, compilation included)\n"
         f"{out}: {folder.CONFIG}, {folder.METRICS}, {folder.CURVE}, {folder.POLICIES}/",
         highlight=False,

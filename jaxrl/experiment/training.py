@@ -155,23 +155,23 @@ def _record_function(config, preset, runs, metrics, started, report) -> Record:
 
     It takes the iterations done and the metrics of the runs in the slice `runs`, one number for each.
     """
-    labels = config.labels()[runs]
+    identifiers = config.identifiers()[runs]
     steps = preset.learner.num_envs * preset.learner.rollout_length
-    latest = np.full(len(labels), np.nan)
+    latest = np.full(len(identifiers), np.nan)
 
     def record(done: int, rows: dict[str, np.ndarray]) -> np.ndarray:
         latest[:] = np.where(np.isnan(rows["episode_return"]), latest, rows["episode_return"])
         seconds = time.perf_counter() - started
         env_steps = (preset.learner.agent.warmup + done) * steps
         metrics.write(
-            label
+            identifier
             | {"env_steps": env_steps, "wall_seconds": round(seconds, 3)}
             | {name: values[i] for name, values in rows.items()}
-            for i, label in enumerate(labels)
+            for i, identifier in enumerate(identifiers)
         )
         before = runs.start * preset.env_steps
         mean = float(np.mean(latest[~np.isnan(latest)])) if not np.isnan(latest).all() else float("nan")
-        report(Progress(before + env_steps * len(labels), config.num_runs * preset.env_steps, seconds, mean))
+        report(Progress(before + env_steps * len(identifiers), config.num_runs * preset.env_steps, seconds, mean))
         return latest
 
     return record
