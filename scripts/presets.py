@@ -1,8 +1,8 @@
 """Reproduce the results of the presets: `python scripts/presets.py [--seeds 32] [--rows dqn-CartPole-v1-100000 …]`.
 
-Trains every row with seeds that no setting was chosen by, plays each final policy greedily for 100
-episodes, and prints the table of README: over the seeds' mean returns the IQM with its 95 % bootstrap
-interval, the median and the worst.
+Trains every row with seeds that were not used for tuning, plays each final policy greedily for 100 episodes,
+and prints the table of README: over the seeds' mean returns the IQM with its 95 % bootstrap confidence interval,
+the median and the worst.
 """
 
 import argparse
@@ -25,7 +25,7 @@ ROWS = (
 
 
 def result(algorithm: str, env: str, steps: int, seeds: int, first_seed: int) -> dict:
-    """One row of the table, as numbers."""
+    """The numbers of one row of the table."""
     from jaxrl import presets
     from jaxrl.experiment import Config, evaluate_policies, run
     from jaxrl.experiment.statistics import iqm, iqm_interval
@@ -33,7 +33,7 @@ def result(algorithm: str, env: str, steps: int, seeds: int, first_seed: int) ->
     config = Config(env=env, settings=presets.tuned(algorithm, env, steps), seeds=seeds, seed=first_seed)
     with tempfile.TemporaryDirectory() as folder:
         done = run(config, Path(folder) / "run")
-    returns = evaluate_policies(config, done.params, num_episodes=100).mean(axis=1)
+    returns = evaluate_policies(config, done.policies, num_episodes=100).mean(axis=1)
     low, high = iqm_interval(returns)
     return {
         "algorithm": algorithm, "env": env, "env_steps": done.env_steps, "seeds": seeds, "iqm": float(iqm(returns)),
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=32)
     parser.add_argument("--first-seed", type=int, default=1000)
     parser.add_argument("--rows", nargs="*", default=["-".join(map(str, row)) for row in ROWS], help="ALGORITHM-ENV-STEPS")
-    parser.add_argument("--out", type=Path, help="a JSON file to add the rows to, one a line")
+    parser.add_argument("--out", type=Path, help="a file to which the rows are appended as JSON, one on each line")
     options = parser.parse_args()
     use_all_cores()
     rows = []

@@ -1,13 +1,15 @@
-"""The table of settings, and what is built from it."""
+"""Settings, presets, and what is built from them."""
 
 import dataclasses
-import typing
+import importlib
+import math
+from pathlib import Path
 
 import jax
 import pytest
 
 import jaxrl
-from jaxrl import envs, networks, presets
+from jaxrl import algorithms, envs, presets
 from jaxrl.learner import default_log_every
 
 ROWS = [(algorithm, env, row.steps) for (algorithm, env), rows in presets.PRESETS.items() for row in rows]
@@ -56,6 +58,108 @@ def test_too_few_steps_name_the_fewest():
         jaxrl.preset("dqn", "CartPole-v1", env_steps=10)
 
 
-def test_the_activations_offered_are_those_there_are():
-    assert typing.get_args(presets.Activation) == tuple(networks.ACTIVATIONS)
-    assert typing.get_args(presets.Dtype) == tuple(networks.DTYPES)
+# By algorithm, environment and steps asked for: num_envs, rollout_length, warm-up, iterations, environment steps, and the
+# hyperparameters that are not the algorithm's defaults. Results in README were measured with these numbers.
+EXPECTED = {
+    ("dqn", "CartPole-v1", None): (
+        8, 1, 125, 12320, 99560,
+        {"learning_rate_iterations": 12320.0, "epsilon_iterations": 3733.5, "epsilon_end": 0.02, "tau": 0.01},
+    ),
+    ("dqn", "CartPole-v1", 500_000): (
+        10, 1, 1000, 48960, 499600,
+        {"learning_rate": 5e-4, "learning_rate_iterations": 48960.0, "epsilon_iterations": 24980.0, "tau": 1.0},
+    ),
+    ("dqn", "Acrobot-v1", 200_000): (
+        8, 1, 125, 24720, 198760,
+        {"learning_rate_iterations": 24720.0, "epsilon_iterations": 7453.5, "epsilon_end": 0.02, "tau": 0.02},
+    ),
+    ("dqn", "MountainCar-v0", 500_000): (
+        16, 1, 62, 31008, 497120,
+        {
+            "learning_rate": 4e-3, "learning_rate_iterations": 31008.0, "discount": 0.98, "tau": 1.0, "epsilon_end": 0.07,
+            "epsilon_iterations": 6214.0,
+        },
+    ),
+    ("reinforce", "CartPole-v1", 500_000): (
+        8, 500, 0, 125, 500000, {"learning_rate": 2e-3, "learning_rate_iterations": 125.0},
+    ),
+    ("reinforce", "Acrobot-v1", 500_000): (
+        16, 32, 0, 972, 497664, {"learning_rate": 5e-3, "learning_rate_iterations": 972.0, "entropy_coef": 0.01},
+    ),
+    ("reinforce", "PointMass", 2_000_000): (
+        16, 50, 0, 2500, 2000000, {"learning_rate": 3e-3, "learning_rate_iterations": 2500.0, "max_grad_norm": 0.5},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", EXPECTED, ids=lambda row: "-".join(map(str, row)))
+def test_presets_are_the_measured_ones(row):
+    algorithm, env, steps = row
+    learner, hparams, num_iterations, env_steps = jaxrl.preset(algorithm, env, env_steps=steps)
+    *sizes, changed = EXPECTED[row]
+    assert [learner.num_envs, learner.rollout_length, learner.agent.warmup, num_iterations, env_steps] == sizes
+    expected = algorithms.algorithm(algorithm).hparams._replace(**changed)._asdict()
+    assert hparams._asdict() == pytest.approx(expected, rel=1e-12)
+
+
+def test_options_that_are_not_given_take_their_defaults():
+    settings = presets.Settings("dqn", num_envs=2, rollout_length=3, network={"hidden": [8]})
+    assert settings.network == {"hidden": (8,), "activation": "relu", "channels": (), "dtype": "float32"}
+    assert settings.agent["batch_size"] == 128
+    assert settings.agent["warmup_steps"] == 100 * 2 * 3  # the factory's 100 iterations
+    assert settings.hparams == algorithms.algorithm("dqn").hparams._asdict()
+    assert presets.build(settings, envs.make("CartPole-v1")).learner.agent.warmup == 100
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        ("network", "dqn has no network option 'size'; it has hidden, activation, channels, dtype"),
+        ("agent", "dqn has no agent option 'size'; it has batch_size, capacity, warmup_steps, "),
+        ("schedules", "dqn has no schedule 'size'; it has learning_rate_fraction, epsilon_fraction"),
+        ("hparams", "dqn has no hyperparameter 'size'; it has learning_rate, "),
+    ],
+)
+def test_an_unknown_option_is_refused_with_the_known_ones(group, message):
+    with pytest.raises(ValueError, match=message):
+        presets.Settings("dqn", **{group: {"size": 1}})
+
+
+def test_sizes_are_rounded_down_to_whole_iterations():
+    small = {"capacity": 1_005, "warmup_steps": 47, "batch_size": 8}
+    settings = presets.Settings("dqn", steps=500, num_envs=5, rollout_length=2, network={"hidden": (8,)}, agent=small)
+    learner, hparams, _, _ = presets.build(settings, envs.make("CartPole-v1"))
+    assert learner.agent.warmup == 4
+    state = jax.eval_shape(learner.init, jax.random.key(0), hparams)
+    assert {x.shape[0] for x in jax.tree.leaves(state.agent.replay)} == {1_000}
+
+
+def test_learning_rates_are_scheduled_from_the_first_update_and_exploration_from_the_warm_up():
+    settings = presets.override(
+        presets.DEFAULTS["dqn"], steps=1_608, agent={"warmup_steps": 800}, schedules={"epsilon_fraction": 0.5}
+    )
+    _, hparams, num_iterations, _ = presets.build(settings, envs.make("CartPole-v1"))
+    assert num_iterations == 101
+    assert hparams.learning_rate_iterations == 101
+    assert hparams.epsilon_iterations == 0.5 * 201
+
+
+def test_an_infinite_share_is_a_constant_and_without_a_share_the_hyperparameter_stays():
+    env = envs.make("CartPole-v1")
+    constant = presets.override(presets.DEFAULTS["dqn"], schedules={"learning_rate_fraction": math.inf})
+    assert presets.build(constant, env).hparams.learning_rate_iterations == math.inf
+    plain = presets.Settings("dqn", hparams={"epsilon_iterations": 7.0})
+    assert presets.build(plain, env).hparams.epsilon_iterations == 7.0
+    wrong = presets.override(presets.DEFAULTS["dqn"], schedules={"epsilon_fraction": 1.5})
+    with pytest.raises(ValueError, match="epsilon_fraction is a share of the run, between 0 and 1, or inf for a constant"):
+        presets.build(wrong, env)
+
+
+def test_the_script_measures_a_preset(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "scripts"))
+    script = importlib.import_module("presets")
+    row = script.result("reinforce", "PointMass", 1_600, seeds=2, first_seed=3)
+    assert row["env_steps"] == 1_600
+    assert row["worst"] == pytest.approx(min(row["returns"]), abs=0.005)  # which are rounded
+    assert row["low"] <= row["iqm"] <= row["high"] < 0
+    assert "| reinforce, PointMass | 1,600 | " in script.table([row])

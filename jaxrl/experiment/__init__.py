@@ -1,4 +1,4 @@
-"""What a person runs: a run folder with its configuration, metrics, curve and policies; and environments on the host."""
+"""Experiments: run folders with configuration, metrics, learning curve and policies; and training on the host."""
 
 from jaxrl.experiment.config import Config
 from jaxrl.experiment.folder import load_policies

@@ -1,4 +1,4 @@
-"""The configuration of an experiment: what `config.json` holds, and the runs that it asks for."""
+"""The configuration of an experiment, as `config.json` holds it, and the runs that it describes."""
 
 import dataclasses
 import itertools
@@ -16,43 +16,64 @@ import jaxrl
 from jaxrl import envs, presets
 from jaxrl._src.checks import check_size
 from jaxrl.experiment.folder import CONFIG
+from jaxrl.experiment.host import is_on_host
+from jaxrl.experiment.wrapping import parse, wrap
 from jaxrl.presets import Preset, Settings
 
 
 @dataclass(frozen=True)
 class Config:
-    """`seeds` seeds for every combination of the values in `sweep`, all of them one batch of runs."""
+    """A batch of runs: every seed with every combination of the swept values.
+
+    Attributes:
+      env: name of the environment, as `jaxrl.make` takes it.
+      settings: of the agent and the length of the run.
+      wrappers: applied to the environment in this order, as `jaxrl.experiment.wrapping.wrap` takes them.
+      seeds: number of seeds.
+      seed: the first seed; the others are the numbers after it.
+      hparams: hyperparameters that replace those of `settings` and their schedules.
+      sweep: the values of each swept hyperparameter.
+      batch_size: the most runs that are in memory at once; by default as many as fit.
+    """
 
     env: str
     settings: Settings
+    wrappers: tuple[str, ...] = ()
     seeds: int = 16
-    seed: int = 0  # the first seed; the others follow it
-    hparams: dict[str, float] = field(default_factory=dict)  # over those of the settings and their schedules
+    seed: int = 0
+    hparams: dict[str, float] = field(default_factory=dict)
     sweep: dict[str, list[float]] = field(default_factory=dict)
-    batch_size: int | None = None  # at most so many runs are in memory at once; by default as many as fit
+    batch_size: int | None = None
 
     def __post_init__(self):
         check_size("seeds", self.seeds)
         check_size("seed", self.seed, minimum=0, maximum=2**32 - 1)
         if self.seed + self.seeds > 2**32:
             raise ValueError(
-                f"seeds are numbers below 2^32, for they repeat after that; got {self.seed} and {self.seeds} of them"
+                f"seeds are numbers below 2^32, since larger ones repeat the others; got seed={self.seed} and seeds={self.seeds}"
             )
         if self.batch_size is not None:
             check_size("batch_size", self.batch_size)
-        for name in {*self.hparams, *self.sweep} - set(self.settings.hparams._fields):
+        for name in {*self.hparams, *self.sweep} - self.settings.hparams.keys():
             raise ValueError(
-                f"{self.settings.algorithm} has no hyperparameter {name!r}; it has {', '.join(self.settings.hparams._fields)}"
+                f"{self.settings.algorithm} has no hyperparameter {name!r}; it has {', '.join(self.settings.hparams)}"
             )
         for name, values in self.sweep.items():
             if not values or len(set(values)) < len(values):
-                raise ValueError(f"the swept values of {name} must be some, and different; got {list(values)}")
+                raise ValueError(f"the swept values of {name} must be one or more different numbers; got {list(values)}")
         for name in set(self.hparams) & set(self.sweep):
             raise ValueError(f"{name} is both swept and set: give one of the two")
+        for spec in self.wrappers:
+            parse(spec)
+
+    @property
+    def env_title(self) -> str:
+        """The environment and its wrappers, such as "CartPole-v1 (time_aware, frame_stack:4)"."""
+        return self.env + (f" ({', '.join(self.wrappers)})" if self.wrappers else "")
 
     @property
     def combinations(self) -> list[dict[str, float]]:
-        """One dict of swept values for each setting; one empty dict without a sweep."""
+        """The combinations of the swept values; one empty dict without a sweep."""
         return [dict(zip(self.sweep, values, strict=True)) for values in itertools.product(*self.sweep.values())]
 
     @property
@@ -60,61 +81,75 @@ class Config:
         return self.seeds * len(self.combinations)
 
     def preset(self) -> Preset:
-        """The learner, with the hyperparameters that are not swept. Raises what a wrong setting raises."""
-        preset = presets.build(self.settings, envs.make(self.env), **self.hparams)
+        """The learner, with the hyperparameters that are not swept.
+
+        Raises:
+          ValueError, TypeError: for a wrong setting, hyperparameter or wrapper.
+        """
+        preset = presets.build(self.settings, wrap(envs.make(self.env), self.wrappers), **self.hparams)
+        if self.wrappers and is_on_host(preset.learner):
+            raise ValueError(f"jaxrl's wrappers have no effect on {self.env}, which runs on the host: leave out --wrap")
         for combination in self.combinations:  # tracing with concrete values checks their ranges, before anything runs
             hparams = preset.hparams._replace(**combination)
             jax.eval_shape(lambda key, hparams=hparams: preset.learner.init(key, hparams), jax.random.key(0))
         return preset
 
     def runs(self, preset: Preset) -> tuple[jax.Array, Any]:
-        """Keys `[num_runs]` and hyperparameters with leaves `[num_runs]`, setting by setting.
+        """Keys `[num_runs]` and hyperparameters with leaves `[num_runs]`, all seeds of a combination after each other.
 
-        Seed i has one key in every setting, so that settings are compared on the same random numbers.
+        A seed has the same key in every combination, so that combinations are compared on the same random numbers.
         """
         keys = jax.vmap(jax.random.key)(jnp.arange(self.seed, self.seed + self.seeds))
         combined = [preset.hparams._replace(**c) for c in self.combinations]
         columns = [np.repeat(np.asarray(values, np.float32), self.seeds) for values in zip(*combined, strict=True)]
         return jnp.tile(keys, len(combined)), type(preset.hparams)(*columns)
 
-    def labels(self) -> list[dict[str, Any]]:
-        """For each run its seed and its swept values."""
+    def identifiers(self) -> list[dict[str, Any]]:
+        """The seed and the swept values of each run."""
         seeds = range(self.seed, self.seed + self.seeds)
         return [{"seed": seed} | combination for combination in self.combinations for seed in seeds]
 
     def save(self, path: Path) -> None:
-        record = {"jaxrl": jaxrl.__version__, "algorithm": self.settings.algorithm} | dataclasses.asdict(self)
-        record["settings"]["hparams"] = self.settings.hparams._asdict()
-        path.write_text(json.dumps(_to_json(record), indent=2, allow_nan=False) + "\n")
+        """Write a new file. Raises FileExistsError where there is one already."""
+        record = _to_json({"jaxrl": jaxrl.__version__, **dataclasses.asdict(self)})
+        with path.open("x") as file:
+            file.write(json.dumps(record, indent=2, allow_nan=False) + "\n")
 
     @staticmethod
     def load(path: Path) -> "Config":
-        """Read what `save` wrote. Raises ValueError where the file is not one."""
+        """Read a file that `save` wrote. Raises ValueError where it is not one."""
         try:
-            record = json.loads(path.read_text())
-            kind: Any = type(presets.DEFAULTS[record.pop("algorithm")])
-            values = record.pop("settings")
-            hparams = type(kind().hparams)(**{k: float(v) for k, v in values.pop("hparams").items()})
-            values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-            record.pop("jaxrl")
-            for name in ("hparams", "sweep"):
-                record[name] = {k: [*map(float, v)] if isinstance(v, list) else float(v) for k, v in record[name].items()}
-            return Config(settings=kind(hparams=hparams, **values), **record)
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is not a configuration that this version of jaxrl wrote ({error})") from error
+            record = _from_json(json.loads(path.read_text()))
+            del record["jaxrl"]
+            settings, wrappers = Settings(**record.pop("settings")), tuple(record.pop("wrappers"))
+            return Config(settings=settings, wrappers=wrappers, **record)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else error
+            raise ValueError(f"{path} is not a configuration that this version of jaxrl can read ({reason})") from error
 
 
 def load_config(run: Path) -> Config:
-    """The configuration of a run folder. Raises ValueError where it is none."""
+    """The configuration of a run folder. Raises ValueError where the folder is not one."""
     if not (run / CONFIG).is_file():
-        raise ValueError(f"{run} is no run folder: it has no {CONFIG}")
+        raise ValueError(f"{run} is not a run folder: it has no {CONFIG}")
     return Config.load(run / CONFIG)
 
 
+_NON_FINITE = ("inf", "-inf", "nan")
+
+
 def _to_json(value: Any) -> Any:
-    """JSON has no infinity: such a number is written as a string, which `float` reads back."""
+    """JSON has no infinity and no NaN: they are written as strings, which `_from_json` reads back."""
     if isinstance(value, dict):
         return {k: _to_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_to_json(v) for v in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _from_json(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_from_json(v) for v in value]
+    return float(value) if value in _NON_FINITE else value

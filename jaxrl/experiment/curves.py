@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxrl.algorithms import algorithm
 from jaxrl.experiment.config import load_config
 from jaxrl.experiment.folder import read_metrics
 from jaxrl.experiment.statistics import iqm, iqm_interval
@@ -17,21 +18,21 @@ class Curve(NamedTuple):
 
 
 def read_curves(run: Path) -> list[Curve]:
-    """One curve for each setting of a run folder."""
+    """One curve for each combination of the swept values in a run folder."""
     columns = read_metrics(run)
     config = load_config(run)
     curves = []
     for combination in config.combinations:
-        chosen = np.ones(len(columns["seed"]), bool)
+        selected = np.ones(len(columns["seed"]), bool)
         for name, value in combination.items():
-            chosen &= np.isclose(columns[name], value)
-        steps, seeds = np.unique(columns["env_steps"][chosen]), np.unique(columns["seed"][chosen])
+            selected &= np.isclose(columns[name], value)
+        steps, step_index = np.unique(columns["env_steps"][selected], return_inverse=True)
+        seeds, seed_index = np.unique(columns["seed"][selected], return_inverse=True)
         returns = np.full((len(steps), len(seeds)), np.nan)
-        at = np.searchsorted(steps, columns["env_steps"][chosen]), np.searchsorted(seeds, columns["seed"][chosen])
-        returns[at] = columns["episode_return"][chosen]
-        swept = ", ".join(f"{name}={value:g}" for name, value in combination.items())
-        name = {"dqn": "DQN", "reinforce": "REINFORCE"}.get(config.settings.algorithm, config.settings.algorithm)
-        curves.append(Curve(f"{name} on {config.env}" + (f", {swept}" if swept else ""), steps, returns))
+        returns[step_index, seed_index] = columns["episode_return"][selected]
+        swept = [f"{name}={value:g}" for name, value in combination.items()]
+        title = f"{algorithm(config.settings.algorithm).title} on {config.env_title}"
+        curves.append(Curve(", ".join([title, *swept]), steps, returns))
     return curves
 
 
@@ -42,11 +43,11 @@ def fill_forward(returns: np.ndarray) -> np.ndarray:
 
 
 def plot(curves: list[Curve], path: Path) -> Path:
-    """Write a picture with a line and a band for each curve, a PNG unless `path` ends otherwise; return where.
+    """Write a picture with a line and a band for each curve, and return its path: PNG where `path` has no suffix.
 
     Raises:
-      ImportError: without matplotlib, naming the extra.
-      ValueError: where it cannot be written there.
+      ImportError: without matplotlib.
+      ValueError: where the file cannot be written.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -59,13 +60,13 @@ def plot(curves: list[Curve], path: Path) -> Path:
     axes = figure.add_subplot()
     for curve in curves:
         returns = fill_forward(curve.returns)
-        begun = ~np.isnan(returns).any(axis=1)
-        steps, returns = curve.env_steps[begun], returns[begun]
+        known = ~np.isnan(returns).any(axis=1)
+        steps, returns = curve.env_steps[known], returns[known]
         (line,) = axes.plot(steps, iqm(returns), label=f"{curve.label} ({returns.shape[1]} seeds)", linewidth=2)
         if returns.shape[1] > 1 and len(returns):
             axes.fill_between(steps, *iqm_interval(returns), color=line.get_color(), alpha=0.25, linewidth=0)
     axes.set_xlabel("environment steps")
-    axes.set_ylabel("return of the episodes finished (IQM, 95 % interval)")
+    axes.set_ylabel("return of finished episodes (IQM, 95 % interval)")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k" if x else "0")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

@@ -26,13 +26,13 @@ def render_run(
     fps: int | None = None,
     seed: int = 0,
 ) -> Path:
-    """Film policies of a run folder, as `jaxrl.render` does: the chosen seeds of every setting.
+    """Film policies of a run folder, as `jaxrl.render` does: these seeds with every combination of the swept values.
 
     Args:
       run: a run folder.
       out, num_episodes, max_steps, fps: as for `jaxrl.render`.
       seeds: which of the run's seeds; by default its first four.
-      seed: of the episodes.
+      seed: from which the episodes are drawn.
 
     Raises:
       ValueError: for a folder without a finished run, a seed that the run does not have, and as `jaxrl.render`.
@@ -45,8 +45,9 @@ def render_run(
     seeds = tuple(existing[:4]) if seeds is None else tuple(dict.fromkeys(seeds))
     if not seeds or not set(seeds) <= set(existing):
         raise ValueError(f"{run} has the seeds {existing[0]} to {existing[-1]}; got {', '.join(map(str, seeds)) or 'none'}")
-    chosen = [i for i, label in enumerate(config.labels()) if label["seed"] in seeds]
-    out = film.check_film(out, fps, len(chosen), num_episodes, max_steps)
+    identifiers = config.identifiers()
+    indices = [i for i, identifier in enumerate(identifiers) if identifier["seed"] in seeds]
+    out = film.check_film(out, fps, len(indices), num_episodes, max_steps)
     preset = config.preset()
     learner = preset.learner
     policies = folder.load_policies(run, abstract_policies(config, preset))
@@ -62,6 +63,6 @@ def render_run(
             env_state=restored_env_state(learner, policy),
         )
 
-    plays = vectorize(record)(jax.tree.map(lambda x: jnp.asarray(x[np.array(chosen)]), policies))
-    labels = ["\n".join(f"{name} {value:g}" for name, value in config.labels()[i].items()) for i in chosen]
+    plays = vectorize(record)(jax.tree.map(lambda x: jnp.asarray(x[np.array(indices)]), policies))
+    labels = ["\n".join(f"{name} {value:g}" for name, value in identifiers[i].items()) for i in indices]
     return film.write(out, labels, plays, learner.env, drawing, fps, group=len(seeds))

@@ -1,7 +1,7 @@
-"""A run folder: `config.json`, `metrics.csv`, `curve.png`, `policies/`. JSON, text and arrays: loading runs no code."""
+"""Run folders: `config.json`, `metrics.csv`, `curve.png`, `policies/`. They hold JSON, text and arrays: loading runs no code."""
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +11,43 @@ import numpy as np
 CONFIG, METRICS, CURVE, POLICIES = "config.json", "metrics.csv", "curve.png", "policies"
 
 
-def create(path: Path) -> Path:
-    """Make the folder. Raises ValueError where it holds something already or cannot be written."""
+def check_unused(path: Path) -> None:
+    """Raise ValueError where `path` exists and is not an empty folder."""
     try:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ValueError(f"{path} exists and is not an empty folder; choose another with --out, or remove it")
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".probe"
-        probe.touch()
-        probe.unlink()
+        used = path.exists() and (not path.is_dir() or any(path.iterdir()))
     except OSError as error:
-        raise ValueError(f"cannot write to {path} ({error.strerror}); choose another folder with --out") from error
+        raise _cannot_write(path, error) from error
+    if used:
+        raise ValueError(f"{path} exists and is not an empty folder; choose another with --out, or remove it")
+
+
+def create(path: Path, save_config: Callable[[Path], None]) -> Path:
+    """Make a run folder with its configuration, which reserves it for one run.
+
+    Args:
+      path: a folder that does not exist, or is empty.
+      save_config: writes a new file, and raises FileExistsError where there is one, such as `Config.save`.
+
+    Raises:
+      ValueError: where the folder is not empty or cannot be written, or another run reserved it at the same time.
+    """
+    check_unused(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        save_config(path / CONFIG)
+    except FileExistsError as error:
+        raise ValueError(f"{path} is in use by another run; choose another with --out") from error
+    except OSError as error:
+        raise _cannot_write(path, error) from error
     return path
 
 
+def _cannot_write(path: Path, error: OSError) -> ValueError:
+    return ValueError(f"cannot write to {path} ({error.strerror}); choose another folder with --out")
+
+
 class MetricsFile:
-    """Rows appended to a CSV file as they come, the header with the first."""
+    """A CSV file to which rows are appended; the first row determines the header."""
 
     def __init__(self, path: Path):
         self._file = path.open("w", newline="")
@@ -51,7 +72,7 @@ def read_metrics(run: Path) -> dict[str, np.ndarray]:
     """The columns of a run's metrics, as floats."""
     path = run / METRICS
     if not path.is_file():
-        raise ValueError(f"{run} is no run folder: it has no {METRICS}")
+        raise ValueError(f"{run} is not a run folder: it has no {METRICS}")
     try:
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
@@ -71,10 +92,14 @@ def save_policies(run: Path, params: Any) -> None:
 
 
 def load_policies(run: Path, abstract: Any) -> Any:
-    """Read them back; `abstract` is a pytree of NumPy arrays of the shapes and dtypes that were saved.
+    """Read what `save_policies` wrote.
+
+    Args:
+      run: the run folder.
+      abstract: a pytree of NumPy arrays with the shapes and dtypes that were saved; their values are not read.
 
     Raises:
-      ValueError: where there are none, or they have other shapes.
+      ValueError: where there are no policies, or they are damaged or have other shapes.
     """
     from orbax.checkpoint import v1 as ocp
 

@@ -50,8 +50,8 @@ def train_on_host(
       `state.env` is empty and the running episodes are lost.
 
     Raises:
-      TypeError: for an environment that is a JAX program, for which use `jaxrl.train`; and for one of jaxrl's wrappers around
-        an environment on the host.
+      TypeError: for an environment that is a JAX program, which `jaxrl.train` trains; and for an environment on the host that
+        is wrapped by one of jaxrl's wrappers.
       ValueError, TypeError: as `jaxrl.train`.
 
     >>> import jax, jaxrl
@@ -97,11 +97,11 @@ def evaluate_on_host(
     num_episodes: int,
     max_steps: int = 100_000,
 ) -> np.ndarray:
-    """`jaxrl.evaluate` for an environment on the host: whole greedy episodes, each from a seed of its own.
+    """`jaxrl.evaluate` for an environment on the host: play whole greedy episodes, each with its own seed.
 
     Args:
       key, learner, state, num_episodes, max_steps: as for `jaxrl.evaluate`. At most `learner.num_envs` environments are
-        open at once; further episodes wait until all of these have ended.
+        open at once; the next episodes begin when all of these have ended.
 
     Returns:
       float32 `[num_episodes]`, undiscounted; NaN for an episode that had not ended by `max_steps`.
@@ -180,11 +180,11 @@ def _play(
     return state._replace(obs=obs, carry=carry), rollout, noise.update
 
 
-# The compiled parts. An agent's functions are static arguments, so all runs of a learner share their programs.
+# Compiled functions. The agent's functions are static arguments, so all runs of a learner share the compiled programs.
 
 
 def _static(agent: Agent) -> Agent:
-    """The agent without its default hyperparameters, which may be arrays: what is left can be hashed."""
+    """The agent without its default hyperparameters, which may be arrays and then cannot be hashed."""
     return agent._replace(hparams=())
 
 

@@ -1,4 +1,4 @@
-"""Trained policies, apart from what trained them: all that evaluation and films need, and all that a run folder saves."""
+"""Saved policies: what evaluation and rendering need of a trained agent."""
 
 from typing import Any, NamedTuple
 
@@ -15,24 +15,24 @@ from jaxrl.rollout import evaluate_policy
 from jaxrl.types import EnvState, Learner, LearnerState, PolicyParams
 from jaxrl.vectorization import vectorize
 
-_EVALUATION_STREAM = 2**31 - 1  # an iteration number that no run reaches: evaluation never reuses a training key
+_EVALUATION_STREAM = 2**31 - 1  # no run reaches this iteration number, so evaluation never reuses a key of training
 
 
 class SavedPolicy(NamedTuple):
-    """Leaves are `[num_runs, ...]` for the policies of a run folder."""
+    """A policy, or those of a run folder with leaves `[num_runs, ...]`."""
 
     params: PolicyParams
-    env_state: EnvState  # of training, its keys as arrays, where something outlives an episode (`carry_over`); otherwise ()
+    env_state: EnvState  # with its keys as arrays; () unless the environment carries something over between episodes
 
 
 def policy_of(learner: Learner, state: LearnerState) -> SavedPolicy:
-    """What playing the policy of this run needs."""
+    """The policy of a run, without what only training needs."""
     env_state = () if learner.env.carry_over is None else unwrap_keys(state.env)
     return SavedPolicy(learner.agent.policy(state.agent), env_state)
 
 
 def restored_env_state(learner: Learner, policy: SavedPolicy) -> EnvState | None:
-    """The `env_state` that `rollout.play_episodes` takes."""
+    """The `env_state` that `rollout.play_episodes` takes, with typed keys; None where the environment carries nothing over."""
     if learner.env.carry_over is None:
         return None
     like = jax.eval_shape(learner.init, jax.random.key(0), learner.agent.hparams).env
@@ -40,7 +40,7 @@ def restored_env_state(learner: Learner, policy: SavedPolicy) -> EnvState | None
 
 
 def abstract_policies(config: Config, preset: Preset | None = None) -> SavedPolicy:
-    """Arrays of the shapes and dtypes that `folder.load_policies` needs, their contents undefined."""
+    """Uninitialised arrays with the shapes and dtypes of the saved policies, for `folder.load_policies`."""
     preset = config.preset() if preset is None else preset
     keys, hparams = config.runs(preset)
     init = lambda key, hparams: policy_of(preset.learner, preset.learner.init(key, hparams))
@@ -48,16 +48,16 @@ def abstract_policies(config: Config, preset: Preset | None = None) -> SavedPoli
 
 
 def evaluate_policies(config: Config, policies: SavedPolicy, *, num_episodes: int, seed: int | None = None) -> np.ndarray:
-    """Greedy returns `[num_runs, num_episodes]` of saved policies, each run on episodes of its own.
+    """Play saved policies greedily, each on its own episodes, and return their returns `[num_runs, num_episodes]`.
 
     Args:
-      config: of the run that trained them.
+      config: the configuration that trained them.
       policies: leaves `[num_runs, ...]`.
       num_episodes: for each policy.
-      seed: of the episodes; by default from the runs' own keys.
+      seed: from which the episodes are drawn; by default they are drawn from the keys of the runs.
 
     Raises:
-      TypeError, ValueError: where `num_episodes` or `seed` is not an int, or out of range.
+      TypeError, ValueError: where `num_episodes` or `seed` is not an int, or is out of range.
     """
     num_episodes = check_size("num_episodes", num_episodes)
     learner = (preset := config.preset()).learner
@@ -81,5 +81,5 @@ def evaluate_policies(config: Config, policies: SavedPolicy, *, num_episodes: in
 
 
 def as_numpy(tree: Any, num: int) -> Any:
-    """The first `num` of each leaf, as NumPy arrays."""
+    """The first `num` elements of each leaf, as NumPy arrays."""
     return jax.tree.map(lambda x: np.asarray(x)[:num], tree)

@@ -1,4 +1,4 @@
-"""Statistics over seeds: the interquartile mean and its bootstrap interval (Agarwal et al. 2021)."""
+"""Statistics over seeds: the interquartile mean and its bootstrap confidence interval (Agarwal et al. 2021)."""
 
 import numpy as np
 from scipy import stats
@@ -10,18 +10,21 @@ def iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def iqm_interval(values: np.ndarray, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> np.ndarray:
-    """Percentile bootstrap interval of the IQM over the last axis.
+    """Percentile bootstrap confidence interval of the IQM over the last axis.
 
     Args:
-      values: `[..., S]`, one for each seed. The same seeds are redrawn for every leading position.
+      values: `[..., S]`, one for each seed. The same resamples of the seeds are used for every leading index.
+      confidence: of the interval.
+      resamples: of the bootstrap.
+      seed: of the resampling.
 
     Returns:
-      `[2, ...]`: lower and upper end.
+      `[2, ...]`: the lower and the upper bound.
     """
     rng = np.random.default_rng(seed)
     num = values.shape[-1]
-    chosen = rng.integers(num, size=(resamples, num))
+    resampled = rng.integers(num, size=(resamples, num))
     tail = 50 * (1 - confidence)
-    rows = values.reshape(-1, num)  # one after the other: all at once would take rows * resamples * seeds numbers
-    ends = np.stack([np.percentile(iqm(row[chosen]), [tail, 100 - tail]) for row in rows], axis=1)
+    rows = values.reshape(-1, num)  # one after the other, since all at once would allocate rows * resamples * seeds numbers
+    ends = np.stack([np.percentile(iqm(row[resampled]), [tail, 100 - tail]) for row in rows], axis=1)
     return ends.reshape(2, *values.shape[:-1])

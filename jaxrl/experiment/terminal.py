@@ -1,4 +1,4 @@
-"""What a run shows in the terminal: a bar while it goes on, tables when it is done."""
+"""Output of a run in the terminal: progress while it trains, tables when it has finished."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -15,44 +15,84 @@ from jaxrl.experiment.config import Config
 from jaxrl.experiment.statistics import iqm, iqm_interval
 from jaxrl.experiment.training import Progress, Result
 
+_SECONDS_BETWEEN_LINES = 10.0
+Report = Callable[[Progress], None]
+
 
 @contextlib.contextmanager
-def progress_bar(config: Config) -> Iterator[Callable[[Progress], None]]:
-    """A bar with steps, steps/s, mean return and time left, moved by the reports that it yields a function for."""
+def progress(config: Config) -> Iterator[Report]:
+    """Yield the function to report progress to: it moves a bar in a terminal, and prints lines elsewhere, such as to a file."""
+    name = f"{config.settings.algorithm} on {config.env_title}, {_num_runs(config)}"
+    if Console().is_terminal:
+        with _bar(name) as report:
+            yield report
+    else:
+        yield _lines(name)
+
+
+def _lines(name: str) -> Report:
+    """Print a line when compilation begins, after the first chunk, then at most every ten seconds, and at the end."""
+    printed_at = -_SECONDS_BETWEEN_LINES
+
+    def report(progress: Progress) -> None:
+        nonlocal printed_at
+        finished = progress.env_steps == progress.total_env_steps
+        if finished or progress.seconds - printed_at >= _SECONDS_BETWEEN_LINES or printed_at == 0.0:
+            printed_at = progress.seconds
+            share = progress.env_steps / progress.total_env_steps
+            print(f"{name}: {share:.0%} {_speed(progress)}, return {_mean_return(progress)}", flush=True)
+
+    return report
+
+
+@contextlib.contextmanager
+def _bar(name: str) -> Iterator[Report]:
+    """A bar with steps per second, mean return and time left."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=12),
         TextColumn("{task.percentage:>3.0f}% {task.fields[speed]} return {task.fields[mean]} left"),
         TimeRemainingColumn(compact=True),
     )
-    runs = f"{config.num_runs} runs"
     with contextlib.ExitStack() as stack:
         bar = Bar(*columns)
-        task = bar.add_task(f"{config.settings.algorithm} on {config.env}, {runs}", total=None, speed="", mean="–")
+        task = bar.add_task(name, total=None, speed="", mean="–")
 
         def report(progress: Progress) -> None:
-            if not bar.live.is_started:  # with the first report: nothing can be wrong with the input any more
+            if not bar.live.is_started:  # at the first report the input has been checked, so no error follows the bar
                 stack.enter_context(bar)
             bar.update(
                 task,
                 completed=progress.env_steps,
                 total=progress.total_env_steps,
-                speed=f"{progress.env_steps / progress.seconds:,.0f} steps/s" if progress.env_steps else "compiling",
-                mean="–" if progress.episode_return != progress.episode_return else f"{progress.episode_return:.1f}",
+                speed=_speed(progress),
+                mean=_mean_return(progress),
             )
 
         yield report
 
 
+def _num_runs(config: Config) -> str:
+    return "1 run" if config.num_runs == 1 else f"{config.num_runs} runs"
+
+
+def _speed(progress: Progress) -> str:
+    return f"{progress.env_steps / progress.seconds:,.0f} steps/s" if progress.env_steps else "compiling"
+
+
+def _mean_return(progress: Progress) -> str:
+    return "–" if np.isnan(progress.episode_return) else f"{progress.episode_return:.1f}"
+
+
 def summary(result: Result, out: Path) -> None:
-    """Print the policies' returns, the speed, and what the run folder holds."""
+    """Print the returns of the policies, the speed, and the contents of the run folder."""
     config = result.config
     table = returns_table(config, result.evaluation_returns, "greedy return")
     console = Console()
     console.print(table)
     total = result.env_steps * config.num_runs
     console.print(
-        f"{config.num_runs} runs of {result.env_steps:,} environment steps in {result.seconds:.1f} s "
+        f"{_num_runs(config)} of {result.env_steps:,} environment steps in {result.seconds:.1f} s "
         f"({total / result.seconds:,.0f} steps/s, compilation included)\n"
         f"{out}: {folder.CONFIG}, {folder.METRICS}, {folder.CURVE}, {folder.POLICIES}/",
         highlight=False,
@@ -61,12 +101,13 @@ def summary(result: Result, out: Path) -> None:
 
 
 def returns_table(config: Config, returns: np.ndarray, title: str) -> Table:
-    """One row for each setting, from returns `[num_runs, episodes]`: IQM over seeds with its interval, median, worst seed."""
-    table = Table(title=f"{config.settings.algorithm} on {config.env}: {title}")
+    """A table of returns `[num_runs, episodes]` with a row for each combination of the swept values: over the seeds' means the
+    IQM with its confidence interval, the median and the worst."""
+    table = Table(title=f"{config.settings.algorithm} on {config.env_title}: {title}")
     for column in (*config.sweep, "seeds", "IQM", "95 % interval", "median", "worst seed"):
         table.add_column(column, justify="right")
-    by_setting = np.mean(returns, axis=1).reshape(-1, config.seeds)
-    for combination, seeds in zip(config.combinations, by_setting, strict=True):
+    by_combination = np.mean(returns, axis=1).reshape(-1, config.seeds)
+    for combination, seeds in zip(config.combinations, by_combination, strict=True):
         low, high = iqm_interval(seeds)
         numbers = (f"{iqm(seeds):.2f}", f"{low:.2f} … {high:.2f}", f"{np.median(seeds):.2f}", f"{seeds.min():.2f}")
         table.add_row(*(f"{v:g}" for v in combination.values()), str(config.seeds), *numbers)

@@ -1,7 +1,5 @@
 """Learning with bfloat16 networks, against float32 on the same seeds."""
 
-from dataclasses import replace
-
 import jax
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from jaxrl.experiment.statistics import iqm, iqm_interval
 
 
 def final_returns(algorithm, env_name, steps, dtype, seeds=16):
-    settings = replace(presets.tuned(algorithm, env_name, steps), dtype=dtype)
+    settings = presets.override(presets.tuned(algorithm, env_name, steps), network={"dtype": dtype})
     learner, hparams, num_iterations, _ = presets.build(settings, envs.make(env_name))
 
     def run(key):

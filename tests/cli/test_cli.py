@@ -8,8 +8,15 @@ import sys
 
 import pytest
 
-from jaxrl import presets
-from jaxrl.cli import main
+from jaxrl import agents, presets
+from jaxrl.agents import DQNHParams
+from jaxrl.algorithms import ALGORITHMS
+from jaxrl.cli import _set_up, _train, main
+from jaxrl.cli._parsing import plain, show
+from jaxrl.experiment import Config
+from jaxrl.experiment.config import load_config
+from jaxrl.experiment.curves import read_curves
+from jaxrl.types import Box, Discrete
 
 pytestmark = pytest.mark.xdist_group("cli")  # one worker: its runs are shared
 
@@ -30,6 +37,8 @@ def test_train_prints_a_table_and_leaves_a_folder(tmp_path, capsys):
     assert main(["train", "dqn", *SMALL_DQN, "--hparams.learning-rate", "1e-3", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "worst seed" in printed
+    assert "dqn on CartPole-v1, 2 runs: 0% compiling" in printed  # lines, since the output is not a terminal
+    assert "dqn on CartPole-v1, 2 runs: 100%" in printed
     assert "2 runs of 240 environment steps" in printed
     assert (out / "curve.png").exists()
 
@@ -71,9 +80,7 @@ def test_help_and_version(capsys):
     assert main(["train", "--help"]) == 0
     assert main(["--version"]) == 0
     assert "jaxrl 0." in capsys.readouterr().out
-    with pytest.raises(SystemExit) as stop:
-        main(["train", "dqn", "--help"])
-    assert stop.value.code == 0
+    assert main(["train", "dqn", "--help"]) == 0
     printed = capsys.readouterr().out
     for option in ("--env", "--seeds", "--hparams.learning-rate", "--sweep.learning-rate", "--agent.num-envs", "--batch-size"):
         assert option in printed
@@ -100,19 +107,32 @@ def test_help_and_version(capsys):
         ("train dqn --agent.capacity 99999999999999", "capacity must be at most 2147483647"),
         ("train dqn --agent.num-envs 1000000000000", "num_envs must be at most 2147483647"),
         ("train dqn --agent.warmup-steps -1000", "warmup_steps must be at least 0, got -1000"),
-        ("train dqn --agent.epsilon-fraction 2", "epsilon_fraction is a share of the run, between 0 and 1; got 2.0"),
-        ("train dqn --sweep.tau", "the swept values of tau must be some, and different; got []"),
-        ("train dqn --sweep.tau --seeds 2", "the swept values of tau must be some, and different; got []"),
-        ("train dqn --sweep.tau 0.5 0.5", "the swept values of tau must be some, and different; got [0.5, 0.5]"),
-        ("train dqn --agent.loss absolute", "--agent.loss"),
+        ("train dqn --agent.epsilon-fraction 2", "epsilon_fraction is a share of the run, between 0 and 1, or inf"),
+        ("train dqn --sweep.tau", "--sweep.tau expected at least one argument"),
+        ("train dqn --sweep.tau --seeds 2", "--sweep.tau expected at least one argument"),
+        ("train dqn --sweep.tau none", "the swept values of tau must be one or more different numbers; got []"),
+        ("train dqn --sweep.tau 0.5 0.5", "the swept values of tau must be one or more different numbers; got [0.5, 0.5]"),
+        ("train dqn --agent.loss absolute", "loss must be one of 'squared', 'huber'; got 'absolute'"),
+        ("train dqn --agent.hidden", "--agent.hidden expected at least one argument"),
+        ("train dqn --agent.hidden --seeds 2", "--agent.hidden expected at least one argument"),
+        ("train dqn --agent.hidden 8 x", "--agent.hidden cannot be 'x': give an integer"),
+        ("train dqn --env", "--env expected one argument"),
+        ("train dqn --wrap", "--wrap expected one argument"),
+        ("train dqn --wrap stack:4", "unknown wrapper 'stack'; there are action_repeat, clip_actions, "),
+        ("train dqn --wrap frame_stack", "wrapper 'frame_stack': frame_stack takes num_frames; got 0 numbers"),
+        ("train dqn --wrap frame_stack:4,4", "wrapper 'frame_stack:4,4': frame_stack takes num_frames; got 2 numbers"),
+        ("train dqn --wrap frame_stack:four", "wrapper 'frame_stack:four': 'four' is not a number"),
+        ("train dqn --wrap frame_stack:0", "wrapper 'frame_stack:0': "),
+        ("train dqn --wrap one_hot", "one_hot needs Discrete observations"),
+        ("train dqn --wrap sticky_actions:2", "wrapper 'sticky_actions:2': "),
         ("train dqn --hparams.discount -1", "hparams.discount must lie in [0, 1], got -1.0"),
         ("train dqn --sweep.tau 0.5 2", "hparams.tau must lie in [0, 1], got 2.0"),
         ("train dqn --agent.batch-size 64 --agent.capacity 32", "batch_size 64 is larger than the replay's capacity 32"),
         ("train dqn --agent.num-envs 0", "num_envs must be at least 1"),
         ("train dqn --out /proc/nowhere/run", "cannot write to"),
         ("train reinforce --agent.mode continuing --agent.baseline mean", "needs baseline='value'"),
-        ("eval /nowhere", "/nowhere is no run folder"),
-        ("plot /nowhere", "/nowhere is no run folder"),
+        ("eval /nowhere", "/nowhere is not a run folder"),
+        ("plot /nowhere", "/nowhere is not a run folder"),
         ("plot", "name at least one run folder"),
     ],
 )
@@ -122,6 +142,33 @@ def test_a_wrong_input_is_one_line_and_exit_code_2(argv, message, capsys):
     assert message in error
     assert error.startswith("jaxrl: error: ")
     assert error.count("\n") == 1
+
+
+def test_options_reach_the_configuration(monkeypatch):
+    options = (
+        "--agent.hidden none --agent.double --agent.loss huber --agent.warmup_steps 64 --agent.rollout-length 2 "
+        "--agent.epsilon-fraction 0.5 --hparams.tau 0.5 --sweep.discount 0.9 0.99 --seeds 3 --seed 7 --batch-size=2 "
+        "--agent.num-envs 4 --wrap flatten --wrap frame_stack:2 --env Acrobot-v1 --steps 4000"
+    )
+    config = parsed_config(monkeypatch, "dqn", *options.split())
+    assert config == Config(
+        env="Acrobot-v1",
+        settings=presets.override(
+            presets.tuned("dqn", "Acrobot-v1", 4000),
+            num_envs=4,
+            rollout_length=2,
+            network={"hidden": ()},
+            agent={"double": True, "loss": "huber", "warmup_steps": 64},
+            schedules={"epsilon_fraction": 0.5},
+        ),
+        wrappers=("flatten", "frame_stack:2"),
+        seeds=3,
+        seed=7,
+        hparams={"tau": 0.5},
+        sweep={"discount": [0.9, 0.99]},
+        batch_size=2,
+    )
+    assert not parsed_config(monkeypatch, "dqn", "--agent.double", "--agent.no-double").settings.agent["double"]
 
 
 def test_an_existing_folder_is_not_overwritten(finished, capsys):
@@ -139,7 +186,7 @@ def test_the_installed_command_gives_the_exit_code():
 def test_compiled_programs_are_kept_where_the_user_wants_them(tmp_path, where):
     variables = {"HOME": str(tmp_path), "JAXRL_CACHE": {"off": "off", "here": str(tmp_path / "here"), "user": ""}[where]}
     inherited = {k: v for k, v in os.environ.items() if k not in ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR")}
-    code = "import jax, jaxrl.cli as cli; cli._set_up_jax(); print(jax.config.jax_compilation_cache_dir)"
+    code = "import jax; from jaxrl.cli import _set_up; _set_up.set_up_jax(); print(jax.config.jax_compilation_cache_dir)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=inherited | variables)
     expected = {"off": "None", "here": str(tmp_path / "here"), "user": str(tmp_path / ".cache" / "jaxrl")}[where]
     assert done.stdout.strip() == expected, done.stderr
@@ -173,7 +220,7 @@ def test_damaged_run_folders_are_named(finished, tmp_path, capsys):
 
     def other_network(run):
         config = json.loads((run / "config.json").read_text())
-        config["settings"]["hidden"] = [16]
+        config["settings"]["network"]["hidden"] = [16]
         (run / "config.json").write_text(json.dumps(config))
 
     for command, run, message in [
@@ -185,7 +232,7 @@ def test_damaged_run_folders_are_named(finished, tmp_path, capsys):
             damaged("cell", lambda run: (run / "metrics.csv").write_text("seed,env_steps\n0,x1\n")),
             "metrics.csv is damaged",
         ),
-        ("plot", damaged("config", lambda run: (run / "config.json").unlink()), "is no run folder: it has no config.json"),
+        ("plot", damaged("config", lambda run: (run / "config.json").unlink()), "is not a run folder: it has no config.json"),
     ]:
         assert main([command, str(run)]) == 2, run
         error = capsys.readouterr().err
@@ -193,7 +240,7 @@ def test_damaged_run_folders_are_named(finished, tmp_path, capsys):
         assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", ["agents", "--help", "plot --help"])  # printed by rich, by Python, by tyro
+@pytest.mark.parametrize("words", ["agents", "--help", "plot --help"])  # printed by rich, by print, by the parser
 def test_a_closed_pipe_is_no_traceback(words):
     reader, writer = os.pipe()
     os.close(reader)  # whoever read has gone before a word was written
@@ -203,15 +250,110 @@ def test_a_closed_pipe_is_no_traceback(words):
     assert done.returncode == 1
 
 
-@pytest.mark.parametrize("steps", [["--steps", "500_000"], ["--steps=500000"], ["--steps", "100000", "--steps", "500000"]])
-def test_settings_and_hyperparameters_are_of_one_row(steps, monkeypatch):
-    """However the length is written: never the settings tuned for one with the hyperparameters tuned for another."""
-    asked = []
+def parsed_config(monkeypatch, *argv):
+    """The configuration that `jaxrl train` would run."""
+    configs = []
 
     def run(config, out, *, report):
-        asked.append(config)
+        configs.append(config)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("jaxrl.experiment.run", run)
-    assert main(["train", "dqn", "--env", "Acrobot-v1", "--env", "CartPole-v1", *steps]) == 130
-    assert asked[0].settings == presets.tuned("dqn", "CartPole-v1", 500_000)
+    assert main(["train", *argv]) == 130
+    return configs[0]
+
+
+@pytest.mark.parametrize("steps", [["--steps", "500_000"], ["--steps=500000"], ["--steps", "100000", "--steps", "500000"]])
+def test_defaults_are_tuned_for_the_environment_and_the_length_given(steps, monkeypatch):
+    """However these are written: never the settings tuned for one length with the hyperparameters tuned for another."""
+    config = parsed_config(monkeypatch, "dqn", "--env", "Acrobot-v1", "--env", "CartPole-v1", *steps)
+    assert config.settings == presets.tuned("dqn", "CartPole-v1", 500_000)
+
+
+def test_the_help_of_every_option_shows_text_and_default(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "1000")  # so that no word is broken at a hyphen
+    for row in ALGORITHMS.values():
+        assert main(["train", row.name, "--env", "none", "--help"]) == 0
+        words = " ".join(capsys.readouterr().out.split())
+        settings = presets.default_settings(row.name)
+        values = {**vars(settings), **settings.agent, **settings.network}
+        expected = {
+            f"agent.{'no-' if option.type is bool else ''}{option.name}": (option.help, values[option.name])
+            for option in (*presets.SIZES, *presets.options_of_agent(row), *row.network_options)
+        }
+        expected |= {f"hparams.{name}": (row.hparams_help[name], value) for name, value in settings.hparams.items()}
+        for name, (text, value) in expected.items():
+            entry = words.partition(f" --{name.replace('_', '-')} ")[2].partition(" --")[0]
+            assert plain(text) in entry, name
+            default = "from the schedule" if name.endswith("_iterations") else show(value)
+            assert f"(default: {default})" in entry, name
+
+
+def test_a_third_algorithm_is_a_row(monkeypatch, tmp_path, capsys):
+    """Listed, trained and plotted without any other change."""
+    row = ALGORITHMS["dqn"]._replace(name="third", title="Third", factory=third, action_spaces=(Discrete, Box))
+    monkeypatch.setitem(ALGORITHMS, "third", row)
+    assert main(["agents"]) == 0
+    printed = capsys.readouterr().out
+    assert "third: actions Discrete or Box" in printed
+    assert "--agent.width" in printed
+    assert main(["train", "third", "--help"]) == 0
+    assert "an option of its own (default: 5)" in " ".join(capsys.readouterr().out.split())
+    out = tmp_path / "run"
+    sizes = "--steps 240 --seeds 1 --agent.num-envs 4 --agent.rollout-length 1 --agent.hidden 8 --agent.width 8"
+    assert main(["train", "third", *sizes.split(), "--out", str(out)]) == 0
+    assert read_curves(out)[0].label == "Third on CartPole-v1"
+
+
+def third(network, action_space, *, width: int = 5, hparams: DQNHParams = DQNHParams(tau=0.5)):  # noqa: B008
+    """A third algorithm.
+
+    Args:
+      width: an option of its own.
+    """
+    return agents.dqn(network, action_space, batch_size=width, capacity=16, warmup=4, hparams=hparams)
+
+
+def test_wrappers_are_recorded_and_played(tmp_path, capsys):
+    out = tmp_path / "run"
+    wraps = ["--wrap", "time_aware", "--wrap", "frame_stack:4", "--wrap", "sticky_actions:0.25"]
+    assert main(["train", "dqn", *SMALL_DQN, "--seeds", "1", *wraps, "--out", str(out)]) == 0
+    assert json.loads((out / "config.json").read_text())["wrappers"] == wraps[1::2]
+    learner = load_config(out).preset().learner
+    assert learner.env.observation_space.shape == (20,)
+    assert float(learner.env.params.probability) == 0.25
+    assert main(["eval", str(out), "--episodes", "1"]) == 0
+    assert "time_aware, frame_stack:4, sticky_actions:0.25" in " ".join(capsys.readouterr().out.split())
+    assert main(["render", str(out), "-o", str(tmp_path / "sheet.png"), "--max-steps", "6"]) == 0
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert read_curves(out)[0].label == "DQN on CartPole-v1 (time_aware, frame_stack:4, sticky_actions:0.25)"
+
+
+def test_runs_started_in_the_same_second_have_folders_of_their_own(monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda format: "20300101-000000")
+    names = {_train._default_folder("dqn", "gymnasium/CartPole-v1") for _ in range(20)}
+    assert len(names) == 20
+    assert all(str(name).startswith("runs/dqn-gymnasium-CartPole-v1-20300101-000000-") for name in names)
+
+
+def test_an_interrupt_says_what_is_left(tmp_path, monkeypatch, capsys):
+    def run(config, out, *, report):
+        out.mkdir()
+        (out / "metrics.csv").write_text(text)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jaxrl.experiment.run", run)
+    for text, message in (("", "interrupted; nothing is saved"), ("seed\n0\n", "has the metrics so far, and no policies")):
+        assert main(["train", "dqn", "--out", str(tmp_path / f"run{len(text)}")]) == 130
+        assert message in capsys.readouterr().err
+
+
+def test_without_a_home_there_is_no_cache_and_no_error(monkeypatch):
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.home", home)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert _set_up._user_cache() is None
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert _set_up._user_cache() == "/cache/jaxrl"

@@ -1,6 +1,7 @@
 """Run folders: what is written, read back, and refused."""
 
 import dataclasses
+import inspect
 import json
 
 import jax
@@ -8,18 +9,28 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import jaxrl
 from jaxrl._src import device_memory as memory
 from jaxrl.agents import DQNHParams as HParams
-from jaxrl.experiment import Config, evaluate_policies, folder, load_policies, run
+from jaxrl.envs import wrappers
+from jaxrl.experiment import Config, evaluate_policies, folder, load_policies, run, terminal, wrapping
 from jaxrl.experiment.curves import fill_forward, plot, read_curves
 from jaxrl.experiment.policies import abstract_policies
 from jaxrl.experiment.statistics import iqm, iqm_interval
-from jaxrl.presets import DQNSettings, ReinforceSettings
+from jaxrl.experiment.training import Progress
+from jaxrl.presets import DEFAULTS, override
+from jaxrl.types import Environment
 
 pytestmark = pytest.mark.xdist_group("experiment")  # one worker: its runs are shared
 
 
-SETTINGS = DQNSettings(steps=240, num_envs=4, hidden=(8,), batch_size=8, capacity=64, warmup_steps=40, updates_per_iteration=1)
+SETTINGS = override(
+    DEFAULTS["dqn"],
+    steps=240,
+    num_envs=4,
+    network={"hidden": (8,)},
+    agent={"batch_size": 8, "capacity": 64, "warmup_steps": 40, "updates_per_iteration": 1},
+)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +86,7 @@ def test_saved_policies_play_as_the_trained_ones(finished):
     np.testing.assert_array_equal(first, evaluate_policies(config, params, num_episodes=3, seed=1))
 
 
-def test_pieces_and_the_whole_train_the_same_policies(finished, tmp_path):
+def test_batches_of_runs_and_all_at_once_train_the_same_policies(finished, tmp_path):
     config, _, result, _ = finished
     whole = run(dataclasses.replace(config, batch_size=None), tmp_path / "whole")
     for x, y in zip(jax.tree.leaves(result.policies), jax.tree.leaves(whole.policies), strict=True):
@@ -83,15 +94,21 @@ def test_pieces_and_the_whole_train_the_same_policies(finished, tmp_path):
 
 
 def test_a_reinforce_configuration_comes_back(tmp_path):
-    config = Config(env="PointMass", settings=ReinforceSettings(), hparams={"max_grad_norm": float("inf")})
+    schedules = {"learning_rate_fraction": float("inf")}
+    settings = override(DEFAULTS["reinforce"], network={"hidden": ()}, schedules=schedules)
+    config = Config(env="PointMass", settings=settings, wrappers=("time_aware",), hparams={"max_grad_norm": float("inf")})
     config.save(tmp_path / "config.json")
     assert Config.load(tmp_path / "config.json") == config
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"algorithm": "ppo"}', "[1]"])
-def test_a_file_that_is_no_configuration_is_refused(tmp_path, text):
+OLD = '{"jaxrl": "0.1.0", "algorithm": "dqn", "env": "CartPole-v1", "settings": {"steps": 500, "hidden": [8]}}'
+OTHER = '{"jaxrl": "0.1.0", "env": "CartPole-v1", "wrappers": [], "settings": {"algorithm": "ppo"}}'
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", "null", OLD, OTHER])
+def test_a_file_that_is_not_a_configuration_is_refused(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(ValueError, match="is not a configuration"):
+    with pytest.raises(ValueError, match=r"config\.json is not a configuration that this version of jaxrl can read"):
         Config.load(tmp_path / "config.json")
 
 
@@ -109,6 +126,50 @@ def test_a_wrong_configuration_is_refused(changes, message):
         Config(**{"env": "CartPole-v1", "settings": SETTINGS} | changes)
 
 
+def test_every_wrapper_that_takes_numbers_can_be_written():
+    """The others take arrays, functions or parameters."""
+    functions = {name for name in wrappers.__all__ if inspect.isfunction(getattr(wrappers, name))}
+    first = {name: next(iter(inspect.signature(getattr(wrappers, name)).parameters.values())) for name in functions}
+    applied = {name for name, parameter in first.items() if parameter.annotation is Environment}
+    assert applied - set(wrapping.NAMES) == {"discretize_actions", "over_params", "partial_observation", "randomize_params"}
+    assert set(wrapping.NAMES) <= applied
+
+
+def test_wrappers_are_applied_in_order():
+    env = jaxrl.make("CartPole-v1")
+    assert wrapping.wrap(env, ["time_aware", "frame_stack:2"]).observation_space.shape == (2 * (4 + 1),)
+    assert wrapping.wrap(env, ["frame_stack:2", "time_aware"]).observation_space.shape == (2 * 4 + 1,)
+    assert wrapping.parse("normalize_rewards:0.9,5") == ("normalize_rewards", {"discount": 0.9, "clip": 5})
+    assert wrapping.parse("sticky_actions") == ("sticky_actions", {})
+
+
+def test_wrappers_around_an_environment_on_the_host_are_refused_before_training(tmp_path):
+    config = Config(env="gymnasium/CartPole-v1", settings=SETTINGS, wrappers=("scale_rewards:2",))
+    with pytest.raises(ValueError, match="wrappers have no effect on gymnasium/CartPole-v1, which runs on the host"):
+        run(config, tmp_path / "never")
+    assert not (tmp_path / "never").exists()
+
+
+def test_lines_are_printed_at_intervals(capsys):
+    report = terminal._lines("a run")
+    for steps, seconds, mean in (
+        (0, 0.0, np.nan),
+        (10, 1.0, np.nan),
+        (20, 2.0, 3.0),
+        (30, 11.0, 4.0),
+        (40, 12.0, 5.0),
+        (100, 13.0, 6.0),
+    ):
+        report(Progress(steps, 100, seconds, mean))
+    assert capsys.readouterr().out.split("\n") == [
+        "a run: 0% compiling, return –",
+        "a run: 10% 10 steps/s, return –",
+        "a run: 30% 3 steps/s, return 4.0",
+        "a run: 100% 8 steps/s, return 6.0",
+        "",
+    ]
+
+
 def test_a_wrong_value_in_a_sweep_is_found_before_anything_runs(tmp_path):
     config = Config(env="CartPole-v1", settings=SETTINGS, sweep={"discount": [0.9, 1.5]})
     with pytest.raises(ValueError, match=r"hparams\.discount must lie in \[0, 1\], got 1.5"):
@@ -116,8 +177,8 @@ def test_a_wrong_value_in_a_sweep_is_found_before_anything_runs(tmp_path):
     assert not (tmp_path / "never").exists()
 
 
-def test_more_runs_than_fit_are_trained_in_pieces(finished, tmp_path, monkeypatch):
-    """Four runs where the program of four needs more than is free: pieces of two, and the same policies."""
+def test_more_runs_than_fit_are_trained_in_batches(finished, tmp_path, monkeypatch):
+    """Four runs where the program of four needs more than is free: batches of two, and the same policies."""
     config, _, result, _ = finished
     sizes = []
 
@@ -127,14 +188,14 @@ def test_more_runs_than_fit_are_trained_in_pieces(finished, tmp_path, monkeypatc
 
     monkeypatch.setattr(memory, "memory_of", take)
     monkeypatch.setattr(memory, "free_memory", lambda devices: 30)
-    pieces = run(dataclasses.replace(config, batch_size=None), tmp_path / "pieces")
+    batches = run(dataclasses.replace(config, batch_size=None), tmp_path / "batches")
     assert sizes == [4, 2]
-    for x, y in zip(jax.tree.leaves(result.policies), jax.tree.leaves(pieces.policies), strict=True):
+    for x, y in zip(jax.tree.leaves(result.policies), jax.tree.leaves(batches.policies), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
 
 def test_fewer_devices_are_used_where_not_one_run_fits_on_each(finished, tmp_path, monkeypatch):
-    """They share one memory: what is too little for a run on both is enough for pieces of two on one of them."""
+    """They share one memory: what is too little for a run on both is enough for batches of two on one of them."""
     config, _, result, _ = finished
     used = []
 
@@ -158,13 +219,38 @@ def test_a_run_that_does_not_fit_at_all_leaves_nothing_behind(tmp_path, monkeypa
 
 
 def test_a_full_or_unwritable_folder_is_refused(tmp_path):
+    save = Config(env="CartPole-v1", settings=SETTINGS).save
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="exists and is not an empty folder"):
-        folder.create(tmp_path)
+        folder.create(tmp_path, save)
     with pytest.raises(ValueError, match="exists and is not an empty folder"):
-        folder.create(tmp_path / "file")
+        folder.create(tmp_path / "file", save)
     with pytest.raises(ValueError, match="cannot write to"):
-        folder.create(tmp_path / "file" / "below")
+        folder.create(tmp_path / "file" / "below", save)
+
+
+def test_one_of_two_runs_gets_a_folder(tmp_path, monkeypatch):
+    """Also where both have seen that it is empty before either wrote to it."""
+    monkeypatch.setattr(folder, "check_unused", lambda path: None)
+    config = Config(env="CartPole-v1", settings=SETTINGS)
+    assert folder.create(tmp_path / "run", config.save) == tmp_path / "run"
+    with pytest.raises(ValueError, match="is in use by another run"):
+        folder.create(tmp_path / "run", dataclasses.replace(config, seeds=3).save)
+    assert Config.load(tmp_path / "run" / "config.json") == config
+
+
+def test_the_folder_is_reserved_before_compilation(tmp_path):
+    config = Config(env="CartPole-v1", settings=SETTINGS)
+    out = tmp_path / "run"
+
+    def stop(progress):
+        assert progress.env_steps == 0
+        with pytest.raises(ValueError, match="exists and is not an empty folder"):
+            folder.check_unused(out)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(config, out, report=stop)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
@@ -213,9 +299,9 @@ def test_a_95_percent_interval_holds_the_truth_about_95_times_in_100():
 def test_settings_of_dqn_reach_the_agent():
     preset = Config(env="CartPole-v1", settings=SETTINGS, hparams={"epsilon_end": 0.5}).preset()
     assert preset.hparams == HParams(
-        learning_rate=SETTINGS.hparams.learning_rate,
+        learning_rate=SETTINGS.hparams["learning_rate"],
         learning_rate_iterations=50.0,
-        tau=SETTINGS.hparams.tau,
+        tau=SETTINGS.hparams["tau"],
         epsilon_end=0.5,
         epsilon_iterations=0.3 * 60,
     )

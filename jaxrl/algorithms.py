@@ -1,0 +1,91 @@
+"""The table of algorithms, which presets, the command line and plots read.
+
+A new algorithm is one file in `jaxrl.agents`, one row here, and its settings in `jaxrl.presets`.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from jaxrl import agents, networks
+from jaxrl._src.signatures import Option, help_of, options_of
+from jaxrl.types import Agent, Box, Discrete, Environment, HParams, Network
+
+Options = Mapping[str, Any]
+
+
+class Algorithm(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+      name: in Python and on the command line.
+      title: in plots.
+      factory: `(network, action_space, **options) -> Agent`. Its keyword-only arguments are the options of the agent, and
+        its argument `hparams` has the default hyperparameters.
+      action_spaces: the types of action spaces that it takes.
+      network: `(env, network_options, agent_options) -> network`, what the factory takes as its network.
+      network_builder: the function whose keyword-only arguments are the options of the network.
+      derived: those of them that `network` derives from the options of the agent.
+    """
+
+    name: str
+    title: str
+    factory: Callable[..., Agent]
+    action_spaces: tuple[type, ...]
+    network: Callable[[Environment, Options, Options], Network]
+    network_builder: Callable
+    derived: tuple[str, ...] = ()
+
+    @property
+    def hparams(self) -> HParams:
+        """The default hyperparameters."""
+        return inspect.signature(self.factory).parameters["hparams"].default
+
+    @property
+    def agent_options(self) -> tuple[Option, ...]:
+        return options_of(self.factory)
+
+    @property
+    def network_options(self) -> tuple[Option, ...]:
+        return options_of(self.network_builder, without=self.derived)
+
+    @property
+    def hparams_help(self) -> dict[str, str]:
+        """The description of each hyperparameter."""
+        return help_of(type(self.hparams))
+
+    @property
+    def actions(self) -> str:
+        """The names of the action spaces, such as "Discrete or Box"."""
+        *others, last = (space.__name__ for space in self.action_spaces)
+        return f"{', '.join(others)} or {last}" if others else last
+
+
+def _q_network(env: Environment, network: Options, agent: Options) -> Network:
+    return networks.q_network(env.observation_space, env.action_space, **network)
+
+
+def _policy(env: Environment, network: Options, agent: Options) -> Network:
+    return networks.policy(env.observation_space, env.action_space, value=agent["baseline"] == "value", **network)
+
+
+_TABLE = (
+    Algorithm("dqn", "DQN", agents.dqn, (Discrete,), _q_network, networks.q_network),
+    Algorithm("reinforce", "REINFORCE", agents.reinforce, (Discrete, Box), _policy, networks.policy, derived=("value",)),
+)
+
+ALGORITHMS: dict[str, Algorithm] = {row.name: row for row in _TABLE}
+
+
+def algorithm(name: str) -> Algorithm:
+    """The row of that name.
+
+    Raises:
+      ValueError: for an unknown name; the message lists the known ones.
+
+    >>> algorithm("dqn").actions
+    'Discrete'
+    """
+    if name not in ALGORITHMS:
+        raise ValueError(f"unknown algorithm {name!r}; there are {', '.join(ALGORITHMS)}")
+    return ALGORITHMS[name]

@@ -1,0 +1,41 @@
+"""`jaxrl agents`"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from jaxrl.cli._parsing import Parser, plain, show
+
+
+def main(argv: list[str]) -> int:
+    Parser("agents", "List the agents, their options and hyperparameters, with the defaults that no preset changes.").parse(argv)
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from jaxrl.algorithms import ALGORITHMS
+
+    for algorithm in ALGORITHMS.values():
+        table = Table(title=f"{algorithm.name}: actions {algorithm.actions}", title_justify="left")
+        table.add_column("option", no_wrap=True)
+        table.add_column("default")
+        table.add_column("description")
+        for name, default, text in _rows(algorithm):
+            table.add_row(name, show(default), escape(plain(text)))
+        Console().print(table)
+    return 0
+
+
+def _rows(algorithm: Any) -> Iterator[tuple[str, Any, str]]:
+    """Each option with its default and its description."""
+    from jaxrl.presets import SIZES, default_settings, options_of_agent
+
+    settings = default_settings(algorithm.name)
+    for options, values in (
+        (SIZES, vars(settings)),
+        (options_of_agent(algorithm), settings.agent),
+        (algorithm.network_options, settings.network),
+    ):
+        for option in options:
+            yield f"--agent.{option.name.replace('_', '-')}", values[option.name], option.help
+    for name, default in settings.hparams.items():
+        yield f"--hparams.{name.replace('_', '-')}", default, algorithm.hparams_help.get(name, "")

@@ -1,0 +1,28 @@
+"""`jaxrl eval`"""
+
+from pathlib import Path
+
+from jaxrl.cli._parsing import Parser, integer, user_errors
+from jaxrl.cli._set_up import set_up_jax
+
+
+def main(argv: list[str]) -> int:
+    parser = Parser("eval", "Play the policies of a run folder greedily on new episodes.", positional="RUN")
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("--episodes", type=integer, default=100, metavar="INT", help="episodes of each policy (default: 100)")
+    parser.add_argument("--seed", type=integer, default=0, metavar="INT", help="seed of the episodes (default: 0)")
+    options = parser.parse(argv)
+    set_up_jax()
+    from rich.console import Console
+
+    from jaxrl.experiment import evaluate_policies, load_policies
+    from jaxrl.experiment.config import load_config
+    from jaxrl.experiment.policies import abstract_policies
+    from jaxrl.experiment.terminal import returns_table
+
+    with user_errors():
+        config = load_config(options.run)
+        policies = load_policies(options.run, abstract_policies(config))
+        returns = evaluate_policies(config, policies, num_episodes=options.episodes, seed=options.seed)
+    Console().print(returns_table(config, returns, f"greedy return over {options.episodes} episodes"))
+    return 0

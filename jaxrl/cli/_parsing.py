@@ -1,0 +1,123 @@
+"""Parsing of options, and errors of one line."""
+
+import argparse
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NoReturn
+
+from jaxrl._src.signatures import Option
+
+
+class UsageError(Exception):
+    """A wrong input. The message is the one line that the user sees."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises UsageError and does not take abbreviations."""
+
+    def __init__(self, command: str, description: str = "", *, positional: str = ""):
+        super().__init__(
+            f"jaxrl {command}",
+            usage=f"%(prog)s {positional} [OPTIONS]".replace("  ", " "),
+            description=description,
+            allow_abbrev=False,
+            exit_on_error=False,
+            formatter_class=partial(argparse.HelpFormatter, max_help_position=44),
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see `{self.prog} --help`)")
+
+    def print_help(self, file: Any = None) -> None:
+        print(self.format_help(), end="")  # argparse would ignore that the output is closed
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse all of `argv`; an option may be spelled with underscores in place of hyphens. Raises UsageError."""
+        try:
+            return self.parse_intermixed_args([_with_hyphens(word) for word in argv])
+        except argparse.ArgumentError as error:
+            self.error(" ".join(filter(None, (error.argument_name, error.message))))
+
+
+def _with_hyphens(word: str) -> str:
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if word.startswith("--") else word
+
+
+def integer(text: str) -> int:
+    return _number(int, text, "give an integer")
+
+
+def real(text: str) -> float:
+    return _number(float, text, "give a number")
+
+
+def _number(kind: Callable, text: str, hint: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"cannot be {text!r}: {hint}") from None
+
+
+_CONVERSIONS: dict[type, tuple[Callable, str]] = {int: (integer, "INT"), float: (real, "FLOAT"), str: (str, "TEXT")}
+
+
+def add_option(parser: Any, prefix: str, option: Option, default: Any, shown_default: Any = None) -> None:
+    """Add `--PREFIX.OPTION` to a parser or a group of options.
+
+    Args:
+      parser: where to add it.
+      prefix: before the dot; the destination is "PREFIX.OPTION".
+      option: its name, type and help. A tuple takes one or more words, of which `none` alone is the empty tuple.
+      default: the value where the option is not given.
+      shown_default: the default in the help text, by default `default`.
+    """
+    destination = f"{prefix}.{option.name}"
+    flag = "--" + destination.replace("_", "-")
+    help = f"{plain(option.help)} (default: {show(default if shown_default is None else shown_default)})".replace("%", "%%")
+    if option.type is bool:
+        negated = f"--{prefix}.no-{option.name.replace('_', '-')}"
+        parser.add_argument(flag, negated, dest=destination, default=default, nargs=0, action=_Switch, help=help)
+        return
+    convert, metavar = _CONVERSIONS[option.type]
+    words = {"nargs": "+", "action": _Tuple} if option.repeated else {}
+    parser.add_argument(flag, dest=destination, default=default, type=_or_none(convert) if words else convert, metavar=metavar,
+                        help=help, **words)  # fmt: skip
+
+
+def show(value: Any) -> str:
+    """A value as it is written on the command line."""
+    if isinstance(value, tuple):
+        return " ".join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def plain(text: str) -> str:
+    """Text of a docstring without its marks, for the terminal."""
+    return text.replace("`", "").removesuffix(".")
+
+
+def _or_none(convert: Callable) -> Callable:
+    return lambda text: None if text == "none" else convert(text)
+
+
+class _Switch(argparse.Action):
+    """Two options, the second of which negates the first."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, option_string == self.option_strings[0])
+
+
+class _Tuple(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, tuple(value for value in values if value is not None))
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn ValueError, TypeError and ImportError of the library into a UsageError."""
+    try:
+        yield
+    except (ValueError, TypeError, ImportError) as error:
+        raise UsageError(" ".join(str(error).split())) from error

@@ -1,0 +1,45 @@
+"""`jaxrl render`"""
+
+from pathlib import Path
+
+from jaxrl.cli._parsing import Parser, integer, user_errors
+from jaxrl.cli._set_up import set_up_jax
+
+
+def main(argv: list[str]) -> int:
+    options = _parser().parse(argv)
+    set_up_jax()
+    from jaxrl.experiment.films import render_run
+
+    with user_errors():
+        film = render_run(
+            options.run,
+            options.out,
+            seeds=None if options.seeds is None else tuple(options.seeds),
+            num_episodes=options.episodes,
+            max_steps=options.max_steps,
+            fps=options.fps,
+            seed=options.seed,
+        )
+    print(film)
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser("render", "Film the policies of a run folder, acting greedily.", positional="RUN")
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("policy.gif"), metavar="FILE",
+        help="a .gif is a film, a .png shows six frames of each policy (default: policy.gif)",
+    )  # fmt: skip
+    for flag, default, text in (
+        ("--episodes", 1, "episodes of each policy, one after the other; all policies play the same (default: 1)"),
+        ("--max-steps", 500, "steps after which an episode is cut (default: 500)"),
+        ("--fps", None, "steps in a second, at most 50 (default: by environment)"),
+        ("--seed", 0, "seed of the episodes (default: 0)"),
+    ):
+        parser.add_argument(flag, type=integer, default=default, metavar="INT", help=text)
+    parser.add_argument(
+        "--seeds", type=integer, nargs="+", metavar="INT", help="seeds of the policies (default: the first four of the run)"
+    )
+    return parser
