@@ -101,12 +101,10 @@ def sac(
     check_hparams(hparams, SACHParams, _RANGES)
     actor, critic = network
     head = policy_head(action_space, squash=True)
-    size = math.prod(action_space.shape)
 
     def policy_of(actor_params, obs):
         mean, log_std = actor.apply(actor_params, obs)
-        return mean, jnp.clip(log_std, _HINT = "Build both networks with jaxrl.networks.actor_critic"
-_MIN_LOG_STD, _MAX_LOG_STD)
+        return mean, jnp.clip(log_std, _MIN_LOG_STD, _MAX_LOG_STD)
 
     def init(key, obs, hparams):
         check_hparams(hparams, SACHParams, _RANGES)
@@ -115,7 +113,7 @@ _MIN_LOG_STD, _MAX_LOG_STD)
         actor_params = actor.init(actor_key, obs)
         policy = jax.eval_shape(actor.apply, actor_params, obs)
         check_network_output("sac (actor)", policy, head.params_spec(batch_shape), _HINT)
-        action = head.to_action(jnp.zeros((*batch_shape, size)))
+        action = head.to_action(jnp.zeros(policy[0].shape))
         critic_params = critic.init(critic_key, obs, action)
         q = jax.eval_shape(critic.apply, critic_params, obs, action)
         check_network_output("sac (critic)", q, jax.ShapeDtypeStruct((*q.shape[:1], *batch_shape), jnp.float32), _HINT)
@@ -138,7 +136,7 @@ _MIN_LOG_STD, _MAX_LOG_STD)
     def store(state, rollout, iteration):
         return state._replace(replay=replay.add(state.replay, transitions.flatten(rollout), iteration))
 
-    loss = _make_loss(policy_of, critic, head, size)
+    loss = _make_loss(policy_of, critic, head, math.prod(action_space.shape))
 
     update = _make_update(loss, optimizer, capacity, warmup, updates_per_iteration)
     policy = lambda state: state.params.actor
