@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from jaxrl import agents, networks
 from jaxrl._src.signatures import Option, help_of, options_of
-from jaxrl.types import Agent, Box, Discrete, Environment, HParams, Network
+from jaxrl.types import ActorCritic, Agent, Box, Discrete, Environment, HParams, MultiDiscrete, Network
 
 Options = Mapping[str, Any]
 
@@ -32,7 +32,7 @@ class Algorithm(NamedTuple):
     title: str
     factory: Callable[..., Agent]
     action_spaces: tuple[type, ...]
-    network: Callable[[Environment, Options, Options], Network]
+    network: Callable[[Environment, Options, Options], Network | ActorCritic]
     network_builder: Callable
     derived: tuple[str, ...] = ()
 
@@ -66,12 +66,21 @@ def _q_network(env: Environment, network: Options, agent: Options) -> Network:
 
 
 def _policy(env: Environment, network: Options, agent: Options) -> Network:
-    return networks.policy(env.observation_space, env.action_space, value=agent["baseline"] == "value", **network)
+    value = agent.get("baseline", "value") == "value"
+    return networks.policy(env.observation_space, env.action_space, value=value, **network)
 
+
+def _actor_critic(env: Environment, network: Options, agent: Options) -> ActorCritic:
+    return networks.actor_critic(env.observation_space, env.action_space, **network)
+
+
+_ANY = (Discrete, MultiDiscrete, Box)
 
 _TABLE = (
     Algorithm("dqn", "DQN", agents.dqn, (Discrete,), _q_network, networks.q_network),
-    Algorithm("reinforce", "REINFORCE", agents.reinforce, (Discrete, Box), _policy, networks.policy, derived=("value",)),
+    Algorithm("ppo", "PPO", agents.ppo, _ANY, _policy, networks.policy, derived=("value",)),
+    Algorithm("reinforce", "REINFORCE", agents.reinforce, _ANY, _policy, networks.policy, derived=("value",)),
+    Algorithm("sac", "SAC", agents.sac, (Box,), _actor_critic, networks.actor_critic),
 )
 
 ALGORITHMS: dict[str, Algorithm] = {row.name: row for row in _TABLE}

@@ -128,9 +128,25 @@ _REINFORCE = Settings(
     schedules={"learning_rate_fraction": 1.0},
     hparams={"learning_rate": 3e-3, "entropy_coef": 0.01},
 )
+_PPO = Settings(
+    "ppo",
+    num_envs=8,
+    rollout_length=128,
+    schedules={"learning_rate_fraction": 1.0},
+    hparams={"learning_rate": 1e-3},
+)
+_SAC = Settings(
+    "sac",
+    steps=20_000,
+    num_envs=1,
+    rollout_length=1,
+    network={"hidden": (64, 64)},
+    agent={"warmup_steps": 500},
+    hparams={"learning_rate": 1e-3, "tau": 0.01},
+)
 
 # The settings of environments that are not in PRESETS.
-DEFAULTS: dict[str, Settings] = {"dqn": _DQN, "reinforce": _REINFORCE}
+DEFAULTS: dict[str, Settings] = {"dqn": _DQN, "ppo": _PPO, "reinforce": _REINFORCE, "sac": _SAC}
 
 # Several rows for one environment are for runs of different lengths; `tuned` takes the nearest.
 PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {

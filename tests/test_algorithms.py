@@ -104,7 +104,7 @@ def test_action_spaces_are_listed():
 
 
 def test_an_unknown_algorithm_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="unknown algorithm 'ppo'; there are dqn, reinforce"):
-        algorithm("ppo")
-    with pytest.raises(ValueError, match="unknown algorithm 'ppo'"):
-        presets.Settings("ppo")
+    with pytest.raises(ValueError, match="unknown algorithm 'trpo'; there are dqn, ppo, reinforce, sac"):
+        algorithm("trpo")
+    with pytest.raises(ValueError, match="unknown algorithm 'trpo'"):
+        presets.Settings("trpo")

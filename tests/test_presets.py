@@ -104,7 +104,8 @@ def test_presets_are_the_measured_ones(row):
 
 def test_options_that_are_not_given_take_their_defaults():
     settings = presets.Settings("dqn", num_envs=2, rollout_length=3, network={"hidden": [8]})
-    assert settings.network == {"hidden": (8,), "activation": "relu", "channels": (), "dtype": "float32"}
+    defaults = {option.name: option.default for option in algorithms.algorithm("dqn").network_options}
+    assert settings.network == defaults | {"hidden": (8,)}
     assert settings.agent["batch_size"] == 128
     assert settings.agent["warmup_steps"] == 100 * 2 * 3  # the factory's 100 iterations
     assert settings.hparams == algorithms.algorithm("dqn").hparams._asdict()
@@ -114,7 +115,7 @@ def test_options_that_are_not_given_take_their_defaults():
 @pytest.mark.parametrize(
     ("group", "message"),
     [
-        ("network", "dqn has no network option 'size'; it has hidden, activation, channels, dtype"),
+        ("network", "dqn has no network option 'size'; it has hidden, activation, channels, "),
         ("agent", "dqn has no agent option 'size'; it has batch_size, capacity, warmup_steps, "),
         ("schedules", "dqn has no schedule 'size'; it has learning_rate_fraction, epsilon_fraction"),
         ("hparams", "dqn has no hyperparameter 'size'; it has learning_rate, "),

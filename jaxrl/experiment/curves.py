@@ -53,7 +53,7 @@ def plot(curves: list[Curve], path: Path) -> Path:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'jaxrl[viz]'") from error
+        raise ImportError("plots need matplotlib: pip install matplotlib") from error
 
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)

@@ -108,22 +108,33 @@ def ensemble(network: Any, num: int) -> Ensemble:
 
 
 def actor_critic(
-    observation_space: Space, action_space: Space, *, num_critics: int = 2, hidden: Sequence[int] = (256, 256), **options: Any
+    observation_space: Space,
+    action_space: Space,
+    *,
+    num_critics: int = 2,
+    hidden: Sequence[int] = (256, 256),
+    activation: str = "relu",
+    channels: Sequence[int] = (),
+    layer_norm: bool = False,
+    scale_observations: bool = True,
+    dtype: str = "float32",
 ) -> ActorCritic:
     """The networks of SAC: a policy with a standard deviation that depends on the state, and an ensemble of critics.
 
     Args:
-      observation_space, hidden: as for `q_network`.
+      observation_space, hidden, activation, channels, layer_norm, scale_observations, dtype: as for `policy`, for both.
       action_space: a `Box` of floats.
-      num_critics: K; the critics' values are `[K, ...]`.
-      options: activation, channels, layer_norm, scale_observations, dtype: as for `q_network`, for both.
+      num_critics: K, the number of critics; their values are `[K, ...]`.
 
     Raises:
       ValueError, TypeError: as `policy` and `critic`.
     """
     if not isinstance(action_space, Box):
         raise ValueError(f"actor_critic needs a Box as its action space, got {action_space}")
-    options = {"hidden": hidden, "activation": "relu"} | options
+    options: dict[str, Any] = {
+        "hidden": hidden, "activation": activation, "channels": channels, "layer_norm": layer_norm,
+        "scale_observations": scale_observations, "dtype": dtype,
+    }  # fmt: skip
     actor = policy(observation_space, action_space, state_dependent_std=True, log_std=0.0, **options)
     return ActorCritic(actor, ensemble(critic(observation_space, action_space, **options), num_critics))
 
