@@ -144,9 +144,29 @@ def reinforce() -> Callable:
     return lambda key: jaxrl.train(key, learner, 100, log_every=10)
 
 
+def ppo() -> Callable:
+    """A run of 4 environments × 128 steps, 4 epochs × 4 minibatches: ten rows of metrics of ten iterations each."""
+    env = jaxrl.make("CartPole-v1")
+    network = jaxrl.networks.policy(env.observation_space, env.action_space, value=True)
+    agent = jaxrl.agents.ppo(network, env.action_space, num_epochs=4, num_minibatches=4)
+    learner = jaxrl.make_learner(env, agent, num_envs=4, rollout_length=128)
+    return lambda key: jaxrl.train(key, learner, 100, log_every=10)
+
+
+def sac() -> Callable:
+    """A run of one environment, batch 256, MLP 256-256: ten rows of metrics of 640 iterations each, in blocks of 64."""
+    env = jaxrl.make("Pendulum-v1")
+    network = jaxrl.networks.actor_critic(env.observation_space, env.action_space)
+    agent = jaxrl.agents.sac(network, env.action_space, batch_size=256, capacity=10_000, warmup=64)
+    learner = jaxrl.make_learner(env, agent, num_envs=1, rollout_length=1)
+    return lambda key: jaxrl.train(key, learner, 6_400, log_every=640)
+
+
 PROGRAMS = {
     "DQN, 10 envs, batch 128, MLP 120-84": dqn,
     "REINFORCE, 16 envs × 32, value baseline": reinforce,
+    "PPO, 4 envs × 128, 4 epochs × 4 minibatches": ppo,
+    "SAC, 1 env, batch 256, MLP 256-256": sac,
 }
 ALSO_PRINTED = {
     "DQN in bfloat16": functools.partial(dqn, dtype="bfloat16"),

@@ -57,7 +57,9 @@ def scan_minibatches(
 
     def minibatch_step(carry, index):
         minibatch = jax.tree.map(lambda rows: rows.at[index].get(mode="promise_in_bounds"), packed)
-        return step(carry, unpack(minibatch))
+        # The barrier keeps XLA's GPU compiler (jaxlib 0.10.2) from fusing the bitcast of a packed column into its softmax-like
+        # kernels, such as a normalisation of advantages, which it then fails to compile.
+        return step(carry, jax.lax.optimization_barrier(unpack(minibatch)))
 
     def epoch(carry, key):
         return jax.lax.scan(minibatch_step, carry, permutation(key, num_rows).reshape(num_minibatches, -1))

@@ -37,6 +37,18 @@ def test_a_rollout_step_of_reinforce_is_eight_kernels_and_an_iteration_three_hun
 
 
 @h200
+def test_a_rollout_step_of_ppo_is_eight_kernels_and_an_iteration_two_thousand(for_h200):
+    loops = for_h200["PPO"][1]
+    assert deepest(loops, trips=128) <= 8
+    assert deepest(loops, trips=10) <= 2000
+
+
+@h200
+def test_an_iteration_of_sac_is_seventy_kernels(for_h200):
+    assert deepest(for_h200["SAC"][1], trips=64) <= 70
+
+
+@h200
 def test_nothing_waits_for_the_host(for_h200):
     for text, loops in for_h200.values():
         assert sum(loop["syncs"] for loop in loops) == 0
