@@ -8,9 +8,9 @@ from jaxrl.types import Environment
 
 # Those of jaxrl.envs.wrappers whose arguments are numbers.
 NAMES = (
-    "action_repeat", "clip_actions", "clip_rewards", "episode_statistics", "flatten", "frame_stack", "normalize_observations",
-    "normalize_rewards", "observation_noise", "one_hot", "rescale_actions", "scale_rewards", "sticky_actions", "time_aware",
-    "time_limit",
+    "action_repeat", "clip_actions", "clip_rewards", "discretize_actions", "episode_statistics", "flatten", "flatten_actions",
+    "frame_stack", "normalize_observations", "normalize_rewards", "observation_noise", "one_hot", "previous_action_and_reward",
+    "rescale_actions", "scale_rewards", "sticky_actions", "time_aware", "time_limit",
 )  # fmt: skip
 
 

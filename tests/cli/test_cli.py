@@ -72,7 +72,7 @@ def test_envs_and_agents_are_listed(capsys):
     assert main(["agents"]) == 0
     printed = capsys.readouterr().out
     assert "--hparams.learning-rate" in printed
-    assert "reinforce: actions Discrete or Box" in printed
+    assert "reinforce: actions Discrete, MultiDiscrete or Box" in printed
 
 
 def test_help_and_version(capsys):
@@ -90,7 +90,7 @@ def test_help_and_version(capsys):
     ("argv", "message"),
     [
         ("bogus", "unknown command 'bogus'; there are train"),
-        ("train ppo", "unknown algorithm 'ppo'; there are dqn, reinforce"),
+        ("train trpo", "unknown algorithm 'trpo'; there are dqn, ppo, reinforce, sac"),
         ("train dqn --env CartPole", "unknown environment 'CartPole'; did you mean CartPole-v1"),
         ("train dqn --env PointMass", "needs a Discrete action space"),
         ("train dqn --foo 3", "--foo"),
@@ -123,7 +123,7 @@ def test_help_and_version(capsys):
         ("train dqn --wrap frame_stack:4,4", "wrapper 'frame_stack:4,4': frame_stack takes num_frames; got 2 numbers"),
         ("train dqn --wrap frame_stack:four", "wrapper 'frame_stack:four': 'four' is not a number"),
         ("train dqn --wrap frame_stack:0", "wrapper 'frame_stack:0': "),
-        ("train dqn --wrap one_hot", "one_hot needs Discrete observations"),
+        ("train dqn --wrap one_hot", "one_hot needs Discrete or MultiDiscrete observations"),
         ("train dqn --wrap sticky_actions:2", "wrapper 'sticky_actions:2': "),
         ("train dqn --hparams.discount -1", "hparams.discount must lie in [0, 1], got -1.0"),
         ("train dqn --sweep.tau 0.5 2", "hparams.tau must lie in [0, 1], got 2.0"),
@@ -285,7 +285,8 @@ def test_the_help_of_every_option_shows_text_and_default(monkeypatch, capsys):
         for name, (text, value) in expected.items():
             entry = words.partition(f" --{name.replace('_', '-')} ")[2].partition(" --")[0]
             assert plain(text) in entry, name
-            default = "from the schedule" if name.endswith("_iterations") else show(value)
+            scheduled = name.removeprefix("hparams.").replace("_iterations", "_fraction") in settings.schedules
+            default = "from the schedule" if scheduled else show(value)
             assert f"(default: {default})" in entry, name
 
 

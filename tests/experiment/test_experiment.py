@@ -102,7 +102,7 @@ def test_a_reinforce_configuration_comes_back(tmp_path):
 
 
 OLD = '{"jaxrl": "0.1.0", "algorithm": "dqn", "env": "CartPole-v1", "settings": {"steps": 500, "hidden": [8]}}'
-OTHER = '{"jaxrl": "0.1.0", "env": "CartPole-v1", "wrappers": [], "settings": {"algorithm": "ppo"}}'
+OTHER = '{"jaxrl": "0.1.0", "env": "CartPole-v1", "wrappers": [], "settings": {"algorithm": "trpo"}}'
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", "null", OLD, OTHER])
@@ -131,7 +131,7 @@ def test_every_wrapper_that_takes_numbers_can_be_written():
     functions = {name for name in wrappers.__all__ if inspect.isfunction(getattr(wrappers, name))}
     first = {name: next(iter(inspect.signature(getattr(wrappers, name)).parameters.values())) for name in functions}
     applied = {name for name, parameter in first.items() if parameter.annotation is Environment}
-    assert applied - set(wrapping.NAMES) == {"discretize_actions", "over_params", "partial_observation", "randomize_params"}
+    assert applied - set(wrapping.NAMES) == {"over_params", "partial_observation", "randomize_params"}
     assert set(wrapping.NAMES) <= applied
 
 
