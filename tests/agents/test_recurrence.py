@@ -49,7 +49,7 @@ def allclose(found, expected):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), found, expected)
 
 
-@pytest.mark.parametrize("name", [*LEARNERS, *RECURRENT])
+@pytest.mark.parametrize("name", [*RECURRENT, "reinforce, squashed", "ppo, continuous"])
 def test_acting_again_step_by_step_takes_the_recorded_actions(name):
     """`explore` on each recorded observation: action, extras and carry, which is the initial one after each episode end."""
     learner = (LEARNERS | RECURRENT)[name]()
@@ -90,6 +90,11 @@ def test_a_replay_from_the_first_carry_returns_what_acting_recorded(name):
     allclose(value, rollout.extras.value)
     np.testing.assert_array_equal(rollout.carry[1:][ends], 0.0)
     allclose(carries[:-1][~ends], rollout.carry[1:][~ends])
+
+    # The carry of a successor is never reset, also where the episode ended: a time limit bootstraps from it.
+    flat = lambda x: x.reshape(-1, *x.shape[2:])
+    _, after = network.apply(params, flat(rollout.obs), flat(rollout.carry))
+    allclose(flat(carries), after)
 
     # Within an episode, the value of the true successor is what the next step recorded.
     _, next_value = jax.jit(lambda: successor_outputs(network, params, rollout.next_obs, carries))()
