@@ -109,7 +109,7 @@ def test_random_numbers_of_an_iteration_come_from_its_number_alone(learner):
     close = lambda one, other: jax.tree.map(lambda x, y: np.allclose(x, y, rtol=1e-6, atol=1e-7), plain(one), plain(other))
     assert all(jax.tree.leaves(close(by_hand, driven)))  # environments, observations, replay and parameters
     of_another, _ = jax.jit(learner.step)(state, learner.noise(jax.random.fold_in(state.key, iteration + 1)), hparams, iteration)
-    assert not any(jax.tree.leaves(close(of_another.agent.params, driven.agent.params)))
+    assert not all(jax.tree.leaves(close(of_another.agent.params, driven.agent.params)))  # Adam's first step is a sign
 
 
 @pytest.mark.parametrize(("num", "rows"), [(100, 100), (12_300, 100), (7, 7), (101, 101), (96, 96), (1_000_000, 100)])
