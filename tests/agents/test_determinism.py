@@ -27,7 +27,7 @@ def learner_of(name):
 
 
 # At the tests' level, the contract compares every learner.
-@pytest.mark.parametrize(("name", "level"), [("dqn", "default"), ("ppo, continuous", "vectorize"), ("recurrent", "default")])
+@pytest.mark.parametrize(("name", "level"), [("dqn", "default"), ("ppo, continuous", "vectorize")])
 def test_a_map_over_seeds_equals_each_alone(name, level):
     learner = learner_of(name)
     train = lambda key: jaxrl.train(key, learner, 2)[0]
@@ -42,7 +42,7 @@ CUTS = [
     ("double dqn, huber, hard sync, rollouts", True, "vectorize"),
     ("reinforce, continuing", True, "tests"),
     ("reinforce, episodic", False, "tests"),
-    ("ppo", False, "default"),
+    ("ppo", False, "vectorize"),
     ("recurrent", True, "tests"),
 ]
 
