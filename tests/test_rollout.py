@@ -9,7 +9,7 @@ import pytest
 
 import jaxrl
 from jaxrl.resets import reset_scheme
-from jaxrl.rollout import RolloutCarry, unroll, zero_stats
+from jaxrl.rollout import RolloutCarry, play_episodes, unroll, zero_stats
 from jaxrl.types import Agent, Box, Discrete, Environment, Noise, Step
 from tests.problems import countdown, dqn_learner, endless
 
@@ -62,12 +62,43 @@ def test_the_carry_starts_afresh_with_the_episode():
     np.testing.assert_array_equal(carry.carry, [2, 2])
 
 
+def test_an_episode_that_a_time_limit_ends_resets_the_carry_too():
+    (_, rollout), _ = play(endless(limit=3))
+    np.testing.assert_array_equal(np.flatnonzero(rollout.truncated[:, 0]), [2, 5])
+    np.testing.assert_array_equal(rollout.carry[:, 0], [0, 1, 2, 0, 1, 2, 0, 1])
+
+
+def test_fresh_episodes_start_with_a_fresh_carry_and_count_the_first_alone():
+    """Where every environment starts afresh each iteration, whatever was carried before; later episodes fill up the rollout."""
+    agent = counting_agent()._replace(fresh_episodes=True)
+    learner = jaxrl.make_learner(countdown(3), agent, num_envs=2, rollout_length=8)
+    state, noise = learner.init(jax.random.key(0), HP()), learner.noise(jax.random.key(1))
+    carry = RolloutCarry(state.env, state.obs, state.carry + 40, zero_stats(2))
+    for _ in range(2):
+        fresh_episode = reset_scheme(learner.env, (2,), None).episode
+        carry, rollout = unroll(learner.env, agent, (), carry, noise.rollout, fresh_episode, HP(), jnp.int32(0))
+        np.testing.assert_array_equal(rollout.carry[:, 0], [0, 1, 2, 0, 1, 2, 0, 1])
+    np.testing.assert_array_equal(carry.stats.finished, [2, 2])
+    np.testing.assert_array_equal(carry.stats.finished_return, [6.0, 6.0])
+
+
+def test_a_policy_carries_its_state_through_evaluation():
+    """`exploit` is given the carry that it returned in the step before, from the initial one on."""
+    agent = counting_agent()._replace(exploit=lambda params, obs, carry, key: (carry % 2, carry + 1))
+    learner = jaxrl.make_learner(countdown(5), agent, num_envs=2, rollout_length=1)
+    actions = lambda recorded, t, step: recorded.at[t].set(step.action)
+    start = lambda env_state, obs: jnp.full((5, 3), -1, jnp.int32)
+    over, found = play_episodes(jax.random.key(0), learner.env, learner.agent, (), actions, start, num_episodes=3, max_steps=9)
+    assert over.all()
+    np.testing.assert_array_equal(found, np.tile([[0], [1], [0], [1], [0]], 3))
+
+
 def test_termination_wins_where_both_flags_are_set():
     env = countdown(3)
     both = env._replace(step=lambda *args: (lambda s, out: (s, out._replace(truncated=out.terminated)))(*env.step(*args)))
     (_, rollout), _ = play(both)
     assert not np.any(rollout.truncated)
-    assert np.any(rollout.terminated)
+    np.testing.assert_array_equal(np.flatnonzero(rollout.terminated[:, 0]), [2, 5])
 
 
 def test_statistics_count_finished_episodes_alone():
@@ -83,6 +114,7 @@ def test_statistics_count_finished_episodes_alone():
 def test_unroll_equals_a_loop_over_single_environments():
     env = jaxrl.make("CartPole-v1")
     (_, rollout), noise = play(env, num_steps=40)
+    assert np.any(rollout.terminated)  # and goes on in the next episode
     learner = jaxrl.make_learner(env, counting_agent(), num_envs=2, rollout_length=40)
     state = learner.init(jax.random.key(0), HP())
     step = jax.jit(env.step)

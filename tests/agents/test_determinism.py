@@ -1,0 +1,62 @@
+"""The same bits, however a run is divided or mapped: at the tests' optimization level of the compiler and at the users'.
+
+The tests compile at XLA's lowest level, where few operations are fused and reordered. So what must be equal to the bit is
+compared at its default level too.
+"""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxrl
+from tests.problems import LEARNERS, plain
+
+LEVELS = {"tests": {}, "vectorize": {"xla_backend_optimization_level": 1}, "default": {"xla_backend_optimization_level": 3}}
+
+
+def jit(level, function):
+    return jax.jit(function, compiler_options=LEVELS[level])
+
+
+@functools.cache
+def learner_of(name):
+    return LEARNERS[name]()
+
+
+# At the tests' level, the contract compares every learner.
+@pytest.mark.parametrize(("name", "level"), [("dqn", "default"), ("ppo, continuous", "vectorize")])
+def test_a_map_over_seeds_equals_each_alone(name, level):
+    learner = learner_of(name)
+    train = lambda key: jaxrl.train(key, learner, 2)[0]
+    keys = jax.random.split(jax.random.key(3), 2)
+    mapped = jit(level, lambda keys: jax.lax.map(train, keys))(keys)
+    alone = jit(level, train)(keys[1])
+    chex.assert_trees_all_equal(plain(jax.tree.map(lambda x: x[1], mapped)), plain(alone))
+
+
+CUTS = [
+    ("dqn", False, "default"),
+    ("double dqn, huber, hard sync, rollouts", True, "vectorize"),
+    ("reinforce, continuing", True, "tests"),
+    ("reinforce, episodic", False, "tests"),
+    ("ppo", False, "vectorize"),
+    ("recurrent", True, "tests"),
+]
+
+
+@pytest.mark.parametrize(("name", "batched", "level"), CUTS)
+def test_a_run_has_the_same_bits_however_it_is_cut(name, batched, level):
+    learner = learner_of(name)
+    transform = jax.vmap if batched else (lambda f: f)
+    key = jax.random.split(jax.random.key(0), 2) if batched else jax.random.key(0)
+    whole = jit(level, transform(lambda key: jaxrl.train(key, learner, 8)[0]))(key)
+    state = jit(level, transform(lambda key: learner.init(key, jax.tree.map(jnp.float32, learner.agent.hparams))))(key)
+    iteration = learner.agent.warmup
+    for num in (1, 7):
+        advance = lambda state, iteration, num=num: transform(lambda s: jaxrl.advance(s, iteration, learner, num)[0])(state)
+        state = jit(level, advance)(state, iteration)
+        iteration += num
+    chex.assert_trees_all_equal(plain(whole), plain(state))

@@ -1,0 +1,167 @@
+"""That every hyperparameter is read, checked and scheduled, for every agent."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxrl
+from jaxrl.optimizers import adam
+from tests.problems import LEARNERS, dqn_learner, plain, ppo_learner, recurrent_learner, reinforce_learner
+
+NUM_ITERATIONS = 5
+
+# A setting in which every hyperparameter matters within five iterations, and another value for each of them.
+SETTINGS = {
+    "learning_rate": (0.02, 0.01),
+    "learning_rate_iterations": (10.0, 5.0),
+    "discount": (0.9, 0.5),
+    "tau": (0.5, 0.25),
+    "epsilon_start": (0.9, 0.2),
+    "epsilon_end": (0.1, 0.8),
+    "epsilon_iterations": (20.0, 7.0),
+    "entropy_coef": (0.1, 0.2),
+    "value_coef": (0.5, 1.0),
+    "max_grad_norm": (0.5, 0.1),
+    "gae_lambda": (0.9, 0.5),
+    "clip_range": (0.1, 0.02),
+    "clip_range_iterations": (10.0, 5.0),
+    "value_clip_range": (0.1, 0.02),
+    "target_kl": (10.0, 1e-4),
+}
+
+UNREAD = {"reinforce, episodic": {"value_coef"}}  # its baseline is not learned
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_every_hyperparameter_changes_the_run(name):
+    """One seed in a batch of settings, each of which differs from the first in one field; the last is the first again."""
+    learner = LEARNERS[name]()
+    fields = learner.agent.hparams._fields
+    base, other = (learner.agent.hparams._replace(**{field: SETTINGS[field][i] for field in fields}) for i in (0, 1))
+    rows = [base, *(base._replace(**{field: getattr(other, field)}) for field in fields), base]
+    settings = jax.tree.map(lambda *x: jnp.array(x, jnp.float32), *rows)
+    run = lambda hparams: jaxrl.train(jax.random.key(0), learner, NUM_ITERATIONS, hparams)[0]
+    state = plain(jax.jit(jax.vmap(run))(settings))
+    leaves = jax.tree.leaves(state.agent.params)
+    same = [all(np.array_equal(x[0], x[row]) for x in leaves) for row in range(1, len(rows))]
+    assert same.pop()  # the batch itself makes no difference
+    assert {field for field, unread in zip(fields, same, strict=True) if unread} == UNREAD.get(name, set())
+
+
+ONE_OF_EACH = ["dqn", "reinforce, continuing", "ppo"]
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+@pytest.mark.parametrize("value", [float("nan"), -1.0])
+def test_hyperparameters_out_of_range_are_refused(name, value):
+    learner = LEARNERS[name]()
+    assert learner.agent.hparams._fields
+    for field in learner.agent.hparams._fields:
+        with pytest.raises(ValueError, match=rf"hparams\.{field} must lie in"):
+            jaxrl.train(jax.random.key(0), learner, 1, learner.agent.hparams._replace(**{field: value}))
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_an_agent_refuses_the_hyperparameters_of_another(name):
+    class Others(tuple):
+        pass
+
+    with pytest.raises(TypeError, match="hparams must be a jaxrl"):
+        jaxrl.train(jax.random.key(0), LEARNERS[name](), 1, Others())
+
+
+# --- schedules: at every iteration, a step is the one with the constant value that the schedule has there
+
+
+SCHEDULED = {
+    "dqn": functools.partial(dqn_learner, num_envs=256, capacity=2048, warmup=5),
+    "reinforce": functools.partial(reinforce_learner, mode="continuing", baseline="value"),
+    "ppo": functools.partial(ppo_learner, num_envs=16),
+}
+LENGTH = 4.0
+CASES = [
+    # learner, what is scheduled, from which iteration on, its start, its end
+    ("dqn", "learning_rate", 5, 0.02, 0.0),
+    ("dqn", "epsilon", 0, 0.9, 0.1),
+    ("reinforce", "learning_rate", 0, 0.02, 0.0),
+    ("ppo", "learning_rate", 0, 0.02, 0.0),
+    ("ppo", "clip_range", 0, 0.1, 0.0),
+]
+
+
+def scheduled_and_constant(agent_hparams, what, start, end, value):
+    """Hyperparameters with the schedule, and with the constant `value`."""
+    if what == "epsilon":
+        return (
+            agent_hparams._replace(epsilon_start=start, epsilon_end=end, epsilon_iterations=LENGTH),
+            agent_hparams._replace(epsilon_start=value, epsilon_end=value),
+        )
+    return (
+        agent_hparams._replace(**{what: start, f"{what}_iterations": LENGTH}),
+        agent_hparams._replace(**{what: value, f"{what}_iterations": np.inf}),
+    )
+
+
+@pytest.mark.parametrize(("name", "what", "first", "start", "end"), CASES)
+def test_a_schedule_has_the_value_of_its_iteration(name, what, first, start, end):
+    """Also after its end, and for DQN's ε within the warm-up. The learning rate's starts after the warm-up."""
+    learner = SCHEDULED[name](optimizer=optax.sgd)
+    base = learner.agent.hparams._replace(learning_rate=5.0 if what == "clip_range" else 0.5)
+    state = jax.jit(learner.init)(jax.random.key(0), base)
+    noise = learner.noise(jax.random.key(1))
+    step = jax.jit(lambda hparams, iteration: learner.step(state, noise, hparams, iteration)[0].agent)
+    for elapsed in (0, 1, 3, 4, 9):
+        fraction = min(elapsed / LENGTH, 1.0)
+        value = (1 - fraction) * start + fraction * end
+        schedule, constant = scheduled_and_constant(base, what, start, end, value)
+        _, wrong = scheduled_and_constant(base, what, start, end, value + 0.05)
+        iteration = jnp.int32(first + elapsed)
+        found, expected, other = (step(jax.tree.map(jnp.float32, h), iteration) for h in (schedule, constant, wrong))
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), found, expected)
+        differences = jax.tree.map(lambda x, y: np.array_equal(x, y), other, expected)
+        assert not all(jax.tree.leaves(differences)), "the step does not depend on what is scheduled"
+
+
+def test_epsilon_is_the_share_of_random_actions_times_the_share_of_others():
+    """With two actions, half of the random ones are the greedy one: ε / 2 of 4,096 differ from it, ± 4.5 standard deviations."""
+    learner = dqn_learner(num_envs=4096, capacity=4096, warmup=1)
+    hparams = learner.agent.hparams._replace(epsilon_start=0.9, epsilon_end=0.1, epsilon_iterations=10.0)
+    state = jax.jit(learner.init)(jax.random.key(0), hparams)
+    noise = jax.tree.map(lambda x: x[0], learner.noise(jax.random.key(1)).rollout.act)
+    greedy = learner.agent.exploit(state.agent.params, state.obs, (), jax.random.key(2))[0]
+    explore = jax.jit(lambda i: learner.agent.explore(state.agent.params, state.obs, (), noise, hparams, i)[0])
+    for iteration, epsilon in ((0, 0.9), (5, 0.5), (10, 0.1), (2**31 - 1, 0.1)):
+        share = np.mean(explore(jnp.int32(iteration)) != greedy)
+        np.testing.assert_allclose(share, epsilon / 2, atol=4.5 * np.sqrt(epsilon / 2 * (1 - epsilon / 2) / 4096))
+
+
+ADAM = functools.partial(adam, eps=1e-20)  # ε would blur the steps of small gradients
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [
+        reinforce_learner(mode="continuing", baseline="value", optimizer=ADAM),
+        ppo_learner(num_epochs=1, num_minibatches=1, optimizer=ADAM),
+        recurrent_learner(optimizer=ADAM),
+    ],
+    ids=["reinforce", "ppo", "recurrent"],
+)
+def test_the_step_count_of_the_optimizer_is_that_of_the_iteration(learner):
+    """From moments of zero, Adam changes a parameter by η √(1 − β₂ⁿ) / (1 − β₁ⁿ) · (1 − β₁) / √(1 − β₂) at its n-th step."""
+    hparams = jax.tree.map(jnp.float32, learner.agent.hparams)
+    state, noise = jax.jit(learner.init)(jax.random.key(0), hparams), learner.noise(jax.random.key(1))
+    step = jax.jit(lambda iteration: learner.step(state, noise, hparams, iteration)[0].agent.params)
+    params = jax.tree.leaves(state.agent.params)
+    first, eleventh = (
+        np.concatenate([np.ravel(new - old) for new, old in zip(jax.tree.leaves(step(jnp.int32(i))), params, strict=True)])
+        for i in (0, 10)
+    )
+    moved = np.abs(first) > 0.5 * np.abs(first).max()
+    assert moved.sum() > 10
+    factor = np.sqrt(1 - 0.999**11) / (1 - 0.9**11) * 0.1 / np.sqrt(0.001)
+    np.testing.assert_allclose(eleventh[moved] / first[moved], factor, rtol=1e-2)
