@@ -1,5 +1,6 @@
 """Small environments with known answers, and the learners that several test files share."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -139,6 +140,14 @@ def ppo_learner(env=None, *, num_envs=4, rollout_length=8, hidden=(16,), **stati
     return jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
 
 
+def sac_learner(env=None, *, num_envs=4, rollout_length=1, hidden=(16,), **static):
+    env = lopsided() if env is None else env
+    network = jaxrl.networks.actor_critic(env.observation_space, env.action_space, hidden=hidden)
+    static = {"warmup": 5, "capacity": 96, "batch_size": 16} | static
+    agent = jaxrl.agents.sac(network, env.action_space, **static)
+    return jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
+
+
 class RecurrentHParams(NamedTuple):
     learning_rate: float = 1e-3
     discount: float = 0.99
@@ -236,6 +245,7 @@ LEARNERS = {
     "reinforce, squashed": lambda: reinforce_learner(lopsided(), rollout_length=3, baseline="value", squash=True),
     "ppo": ppo_learner,
     "ppo, continuous": lambda: ppo_learner(lopsided(), normalize_advantage=False),
+    "sac": functools.partial(sac_learner, updates_per_iteration=2),
     "recurrent": recurrent_learner,
 }
 
