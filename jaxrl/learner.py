@@ -54,6 +54,7 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
     rollout_length = check_size("rollout_length", rollout_length)
     reset_pool = None if reset_pool is None else check_size("reset_pool", reset_pool)
     _check_fresh_episodes(env, agent, rollout_length)
+    traced = _traced_once(agent)
     resets = reset_scheme(env, (num_envs,) if agent.fresh_episodes else (rollout_length, num_envs), reset_pool)
     max_block = _max_block(rollout_length, reset_pool)
 
@@ -69,12 +70,12 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
     ) -> tuple[LearnerState, Transition]:
         carry = RolloutCarry(state.env, state.obs, state.carry, state.stats)
         policy_params = agent.policy(state.agent)
-        carry, rollout = unroll(env, agent, policy_params, carry, noise.rollout, resets.episode, hparams, iteration)
-        return LearnerState(state.key, agent.store(state.agent, rollout, iteration), *carry), rollout
+        carry, rollout = unroll(env, traced, policy_params, carry, noise.rollout, resets.episode, hparams, iteration)
+        return LearnerState(state.key, traced.store(state.agent, rollout, iteration), *carry), rollout
 
     def step(state: LearnerState, noise: IterationNoise, hparams: HParams, iteration: jax.Array) -> tuple[LearnerState, Metrics]:
         state, rollout = act(state, noise, hparams, iteration)
-        agent_state, metrics = agent.update(state.agent, rollout, noise.update, hparams, iteration)
+        agent_state, metrics = traced.update(state.agent, rollout, noise.update, hparams, iteration)
         return state._replace(agent=agent_state), metrics
 
     def init(key: jax.Array, hparams: HParams) -> LearnerState:
@@ -88,8 +89,7 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
             )
         return state._replace(stats=reset_log_interval(state.stats))
 
-    check_agent(env, agent, num_envs, rollout_length)
-    # Python runs these once for all that trace them: the shapes of the metrics, the warm-up and the run.
+    check_agent(env, traced, num_envs, rollout_length)
     noise, act, step = (jax.jit(f, inline=True) for f in (noise, act, step))
     return Learner(env, agent, num_envs, rollout_length, init, noise, step, reset_pool)
 
@@ -284,6 +284,12 @@ def check_and_cast(key: jax.Array, learner: Learner, hparams: HParams | None) ->
     hparams = learner.agent.hparams if hparams is None else hparams
     check_record(hparams, type(learner.agent.hparams))
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hparams)
+
+
+def _traced_once(agent: Agent) -> Agent:
+    """The agent with functions that Python runs once for all that trace them: the checks, the warm-up and the run."""
+    explore, store, update = (jax.jit(f, inline=True) for f in (agent.explore, agent.store, agent.update))
+    return agent._replace(explore=explore, store=store, update=update)
 
 
 def _check_fresh_episodes(env: Environment, agent: Agent, rollout_length: int) -> None:

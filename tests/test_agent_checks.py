@@ -62,7 +62,7 @@ MISTAKES = {
     ),
     "a Python number in extras": (
         {"explore": explore(extras={"epsilon": 0.5})},
-        r"agent\.explore returns the Python number 0\.5 at \[2\]\['epsilon'\].*jnp\.full\(num_envs",
+        r"agent\.explore: extras\['epsilon'\] is a Python number.*jnp\.full\(num_envs, x, jnp\.float32\)",
     ),
     "a key in extras": (
         {"explore": explore(extras=jax.random.split(jax.random.key(0), B))},

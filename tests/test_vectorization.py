@@ -46,7 +46,7 @@ def test_on_one_device_no_iteration_is_traced_again():
     """`make_learner` has traced it already, for its checks; tracing again would take a third of a second."""
     traced = []
     env, agent, *_ = dqn_learner(countdown())
-    counted = agent._replace(act=lambda *args: traced.append(None) or agent.act(*args))
+    counted = agent._replace(explore=lambda *args: traced.append(None) or agent.explore(*args))
     learner = jaxrl.make_learner(env, counted, num_envs=4, rollout_length=1)
     before = len(traced)
     keys = jax.random.split(jax.random.key(0), 4)

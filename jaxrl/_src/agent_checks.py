@@ -55,22 +55,9 @@ def check_agent(env: Environment, agent: Agent, num_envs: int, num_steps: int) -
 
 
 def _trace(field: str, function: Callable[..., Any], *args: Any) -> Any:
-    """Shapes of what `function` returns. What makes a function of the agent wrong as a program is an error here."""
-    python_numbers: list[str] = []
-
-    def traced(*args):
-        out = function(*args)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(out):
-            if isinstance(leaf, bool | int | float | complex):
-                python_numbers.append(f"{leaf!r} at {jax.tree_util.keystr(path) or 'the top'}")
-        return out
-
-    jaxpr, out = jax.make_jaxpr(traced, return_shape=True)(*args)
-    if python_numbers:
-        raise TypeError(
-            f"agent.{field} returns the Python number {python_numbers[0]}: return an array with a dtype of its own, "
-            "such as jnp.full(num_envs, 1.0) or jnp.float32(1.0)"
-        )
+    """Shapes of what `function` returns. Raises ValueError where it branches on data."""
+    # A lambda of its own each time: `make_jaxpr` does not trace a function again that it knows.
+    jaxpr, out = jax.make_jaxpr(lambda *args: function(*args), return_shape=True)(*args)
     if _branches_on_data(jaxpr.jaxpr):
         raise ValueError(
             f"agent.{field} branches by lax.cond or lax.switch on a traced value: a GPU makes the host wait for it, and under "
@@ -133,6 +120,11 @@ def _check_explore(explored: Any, carry: Any, sizes: _Sizes) -> tuple[Any, Any]:
     _check_carry("explore", next_carry, sizes.num_envs)
     _check_same("explore", "the carry", next_carry, carry)
     for name, leaf in _leaves(extras):
+        if leaf.shape == () and getattr(leaf, "weak_type", False):
+            raise TypeError(
+                f"agent.explore: extras{name} is a Python number: return an array with the leading axis [num_envs] and a "
+                f"dtype of its own, such as jnp.full(num_envs, x, jnp.{leaf.dtype})"
+            )
         if leaf.shape[:1] != (sizes.num_envs,):
             raise ValueError(
                 f"agent.explore: extras{name} must have the leading axis [num_envs] = [{sizes.num_envs}], got "
