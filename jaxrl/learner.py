@@ -46,8 +46,8 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
         is no pool, and all are independent.
 
     Raises:
-      TypeError, ValueError: where a size is not a positive int, where the agent plays whole episodes and the environment's
-        time limit is longer than the rollout, or where a function of the agent does not keep to its protocol in
+      TypeError, ValueError: if a size is not a positive int, if the agent plays whole episodes and the environment's
+        time limit is longer than the rollout, or if a function of the agent does not keep to its protocol in
         `jaxrl.types` (the error names the field and how to fix it).
     """
     num_envs = check_size("num_envs", num_envs)
@@ -114,8 +114,8 @@ def train(
       episode finished.
 
     Raises:
-      ValueError: where `log_every` does not divide `num_iterations`, or a hyperparameter is out of range.
-      TypeError: where a size is not an int, the key is not a typed PRNG key, or `hparams` belong to another agent.
+      ValueError: if `log_every` does not divide `num_iterations`, or a hyperparameter is out of range.
+      TypeError: if a size is not an int, the key is not a typed PRNG key, or `hparams` belong to another agent.
 
     >>> import jax, jaxrl
     >>> env = jaxrl.make("PointMass")
@@ -155,7 +155,7 @@ def advance(
       The next state, from which the run continues at `iteration + num_iterations`, and the metrics, as `train`.
 
     Raises:
-      ValueError: where `iteration` is known and within the warm-up, which `learner.init` has done already.
+      ValueError: if `iteration` is known and within the warm-up, which `learner.init` has done already.
       TypeError, ValueError: as `train`.
     """
     num_iterations = check_iterations(num_iterations)
@@ -176,7 +176,7 @@ def advance(
 
 
 def _check_iteration(iteration: jax.Array | int, warmup: int) -> jax.Array:
-    """Return the number of the next iteration as int32; raise ValueError where it is known and below the warm-up."""
+    """Return the number of the next iteration as int32; raise ValueError if it is known and below the warm-up."""
     if not isinstance(iteration, jax.core.Tracer):
         iteration = check_size("iteration", iteration, minimum=0)
         if iteration < warmup:
@@ -216,7 +216,7 @@ def _scan_iterations(draw, step, state: LearnerState, start: jax.Array, num: int
 
 
 def check_iterations(num_iterations: int, warmup: int = 0) -> int:
-    """Return `num_iterations` as an int; raise ValueError where an int32 could not number them."""
+    """Return `num_iterations` as an int; raise ValueError if an int32 could not number them."""
     num_iterations = check_size("num_iterations", num_iterations, maximum=None)
     if num_iterations + warmup >= 2**31:
         raise ValueError(
@@ -229,7 +229,7 @@ def check_iterations(num_iterations: int, warmup: int = 0) -> int:
 def check_log_every(num_iterations: int, log_every: int | None) -> int:
     """Return the number of iterations in a row of metrics, by default such that there are about 100 rows.
 
-    Raises ValueError where that does not divide `num_iterations`.
+    Raises ValueError if that does not divide `num_iterations`.
     """
     log_every = default_log_every(num_iterations) if log_every is None else check_size("log_every", log_every)
     if num_iterations % log_every:

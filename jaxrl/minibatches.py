@@ -49,7 +49,7 @@ def scan_minibatches(
       The last carry, and the outputs, leaves `[num_epochs, num_minibatches, ...]`.
 
     Raises:
-      ValueError: where `num_minibatches` does not divide N.
+      ValueError: if `num_minibatches` does not divide N.
     """
     num_rows = jax.tree.leaves(batch)[0].shape[0]
     check_minibatches(num_rows, num_minibatches)

@@ -69,7 +69,7 @@ def optimizer_step(
       The new parameters, the new state, and the norm of the gradients before clipping, float32 scalar or None.
 
     Raises:
-      ValueError: where the state of the optimizer holds a counter that does not follow from `step`.
+      ValueError: if the state of the optimizer holds a counter that does not follow from `step`.
     """
     norm = None
     if max_grad_norm is not None:
@@ -84,7 +84,7 @@ def apply_gradients(
     """One step of `optimizer`, where `step`, int32 scalar, counts the steps before it: the new (params, opt_state).
 
     Raises:
-      ValueError: where the state holds a counter that does not follow from `step`.
+      ValueError: if the state holds a counter that does not follow from `step`.
     """
     with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes, e.g. radam
         updates, opt_state = optimizer.update(grads, set_step(optimizer, opt_state, step, params), params)
@@ -136,7 +136,7 @@ def set_step(optimizer: optax.GradientTransformation, opt_state: Any, step: jax.
     by what `optimizer` was built with, so that a learning rate that changes takes effect.
 
     Raises:
-      ValueError: where the state holds an integer that is not known to follow from the number of steps.
+      ValueError: if the state holds an integer that is not known to follow from the number of steps.
     """
     injected = any(_name(node) == _INJECTED for node in jax.tree.leaves(opt_state, is_leaf=lambda x: _name(x) == _INJECTED))
     built = optimizer.init(params) if injected else opt_state
@@ -202,7 +202,7 @@ def num_updates(iteration: jax.Array, warmup: int, updates: int, period: int = 1
       period: Python int, of what is done every `period` updates, as in `update_target`.
 
     Raises:
-      ValueError: where `period * updates` is not less than 2^31.
+      ValueError: if `period * updates` is not less than 2^31.
     """
     last = (2**31 - 1) // updates - period
     if last < 0:

@@ -230,7 +230,7 @@ def preset(algorithm: str, env_name: str, *, env_steps: int | None = None) -> Pr
       env_steps: length of the run in environment steps, warm-up included; the schedules scale with it.
 
     Raises:
-      ValueError: where no settings are tuned for the two, with the list of those that are, or the steps are too few.
+      ValueError: if no settings are tuned for the two, with the list of those that are, or the steps are too few.
 
     >>> import jaxrl
     >>> learner, hparams, num_iterations, env_steps = jaxrl.preset("dqn", "CartPole-v1")
@@ -253,7 +253,7 @@ def build(settings: Settings, env: Environment, **hparams: Any) -> Preset:
       hparams: hyperparameters that replace those of the settings and their schedules.
 
     Raises:
-      ValueError: where `steps` are too few for the warm-up and an update, and as the agent's factory and `make_learner`.
+      ValueError: if `steps` are too few for the warm-up and an update, and as the agent's factory and `make_learner`.
     """
     row = algorithm(settings.algorithm)
     num_envs, rollout_length = settings.num_envs, settings.rollout_length

@@ -53,8 +53,8 @@ def unroll_network(network: RecurrentNetwork, params: PyTree, obs: Obs, carry: C
       carries, and `reset_carry` makes the carry for step T of the last one.
 
     Raises:
-      ValueError: where `obs`, `carry` and `done` do not have the same T and B.
-      TypeError: where `done` is not of bools.
+      ValueError: if `obs`, `carry` and `done` do not have the same T and B.
+      TypeError: if `done` is not of bools.
     """
     _check(obs, carry, done)
 

@@ -212,7 +212,7 @@ def evaluate(key: jax.Array, learner: Learner, state: LearnerState, *, num_episo
       float32 `[num_episodes]`, undiscounted.
 
     Raises:
-      TypeError, ValueError: where the key is not a typed PRNG key, `num_episodes` or `max_steps` is not a positive int, or
+      TypeError, ValueError: if the key is not a typed PRNG key, `num_episodes` or `max_steps` is not a positive int, or
         `state` is a batch of states.
     """
     if jnp.ndim(state.stats.finished) != 1:
@@ -242,7 +242,7 @@ def evaluate_policy(
       float32 `[num_episodes]`, undiscounted; NaN where an episode had not ended by `max_steps`.
 
     Raises:
-      TypeError, ValueError: where the key is not a typed PRNG key, or a size is not a positive int.
+      TypeError, ValueError: if the key is not a typed PRNG key, or a size is not a positive int.
     """
     check_key(key)
     num_episodes = check_size("num_episodes", num_episodes)

@@ -42,10 +42,10 @@ def vectorize(
       extra results are dropped.
 
     Raises:
-      ValueError: where the leaves have no common leading axis, or it is empty. With "auto", also where not even
+      ValueError: if the leaves have no common leading axis, or it is empty. With "auto", also where not even
         groups of one fit, since arguments and results are held for the whole axis (to fix this, return less, or
         call the function for a part of the axis at a time), and inside another transformation.
-      TypeError: where `batch_size` is neither an int nor "auto".
+      TypeError: if `batch_size` is neither an int nor "auto".
 
     >>> import jax, jax.numpy as jnp
     >>> vectorize(lambda x: x**2, batch_size=2)(jnp.arange(5.0)).tolist()
@@ -114,7 +114,7 @@ def use_all_cores() -> None:
     """Make one CPU device for each core that this process may use. Call this before JAX initialises its backend.
 
     Raises:
-      RuntimeError: where the backend is initialised already.
+      RuntimeError: if the backend is initialised already.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jax.config.update("jax_num_cpu_devices", cores)

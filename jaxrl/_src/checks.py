@@ -16,7 +16,7 @@ FRACTION = (0.0, 1.0)
 def check_size(name: str, value: Any, *, minimum: int = 1, maximum: int | None = 2**31 - 1) -> int:
     """Return `value` as an int. Sizes are structure: they must be Python ints of at least `minimum`.
 
-    Raises TypeError for tracers, arrays of floats and the like, ValueError where it is too small or too large.
+    Raises TypeError for tracers, arrays of floats and the like, ValueError if it is too small or too large.
     """
     if isinstance(value, jax.core.Tracer):
         raise TypeError(

@@ -58,7 +58,7 @@ def largest_that_fits(
       The size and its program.
 
     Raises:
-      DoesNotFit: where not even one run fits.
+      DoesNotFit: if not even one run fits.
     """
     free = int(_USABLE * free_memory(devices))
     while True:

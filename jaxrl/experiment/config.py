@@ -110,14 +110,14 @@ class Config:
         return [{"seed": seed} | combination for combination in self.combinations for seed in seeds]
 
     def save(self, path: Path) -> None:
-        """Write a new file. Raises FileExistsError where there is one already."""
+        """Write a new file. Raises FileExistsError if there is one already."""
         record = _to_json({"jaxrl": jaxrl.__version__, **dataclasses.asdict(self)})
         with path.open("x") as file:
             file.write(json.dumps(record, indent=2, allow_nan=False) + "\n")
 
     @staticmethod
     def load(path: Path) -> "Config":
-        """Read a file that `save` wrote. Raises ValueError where it is not one."""
+        """Read a file that `save` wrote. Raises ValueError if it is not one."""
         try:
             record = _from_json(json.loads(path.read_text()))
             del record["jaxrl"]
@@ -129,7 +129,7 @@ class Config:
 
 
 def load_config(run: Path) -> Config:
-    """The configuration of a run folder. Raises ValueError where the folder is not one."""
+    """The configuration of a run folder. Raises ValueError if the folder is not one."""
     if not (run / CONFIG).is_file():
         raise ValueError(f"{run} is not a run folder: it has no {CONFIG}")
     return Config.load(run / CONFIG)

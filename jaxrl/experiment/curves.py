@@ -47,7 +47,7 @@ def plot(curves: list[Curve], path: Path) -> Path:
 
     Raises:
       ImportError: without matplotlib.
-      ValueError: where the file cannot be written.
+      ValueError: if the file cannot be written.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -57,7 +57,7 @@ def evaluate_policies(config: Config, policies: SavedPolicy, *, num_episodes: in
       seed: from which the episodes are drawn; by default they are drawn from the keys of the runs.
 
     Raises:
-      TypeError, ValueError: where `num_episodes` or `seed` is not an int, or is out of range.
+      TypeError, ValueError: if `num_episodes` or `seed` is not an int, or is out of range.
     """
     num_episodes = check_size("num_episodes", num_episodes)
     learner = (preset := config.preset()).learner

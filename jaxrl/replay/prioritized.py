@@ -71,7 +71,7 @@ def add(buffer: Prioritized, items: Any, num_adds: jax.Array) -> Prioritized:
       num_adds: int32 scalar, how often `add` was called before. Not batched, or the writes are scatters.
 
     Raises:
-      ValueError: where the capacity is not a multiple of n, or `items` differ from the example.
+      ValueError: if the capacity is not a multiple of n, or `items` differ from the example.
     """
     rows = replay.add(buffer.rows, items, num_adds)
     n = jax.tree.leaves(items)[0].shape[0]
@@ -113,8 +113,8 @@ def sample(buffer: Prioritized, noise: jax.Array, num_stored: jax.Array, *, beta
       A `Batch`. The weights are 1 where all priorities are 0.
 
     Raises:
-      ValueError: where `noise` does not have exactly one axis, or is empty.
-      TypeError: where `noise` is not float32.
+      ValueError: if `noise` does not have exactly one axis, or is empty.
+      TypeError: if `noise` is not float32.
     """
     if noise.ndim != 1 or noise.size == 0:
         raise ValueError(
@@ -148,8 +148,8 @@ def update(buffer: Prioritized, indices: jax.Array, td_error: jax.Array, *, alph
         again. A p^α below 1.2e-38 (the smallest normal float32) becomes 0.
 
     Raises:
-      ValueError: where the shapes of `indices` and `td_error` differ, or are empty.
-      TypeError: where `indices` are not integers.
+      ValueError: if the shapes of `indices` and `td_error` differ, or are empty.
+      TypeError: if `indices` are not integers.
     """
     if indices.shape != td_error.shape or indices.size == 0:
         got = f"{indices.shape} and {td_error.shape}"

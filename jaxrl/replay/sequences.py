@@ -42,7 +42,7 @@ def sample_sequences(
       Items with leaves `[*shape, length, ...]`.
 
     Raises:
-      ValueError: where the sizes do not fit together.
+      ValueError: if the sizes do not fit together.
     """
     length = _check_sizes(replay, length, num_envs, rows_per_add)
     stored = num_stored(num_adds, rows_per_add, replay.capacity)
@@ -67,7 +67,7 @@ def sequences_at(
       that reaches the newest step ends there, and is padded with copies of it.
 
     Raises:
-      ValueError: where the sizes do not fit together.
+      ValueError: if the sizes do not fit together.
     """
     length = _check_sizes(replay, length, num_envs, rows_per_add)
     oldest = _oldest_row(replay, num_adds, rows_per_add)

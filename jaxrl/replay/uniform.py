@@ -58,7 +58,7 @@ def add(replay: Replay, items: Any, num_adds: jax.Array) -> Replay:
       num_adds: int32 scalar, how often `add` was called before. Not batched, or the write is a scatter.
 
     Raises:
-      ValueError: where the capacity is not a multiple of n, or `items` differ from the example.
+      ValueError: if the capacity is not a multiple of n, or `items` differ from the example.
     """
     layout = layout_of(items, batch_ndim=1)
     if layout != replay.layout:
