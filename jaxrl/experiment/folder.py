@@ -1,4 +1,4 @@
-"""Run folders: `config.json`, `metrics.csv`, `curve.png`, `policies/`. They hold JSON, text and arrays: loading runs no code."""
+"""Run folders: `config.json`, `metrics.csv`, `curve.png`, `policies/`. They hold JSON, text and arrays; loading runs no code."""
 
 import csv
 from collections.abc import Callable, Iterable, Mapping
