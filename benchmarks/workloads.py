@@ -13,9 +13,9 @@ class Workload(NamedTuple):
     name: str  # "dqn", "reinforce", "rollout" or "breakout"
     env: str
     seeds: int
-    num_envs: int  # of each seed
+    num_envs: int  # environments per seed
     rollout_length: int
-    updates: int  # iterations of each seed, the warm-up not counted
+    updates: int  # iterations per seed, without the warm-up
     warmup: int = 0  # iterations that only act and store
     batch_size: int = 0
     capacity: int = 0

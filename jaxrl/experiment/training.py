@@ -37,7 +37,7 @@ class Result(NamedTuple):
     policies: SavedPolicy  # after training, leaves [num_runs, ...]
     training_returns: np.ndarray  # [num_runs], the latest
     evaluation_returns: np.ndarray  # [num_runs, episodes], greedy
-    env_steps: int  # of each run
+    env_steps: int  # environment steps per run
     seconds: float
 
 

@@ -16,7 +16,7 @@ from jaxrl.types import Discrete, Environment, MultiDiscrete
 
 _MAX_PICTURES = 20_000  # in one film, which takes about 1 GB of memory while it is written
 _MAX_COLUMNS = 8
-_NUM_SNAPSHOTS = 6  # pictures of each policy on a sheet
+_NUM_SNAPSHOTS = 6  # number of pictures per policy on a sheet
 _MARGIN, _LINE, _MIN_WIDTH = 8, 17, 190  # pixels: around a panel, of a line of text, and of a panel wide enough for its text
 _GREY = "#69727d"
 

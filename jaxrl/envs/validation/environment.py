@@ -168,7 +168,7 @@ def _not_a_pair(env: Environment, name: str, out: Any) -> Findings:
         given = f"{len(out)} values" if isinstance(out, tuple) else f"a {type(out).__name__}"
         return [(f"{name} returns {given}, not 2", fix)]
     if name == "step" and not isinstance(out[1], Step):
-        return [(f"step returns a {type(out[1]).__name__} beside the state, not a Step", fix)]
+        return [(f"step returns the state and a {type(out[1]).__name__}, not a Step", fix)]
     space = env.observation_space
     if name == "reset" and matches(space, out[0]) and not matches(space, out[1]):
         return [("reset returns the observation first and the state second", fix)]
