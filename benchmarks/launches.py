@@ -1,12 +1,12 @@
 """Count the kernels of training programs on an NVIDIA H200 and a TPU v5e, compiled ahead of time without the devices.
 
-XLA compiles for a described device, without a driver. The figures are exact: kernels of an iteration, host
-synchronisations, collectives, memory. `scripts/test-aot.sh` installs the two compilers and tests the counts;
+XLA compiles for a described device, without a driver. The figures are exact: kernels per iteration, host synchronisations,
+collectives, memory. `scripts/test-aot.sh` installs the two compilers and tests the counts, and this prints them:
 
     scripts/test-aot.sh --print
 
-prints all of them. A kernel launch on a GPU takes 2 to 4 µs, which dominates the time of small networks. A TPU runs the whole
-program without the host; there, instructions are counted.
+A kernel launch on a GPU takes 2 to 4 µs, which dominates the time of small networks. A TPU runs the whole program without the
+host, so for a TPU instructions are counted.
 """
 
 import functools
@@ -127,7 +127,7 @@ def collectives(text: str) -> list[str]:
 
 
 def dqn(env_name: str = "CartPole-v1", **network_options) -> Callable:
-    """A run of 10 environments, batch 128, MLP 120-84: ten rows of metrics of 640 iterations each, in blocks of 64."""
+    """A run with 10 environments, batch 128, MLP 120-84: ten logging intervals of 640 iterations each, in blocks of 64."""
     env = jaxrl.make(env_name)
     network = jaxrl.networks.q_network(env.observation_space, env.action_space, hidden=(120, 84), **network_options)
     agent = jaxrl.agents.dqn(network, env.action_space, batch_size=128, capacity=10_000, warmup=64)
@@ -136,7 +136,7 @@ def dqn(env_name: str = "CartPole-v1", **network_options) -> Callable:
 
 
 def reinforce() -> Callable:
-    """A run of 16 environments × 32 steps with a value baseline: ten rows of metrics of ten iterations each, in blocks of two."""
+    """A run with 16 environments × 32 steps and a value baseline: ten logging intervals of ten iterations, in blocks of two."""
     env = jaxrl.make("CartPole-v1")
     network = jaxrl.networks.policy(env.observation_space, env.action_space, value=True)
     agent = jaxrl.agents.reinforce(network, env.action_space, mode="continuing", baseline="value")

@@ -1,7 +1,7 @@
 """Measure layouts of seeds for `vectorize` on this machine, in µs per update and seed: `python benchmarks/layouts.py`.
 
-Each layout runs in a process of its own, because the number of CPU devices is fixed when JAX starts. Times are medians of
-five runs after compilation.
+Each layout runs in its own process, because the number of CPU devices is fixed when JAX starts. Times are medians of five runs
+after compilation.
 """
 
 import argparse

@@ -1,11 +1,11 @@
 """Compare resets with gymnax's, and measure what a pool of resets saves: `python benchmarks/resets.py`.
 
-CartPole-v1 with random actions: jitted scans of the same number of steps, interleaved in one process. jaxrl runs its driver and
-`unroll`, which draw fresh episodes before each rollout. gymnax runs its `step` under `vmap`, which resets in every step; once
-with keys and actions drawn step by step, and once with both drawn before each rollout, so that only the resets differ. All of
-them pass the transitions of a rollout, with true successors, to the same function.
+The workload is CartPole-v1 with random actions, in jitted scans of the same number of steps, interleaved in one process. jaxrl
+runs its driver and `unroll`, which draw fresh episodes before each rollout. gymnax runs its `step` under `vmap`, which resets in
+every step: once with keys and actions drawn step by step, and once with both drawn before each rollout, so that only the resets
+differ. All of them pass the transitions of a rollout, with true successors, to the same function.
 
-The second table is of a CartPole whose reset plays 50 steps: with a fresh episode for every step, and with a pool.
+The second table is for a CartPole whose reset takes 50 steps: with a fresh episode for every step, and with a pool.
 """
 
 import statistics
@@ -30,7 +30,7 @@ class HParams(NamedTuple):
 
 
 def consume(transitions) -> jax.Array:
-    """A sum that reads every number of a rollout."""
+    """Sum all numbers of a rollout, so that none of them can be optimised away."""
     return sum(jnp.sum(x, dtype=jnp.float32) for x in jax.tree.leaves(transitions))
 
 
@@ -48,7 +48,7 @@ def random_agent(num_actions: int) -> Agent:
 
 
 def slow_reset(env: Environment) -> Environment:
-    """The environment with episodes that begin after `RESET_STEPS` random steps, even if these end an episode."""
+    """An environment whose reset takes `RESET_STEPS` random steps, even if these end an episode."""
 
     def reset(key, params):
         reset_key, action_key, step_key = jax.random.split(key, 3)

@@ -1,9 +1,9 @@
 """Measure jaxrl, its peers and the floor on the same workloads, in turns: `python benchmarks/run.py`.
 
-Each implementation has a process of its own, which compiles its program while the others wait, runs it once, and then
-waits. The parent lets them run one after the other, round after round, so that other load on the machine affects all of them
-alike. The times go into a row of benchmarks/results/, and RESULTS.md is generated from the rows. `benchmarks/setup.sh`
-makes an environment with all peers.
+Each implementation has its own process, which compiles its program while the others wait, runs it once, and then waits. The
+parent lets the processes take turns for several rounds, so that other load on the machine affects all of them equally. The
+times are written to a row of benchmarks/results/, and RESULTS.md is generated from the rows. `benchmarks/setup.sh` creates an
+environment with all peers.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from benchmarks.workloads import NAMES, Workload, entries, workloads
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {"sb3": "stable_baselines3"}  # of implementations whose package has another name
-# A waiting implementation must not hold the memory of the GPU.
+# A waiting implementation must not occupy the memory of the GPU.
 ENVIRONMENT = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     "XLA_PYTHON_CLIENT_ALLOCATOR": "platform",
@@ -95,7 +95,7 @@ def start(implementation: str, workload: Workload, device: dict, log: Path) -> W
 
 
 def attempt(worker: Worker, do: Callable[[], None]) -> None:
-    """Do something with a worker; if that fails, kill it and record the error in its row."""
+    """Apply an action to a worker; if it fails, kill the worker and record the error in its row."""
     if "error" in worker.row:
         return
     try:

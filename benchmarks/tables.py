@@ -54,15 +54,15 @@ def save(rows: Iterable[Row], folder: Path) -> None:
             (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
 
 
-def seconds(row: Row, clock: str = "seconds") -> float:
-    return statistics.median(row[clock])
+def seconds(row: Row, field: str = "seconds") -> float:
+    return statistics.median(row[field])
 
 
-def micros(row: Row, clock: str = "seconds") -> float | None:
+def micros(row: Row, field: str = "seconds") -> float | None:
     """µs per update and seed."""
     if row["implementation"].startswith("gymnax"):
         return None
-    return seconds(row, clock) / (row["workload"]["updates"] * row["workload"]["seeds"]) * 1e6
+    return seconds(row, field) / (row["workload"]["updates"] * row["workload"]["seeds"]) * 1e6
 
 
 def core_micros(row: Row) -> float | None:

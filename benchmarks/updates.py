@@ -1,8 +1,9 @@
 """Measure choices inside an update on a CPU: `python benchmarks/updates.py`, or `taskset -c 0 python …` for one core.
 
-First, REINFORCE's update from rollouts of 128 steps, in microbatches of several sizes and whole. Second, the forward and
-backward pass of a network over the same observations with one leading axis and with two. Third, whole runs of DQN on MinAtar's
-Breakout, with convolutions as matrix products of patches and as XLA's convolutions. Times are medians, taken in turns.
+First, REINFORCE's update from rollouts of 128 steps, in microbatches of several sizes and in a single batch. Second, the forward
+and backward pass of a network over the same observations with one leading axis and with two. Third, complete runs of DQN on
+MinAtar's Breakout, with convolutions as matrix products of patches and as XLA's convolutions. Times are medians of interleaved
+runs.
 """
 
 import sys
@@ -24,12 +25,12 @@ from jaxrl.types import Transition
 from jaxrl.vectorization import compiler_options
 
 STEPS = 128
-SIZES = (64, 128, 256, 512, 1024, None)  # None: whole
+SIZES = (64, 128, 256, 512, 1024, None)  # None: a single batch
 CASES = ((64, (64, 64), 20), (64, (256, 256), 4), (1024, (64, 64), 2))  # environments, hidden layers, updates
 
 
 def compiled(fn: Callable, *args) -> Callable:
-    """Compile as `vectorize` does. The result ignores the key of `measure`, and runs with `args`."""
+    """Compile as `vectorize` does. The result ignores the key that `measure` passes, and runs with `args`."""
     program = jax.jit(fn, compiler_options=compiler_options(jax.devices())).lower(*args).compile()
     return lambda key: program(*args)
 

@@ -1,7 +1,7 @@
-"""A process that runs one workload with one implementation, one run each time that its parent asks.
+"""A process that runs one workload with one implementation, whenever its parent requests a run.
 
 `python -m benchmarks.worker IMPLEMENTATION WORKLOAD` (a name as in `workloads`, a JSON object) prints a line of JSON when it is
-ready. It then reads run numbers from stdin, one a line, and prints a line of JSON after each run. `--describe` prints the
+ready. It then reads run numbers from stdin, one per line, and prints a line of JSON after each run. `--describe` prints the
 device and exits. Output of the libraries goes to stderr.
 """
 

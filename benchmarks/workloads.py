@@ -13,9 +13,9 @@ class Workload(NamedTuple):
     name: str  # "dqn", "reinforce", "rollout" or "breakout"
     env: str
     seeds: int
-    num_envs: int  # of each seed
+    num_envs: int  # environments per seed
     rollout_length: int
-    updates: int  # iterations of each seed, the warm-up not counted
+    updates: int  # iterations per seed, without the warm-up
     warmup: int = 0  # iterations that only act and store
     batch_size: int = 0
     capacity: int = 0
@@ -49,7 +49,7 @@ ONE_SEED = {"dqn": ("sb3", "sbx"), "reinforce": ("sb3",)}  # these cannot train 
 
 
 def layout_of(implementation: str) -> str:
-    """The layout of its seeds: "vectorize" as in jaxrl, "vmap" as its own users have it, "process" for one seed in Python."""
+    """The layout of its seeds: "vectorize" as in jaxrl, "vmap" as its own users use it, "process" for one seed in Python."""
     own = {"jaxrl": "vectorize", "floor": "vectorize", "sb3": "process", "sbx": "process"}
     name, _, layout = implementation.partition("/")
     return layout or own.get(name, "vmap")
@@ -100,7 +100,7 @@ def workloads(platform: str, quick: bool) -> list[Workload]:
 
 
 def entries(workload: Workload, platform: str, jaxrl_only: bool) -> Iterator[tuple[str, Workload]]:
-    """The implementations of a workload, each with its own workload: peers make fewer updates where all would take hours."""
+    """The implementations of a workload, each with its own workload: peers make fewer updates in the longest ones."""
     for implementation in OURS[workload.name]:
         if implementation != "gymnax/vectorize" or platform == "cpu":
             yield implementation, workload

@@ -1,6 +1,6 @@
-"""jaxrl: reinforcement learning where a whole training run compiles to one XLA program.
+"""jaxrl: reinforcement learning in which a whole training run compiles to one XLA program.
 
-Names are imported when they are first used, so `import jaxrl.losses` brings in jax and nothing else.
+Submodules are imported on first use, so `import jaxrl.losses` imports only jax.
 """
 
 import importlib

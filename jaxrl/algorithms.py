@@ -1,6 +1,6 @@
-"""The table of algorithms, which presets, the command line and plots read.
+"""The table of algorithms that presets, the command line and plots read.
 
-A new algorithm is one file in `jaxrl.agents`, one row here, and its settings in `jaxrl.presets`.
+To add an algorithm, add one file to `jaxrl.agents`, one entry here, and its settings to `jaxrl.presets`.
 """
 
 import inspect
@@ -15,17 +15,17 @@ Options = Mapping[str, Any]
 
 
 class Algorithm(NamedTuple):
-    """A row of the table.
+    """An entry of the table.
 
     Attributes:
-      name: in Python and on the command line.
-      title: in plots.
+      name: name in Python and on the command line.
+      title: name in plots.
       factory: `(network, action_space, **options) -> Agent`. Its keyword-only arguments are the options of the agent, and
-        its argument `hparams` has the default hyperparameters.
-      action_spaces: the types of action spaces that it takes.
-      network: `(env, network_options, agent_options) -> network`, what the factory takes as its network.
+        the default of its argument `hparams` is the default hyperparameters.
+      action_spaces: the types of action spaces that it supports.
+      network: `(env, network_options, agent_options) -> network`; builds the network that the factory takes.
       network_builder: the function whose keyword-only arguments are the options of the network.
-      derived: those of them that `network` derives from the options of the agent.
+      derived: those of its options that `network` derives from the options of the agent.
     """
 
     name: str
@@ -83,11 +83,11 @@ _TABLE = (
     Algorithm("sac", "SAC", agents.sac, (Box,), _actor_critic, networks.actor_critic),
 )
 
-ALGORITHMS: dict[str, Algorithm] = {row.name: row for row in _TABLE}
+ALGORITHMS: dict[str, Algorithm] = {entry.name: entry for entry in _TABLE}
 
 
 def algorithm(name: str) -> Algorithm:
-    """The row of that name.
+    """The entry of the algorithm with this name.
 
     Raises:
       ValueError: for an unknown name; the message lists the known ones.

@@ -1,6 +1,6 @@
-"""Checks of arguments, for agents: they run before anything is compiled, and their errors say what was expected.
+"""Argument checks for agents. They run before anything is compiled, and their errors say what was expected.
 
-A hyperparameter that is traced has no value yet and passes.
+Traced hyperparameters have no value yet and are not checked.
 """
 
 from jaxrl._src.checks import (

@@ -1,9 +1,9 @@
-"""Action distributions as functions of parameters and noise; nothing but jax.
+"""Action distributions, as functions of parameters and noise that depend only on jax.
 
 Each is a `Distribution`, a record of pure functions. Randomness is an argument, `noise`, drawn beforehand by
 `noise(key, shape)` with the shape of the parameters, so that `sample` is deterministic. Parameters have any
-leading dimensions; the last axis holds the logits of A actions, or m action dimensions. Logits and action
-values of illegal actions are −inf (see `mask_illegal`).
+leading axes; the last axis holds the logits of A actions, or m action dimensions. Logits and action values
+of illegal actions are −inf (see `mask_illegal`).
 
 Floating-point parameters and actions are promoted to their common floating type, which the result has.
 Integers and booleans are converted to it, and so are noise, ε and temperatures, which do not widen it.

@@ -29,7 +29,7 @@ class Solution(NamedTuple):
     v: jax.Array  # [S]
     q: jax.Array  # [S, A], r(s, a) + γ E v(s')
     policy: jax.Array  # [S, A], greedy in q
-    iterations: jax.Array  # int32, the number that it took
+    iterations: jax.Array  # int32, the number of iterations
     residual: jax.Array  # max_s |max_a q(s, a) − v(s)|
 
 
@@ -37,7 +37,7 @@ def expected_reward(mdp: TabularMDP) -> jax.Array:
     """r(s, a), `[S, A]`: the mean over the successors, where the reward depends on them (eq. 3.5); 0 in terminal states.
 
     >>> import jaxrl
-    >>> expected_reward(jaxrl.make("FrozenLake").params.mdp)[14].tolist()  # beside the goal
+    >>> expected_reward(jaxrl.make("FrozenLake").params.mdp)[14].tolist()  # next to the goal
     [0.0, 0.3333333432674408, 0.3333333432674408, 0.3333333432674408]
     """
     mdp = _promoted(mdp)[0]

@@ -8,29 +8,29 @@ import jax.numpy as jnp
 
 from jaxrl.losses import greedy
 
-# Up to this many actions, the legal ones are the bits of one word: that fuses with its surroundings, a cumulative sum does not.
+# Up to this many actions, the legal ones are stored as the bits of a word, which fuses on a GPU; a cumulative sum does not.
 _FEW_ACTIONS = 32
 
 
 def epsilon_greedy_noise(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """The random bits that `epsilon_greedy` consumes, two arrays `uint32[*shape]`: whether to explore, and which action.
+    """Draw the random bits that `epsilon_greedy` consumes, two arrays `uint32[*shape]`: whether to explore, and which action.
 
-    Every position has bits of its own. An agent that draws all its bits in one call may pass any two such arrays instead.
+    An agent that draws all its bits in one call may pass any two such arrays instead.
     """
     bits = jax.random.bits(key, (2, *shape), jnp.uint32)
     return bits[0], bits[1]
 
 
 def epsilon_greedy(q: jax.Array, noise: tuple[jax.Array, jax.Array], epsilon, *, all_legal: bool = False) -> jax.Array:
-    """With probability `epsilon` a uniformly random legal action, else the greedy one.
+    """Choose a uniformly random legal action with probability `epsilon`, otherwise the greedy action.
 
-    An action whose value is −inf is illegal: it is chosen neither greedily nor at random. Where every action
-    is illegal, the result is 0.
+    An action whose value is −inf is illegal: it is chosen neither greedily nor at random. If every action is illegal, the
+    result is 0.
 
     Args:
       q: action values `[..., A]`.
-      noise: from `epsilon_greedy_noise`, two arrays `uint32[...]`. The random action is the k-th legal one with
-        k = bits mod n, for n legal actions: their probabilities differ by at most n / 2^32, relatively.
+      noise: from `epsilon_greedy_noise`, two arrays `uint32[...]`. The random action is the k-th of n legal ones with
+        k = bits mod n, so the relative difference of their probabilities is at most n / 2^32.
       epsilon: probability in [0, 1], a scalar or `[...]`.
       all_legal: whether all actions are known to be legal. Then the random action does not depend on `q`, which saves a GPU
         five of the 35 kernels in an iteration of DQN.
@@ -50,7 +50,7 @@ def epsilon_greedy(q: jax.Array, noise: tuple[jax.Array, jax.Array], epsilon, *,
 
 
 def _random_legal_action(q: jax.Array, bits: jax.Array) -> jax.Array:
-    """The k-th legal action of `q` `[..., A]`, int32 `[...]`, with k = `bits` mod their number; 0 where none is legal."""
+    """The k-th legal action of `q` `[..., A]`, int32 `[...]`, with k = `bits` mod their number; 0 if none is legal."""
     num_actions, legal = q.shape[-1], q != -jnp.inf
     if num_actions > _FEW_ACTIONS:
         up_to = jnp.cumsum(legal, axis=-1, dtype=jnp.uint32)  # how many of the actions 0 … a are legal

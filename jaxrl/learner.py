@@ -1,6 +1,6 @@
 """A training run as one pure function: `make_learner`, `train`, `advance`.
 
-The driver owns the number of the iteration, an unbatched int32, and the random numbers: those of iteration i come from
+The driver owns the iteration number, an unbatched int32, and the random numbers: those of iteration i are derived from
 `fold_in(run_key, i)`, so a run has the same bits however it is divided into calls.
 """
 
@@ -16,10 +16,10 @@ from jaxrl.resets import MAX_NOISE_BYTES, num_bytes, reset_all, reset_scheme
 from jaxrl.rollout import RolloutCarry, RolloutNoise, unroll, zero_stats
 from jaxrl.types import Agent, Environment, EpisodeStats, HParams, Learner, LearnerState, Metrics, Transition
 
-# Noise is drawn for about this many environment steps at once, which saves the kernels that draw it (30 against 41 for an
-# iteration of DQN on a GPU), as long as it takes at most MAX_NOISE_BYTES of a seed.
+# Noise is drawn for about this many environment steps at once, up to MAX_NOISE_BYTES per seed. This saves kernels: an iteration
+# of DQN takes 30 on a GPU, and 41 if it draws its own noise.
 _BLOCK_STEPS = 64
-_POOLED_BLOCK_STEPS = 512  # an expensive reset is usually a loop, whose steps take no longer for the pools of more iterations
+_POOLED_BLOCK_STEPS = 512  # an expensive reset is usually a loop, and looping over the pools of many iterations takes no longer
 
 
 class IterationNoise(NamedTuple):
@@ -30,25 +30,26 @@ class IterationNoise(NamedTuple):
 
 
 def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_length: int, reset_pool: int | None = None) -> Learner:
-    """Put an agent into `num_envs` copies of an environment; an iteration is `rollout_length` steps of each.
+    """Combine an agent with `num_envs` copies of an environment.
 
-    Every function of the agent is traced once, without computing anything, so that a mistake in it is reported here.
+    An iteration takes `rollout_length` steps in each copy. Every function of the agent is traced once, without computing
+    anything, so that mistakes are reported here.
 
     Args:
       env: from `jaxrl.make`, or your own.
       agent: from `jaxrl.agents`, or your own.
-      num_envs: B, how many environments each seed steps at once.
+      num_envs: B, the number of environments that each seed steps in parallel.
       rollout_length: T, steps of each environment between two updates.
-      reset_pool: K, for environments whose reset is much more expensive than their step: only K fresh episodes are drawn for
-        an iteration instead of one for each of its B × T steps, and every episode that begins in it starts from one
-        of these, chosen at random. Each start has the environment's own distribution. Two episodes that begin in the same
-        iteration start alike with probability 1 / K; starts in different iterations are independent. By default there
-        is no pool, and all are independent.
+      reset_pool: K, for environments whose reset is much more expensive than their step. Only K fresh episodes are drawn for
+        an iteration instead of one for each of its B × T steps, and every episode that begins in it starts from one of
+        them, chosen at random. The distribution of starts is still that of the environment. Two episodes that begin in the
+        same iteration have the same start with probability 1 / K; starts in different iterations are independent. By default
+        there is no pool, and all starts are independent.
 
     Raises:
-      TypeError, ValueError: where a size is not a positive int, where the agent plays whole episodes and the environment's
-        time limit is longer than the rollout, or where a function of the agent does not keep to its protocol in
-        `jaxrl.types` (the error names the field and how to fix it).
+      TypeError, ValueError: if a size is not a positive int, if the agent plays whole episodes and the environment's
+        time limit is longer than the rollout, or if a function of the agent violates its protocol in `jaxrl.types` (the
+        error names the field and how to fix it).
     """
     num_envs = check_size("num_envs", num_envs)
     rollout_length = check_size("rollout_length", rollout_length)
@@ -58,7 +59,7 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
     resets = reset_scheme(env, (num_envs,) if agent.fresh_episodes else (rollout_length, num_envs), reset_pool)
     max_block = _max_block(rollout_length, reset_pool)
 
-    # All keys of one level come from one split: on a CPU each call of the generator takes a quarter of a second to compile.
+    # All keys of a level come from a single split: each call of the generator takes a CPU a quarter of a second to compile.
     def noise(key: jax.Array) -> IterationNoise:
         agent_key, step_key, reset_keys = _split(key, 2, resets.num_keys)
         agent_noise = agent.noise(agent_key, rollout_length, num_envs)
@@ -90,6 +91,7 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
         return state._replace(stats=reset_log_interval(state.stats))
 
     check_agent(env, traced, num_envs, rollout_length)
+    # With jit, Python runs each of these once, although three callers trace them: the metrics' shapes, the warm-up and the run.
     noise, act, step = (jax.jit(f, inline=True) for f in (noise, act, step))
     return Learner(env, agent, num_envs, rollout_length, init, noise, step, reset_pool)
 
@@ -97,25 +99,27 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
 def train(
     key: jax.Array, learner: Learner, num_iterations: int, hparams: HParams | None = None, *, log_every: int | None = None
 ) -> tuple[LearnerState, Metrics]:
-    """A whole training run: initialise, warm up, then `num_iterations` of acting and learning.
+    """Train an agent: initialise, warm up, then act and learn for `num_iterations`.
 
-    It is a pure function: put `jit`, `vmap` (over keys, hyperparameters, environment parameters) or `jaxrl.vectorize` around it.
+    This is a pure function. Transform it with `jit`, `vmap` (over keys, hyperparameters, environment parameters) or
+    `jaxrl.vectorize`.
 
     Args:
       key: a typed PRNG key, consumed.
       learner: from `make_learner`.
-      num_iterations: each is `num_envs * rollout_length` environment steps.
+      num_iterations: number of iterations, of `num_envs * rollout_length` environment steps each.
       hparams: the agent's record of hyperparameters; by default `learner.agent.hparams`.
-      log_every: iterations in a row of metrics; by default about 100 rows.
+      log_every: number of iterations in a logging interval, over which metrics are averaged. By default there are about 100
+        intervals.
 
     Returns:
       The final state, from which the run continues at iteration `learner.agent.warmup + num_iterations`, and the metrics,
-      each `[num_iterations // log_every]`: means over the iterations of a row. Episode means are NaN in a row in which no
-      episode finished.
+      each `[num_iterations // log_every]`: means over each logging interval. Episode means are NaN for an interval in which
+      no episode finished.
 
     Raises:
-      ValueError: where `log_every` does not divide `num_iterations`, or a hyperparameter is out of range.
-      TypeError: where a size is not an int, the key is not a typed PRNG key, or `hparams` belong to another agent.
+      ValueError: if `log_every` does not divide `num_iterations`, or a hyperparameter is out of range.
+      TypeError: if a size is not an int, the key is not a typed PRNG key, or `hparams` belong to another agent.
 
     >>> import jax, jaxrl
     >>> env = jaxrl.make("PointMass")
@@ -140,23 +144,24 @@ def advance(
     *,
     log_every: int | None = None,
 ) -> tuple[LearnerState, Metrics]:
-    """Continue a run: `train` for n iterations equals `init` and any chain of `advance` over n, bit for bit.
+    """Continue a run.
 
-    The exception is `train` for a single iteration: XLA inlines it into the initialisation and may round the last bit
-    differently.
+    `train` for n iterations equals `learner.init` followed by any calls of `advance` that add up to n iterations, bit for bit.
+    The exception is `train` for a single iteration, which XLA inlines into the initialisation and may round differently in
+    the last bit.
 
     Args:
-      state: of the run so far; donate it at the jit boundary, so that a replay is not copied.
-      iteration: the number of the next iteration: `agent.warmup` plus the iterations done so far. May be traced, must not be
+      state: the state of the run so far. Donate it at the jit boundary to avoid copying a replay.
+      iteration: the number of the next iteration: `agent.warmup` plus the iterations done so far. May be traced, but not
         batched.
       learner, num_iterations, hparams, log_every: as for `train`.
 
     Returns:
-      The next state, from which the run continues at `iteration + num_iterations`, and the metrics, as `train`.
+      The next state, from which the run continues at `iteration + num_iterations`, and the metrics, as for `train`.
 
     Raises:
-      ValueError: where `iteration` is known and within the warm-up, which `learner.init` has done already.
-      TypeError, ValueError: as `train`.
+      ValueError: if `iteration` is not traced and lies within the warm-up, which `learner.init` has already done.
+      TypeError, ValueError: as for `train`.
     """
     num_iterations = check_iterations(num_iterations)
     log_every = check_log_every(num_iterations, log_every)
@@ -165,18 +170,18 @@ def advance(
 
     max_block = _max_block(learner.rollout_length, learner.reset_pool)
 
-    def row(state, start):
+    def log_interval(state, start):
         state, sums = _scan_iterations(learner.noise, learner.step, state, start, log_every, max_block, hparams)
         means = {name: jnp.mean(total) / log_every for name, total in sums.items()}
         metrics = episode_means(state.stats) | means
         return state._replace(stats=reset_log_interval(state.stats)), metrics
 
     starts = iteration + log_every * jnp.arange(num_iterations // log_every, dtype=jnp.int32)
-    return jax.lax.scan(row, state, starts)
+    return jax.lax.scan(log_interval, state, starts)
 
 
 def _check_iteration(iteration: jax.Array | int, warmup: int) -> jax.Array:
-    """Return the number of the next iteration as int32; raise ValueError where it is known and below the warm-up."""
+    """Return the number of the next iteration as int32. Raises ValueError if it is not traced and below the warm-up."""
     if not isinstance(iteration, jax.core.Tracer):
         iteration = check_size("iteration", iteration, minimum=0)
         if iteration < warmup:
@@ -188,12 +193,12 @@ def _check_iteration(iteration: jax.Array | int, warmup: int) -> jax.Array:
 
 
 def _max_block(rollout_length: int, reset_pool: int | None) -> int:
-    """The largest number of iterations whose noise is drawn at once."""
+    """The largest number of iterations for which noise is drawn at once."""
     return max(1, (_BLOCK_STEPS if reset_pool is None else _POOLED_BLOCK_STEPS) // rollout_length)
 
 
 def _scan_iterations(draw, step, state: LearnerState, start: jax.Array, num: int, max_block: int, hparams: HParams):
-    """Run iterations start … start + num - 1, drawing their noise in blocks; the metrics are summed."""
+    """Run iterations start … start + num - 1, drawing their noise in blocks, and sum their metrics."""
     key = state.key
     fitting = min(max_block, MAX_NOISE_BYTES // max(1, num_bytes(jax.eval_shape(draw, key))))
     block = _largest_divisor(num, at_most=max(1, fitting))
@@ -216,7 +221,7 @@ def _scan_iterations(draw, step, state: LearnerState, start: jax.Array, num: int
 
 
 def check_iterations(num_iterations: int, warmup: int = 0) -> int:
-    """Return `num_iterations` as an int; raise ValueError where an int32 could not number them."""
+    """Return `num_iterations` as an int. Raises ValueError if an int32 could not number the iterations."""
     num_iterations = check_size("num_iterations", num_iterations, maximum=None)
     if num_iterations + warmup >= 2**31:
         raise ValueError(
@@ -227,9 +232,9 @@ def check_iterations(num_iterations: int, warmup: int = 0) -> int:
 
 
 def check_log_every(num_iterations: int, log_every: int | None) -> int:
-    """Return the number of iterations in a row of metrics, by default such that there are about 100 rows.
+    """Return the number of iterations in a logging interval; by default there are about 100 intervals.
 
-    Raises ValueError where that does not divide `num_iterations`.
+    Raises ValueError if it does not divide `num_iterations`.
     """
     log_every = default_log_every(num_iterations) if log_every is None else check_size("log_every", log_every)
     if num_iterations % log_every:
@@ -242,10 +247,10 @@ def check_log_every(num_iterations: int, log_every: int | None) -> int:
 
 
 def default_log_every(num_iterations: int) -> int:
-    """The divisor of `num_iterations` for which the number of rows is nearest to 100, by ratio."""
+    """The divisor of `num_iterations` for which the number of logging intervals is nearest to 100, by ratio."""
     divisors = [d for d in range(1, min(num_iterations, 10_000) + 1) if num_iterations % d == 0]
-    rows = min(divisors, key=lambda d: abs(math.log(d / 100)))
-    return num_iterations // rows
+    num_intervals = min(divisors, key=lambda d: abs(math.log(d / 100)))
+    return num_iterations // num_intervals
 
 
 def _largest_divisor(n: int, at_most: int) -> int:
@@ -253,13 +258,13 @@ def _largest_divisor(n: int, at_most: int) -> int:
 
 
 def _split(key: jax.Array, num: int, num_more: int) -> tuple[jax.Array, ...]:
-    """`num` single keys, then an array of `num_more` keys."""
+    """Split a key into `num` single keys and an array of `num_more` keys."""
     keys = jax.random.split(key, num + num_more)
     return *(keys[i] for i in range(num)), keys[num:]
 
 
 def episode_means(stats: EpisodeStats) -> Metrics:
-    """Means over the episodes that finished in any environment; NaN where none did."""
+    """Means over the episodes that finished in any environment; NaN if none did."""
     finished = jnp.sum(stats.finished)
     count = finished.astype(jnp.float32)
     return {
@@ -270,7 +275,7 @@ def episode_means(stats: EpisodeStats) -> Metrics:
 
 
 def reset_log_interval(stats: EpisodeStats) -> EpisodeStats:
-    """Forget the finished episodes; the running ones go on."""
+    """Reset the sums over finished episodes; running episodes continue."""
     return stats._replace(
         finished_return=jnp.zeros_like(stats.finished_return),
         finished_length=jnp.zeros_like(stats.finished_length),
@@ -279,7 +284,7 @@ def reset_log_interval(stats: EpisodeStats) -> EpisodeStats:
 
 
 def check_and_cast(key: jax.Array, learner: Learner, hparams: HParams | None) -> HParams:
-    """Check the key, and return the hyperparameters as float32 arrays: the weak type of a Python number would recompile."""
+    """Check the key and return the hyperparameters as float32 arrays: weakly typed Python numbers would cause recompilation."""
     check_key(key)
     hparams = learner.agent.hparams if hparams is None else hparams
     check_record(hparams, type(learner.agent.hparams))

@@ -1,6 +1,7 @@
-"""Epochs of shuffled minibatches, and network passes over many rows.
+"""Epochs of shuffled minibatches, and network passes over large batches.
 
-`map_rows` and `grad_of_mean` take all rows at once on an accelerator, and microbatches that stay in cache on a CPU.
+`map_rows` and `grad_of_mean` process the whole batch at once on an accelerator, and microbatches that stay in cache on a CPU.
+A row is one entry along the leading axis of a batch.
 """
 
 from collections.abc import Callable
@@ -14,15 +15,14 @@ from jaxrl._src.packing import pack, unpack
 
 __all__ = ["check_minibatches", "grad_of_mean", "map_rows", "permutation", "scan_minibatches"]
 
-_MAX_PACKED = 1024  # rows: below it, 22 or more random bits beside the index decide the order
+_MAX_PACKED = 1024  # rows: up to this many, the index leaves at least 22 random bits of a word, which decide the order
 
 
 def permutation(key: jax.Array, num_rows: int) -> jax.Array:
-    """A random order of 0 … num_rows-1, int32 `[num_rows]`; the key is consumed.
+    """A random permutation of 0 … num_rows-1, int32 `[num_rows]`; the key is consumed.
 
-    It sorts random numbers. For few rows the index is a part of the number that is sorted, which takes a CPU a quarter of
-    the time; two rows whose other bits agree keep their order, which happens in less than one of eight shuffles of
-    1,024 rows.
+    It sorts random numbers. If there are few rows, the index is part of the sorted number, which takes a CPU a quarter of the
+    time. Two rows whose random bits agree keep their order; this happens in less than one of eight shuffles of 1,024 rows.
     """
     bits = jax.random.bits(key, (num_rows,), jnp.uint32)
     index = jnp.arange(num_rows, dtype=jnp.uint32)
@@ -36,20 +36,20 @@ def permutation(key: jax.Array, num_rows: int) -> jax.Array:
 def scan_minibatches(
     step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, batch: Any, keys: jax.Array, num_minibatches: int
 ) -> tuple[Any, Any]:
-    """`lax.scan` of `step` over the minibatches of several epochs, each in an order of its own.
+    """`lax.scan` of `step` over the minibatches of several epochs, shuffled anew in each epoch.
 
     Args:
-      step: (carry, minibatch) -> (carry, output), with leaves `[N / num_minibatches, ...]`.
-      carry: where to start.
-      batch: leaves `[N, ...]`. To take whole sequences `[T, B, ...]`, give them as `[B, T, ...]`.
-      keys: `[num_epochs]`, one for the order of each epoch.
-      num_minibatches: of an epoch; divides N.
+      step: (carry, minibatch) -> (carry, output); the leaves of a minibatch are `[N / num_minibatches, ...]`.
+      carry: the initial carry.
+      batch: leaves `[N, ...]`. To keep sequences `[T, B, ...]` together, transpose them to `[B, T, ...]`.
+      keys: `[num_epochs]`, one key for each epoch.
+      num_minibatches: number of minibatches per epoch; must divide N.
 
     Returns:
-      The last carry, and the outputs, leaves `[num_epochs, num_minibatches, ...]`.
+      The final carry, and the outputs, leaves `[num_epochs, num_minibatches, ...]`.
 
     Raises:
-      ValueError: where `num_minibatches` does not divide N.
+      ValueError: if `num_minibatches` does not divide N.
     """
     num_rows = jax.tree.leaves(batch)[0].shape[0]
     check_minibatches(num_rows, num_minibatches)

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 
 def random_bits(key: jax.Array, *shapes: tuple[int, ...]) -> tuple[jax.Array, ...]:
-    """Independent `uint32` bits of each shape; the key is consumed.
+    """Draw independent `uint32` bits for each shape; the key is consumed.
 
-    On a CPU, each call of the generator takes about a quarter of a second to compile.
+    One call of the generator serves all shapes, since each call takes a CPU about a quarter of a second to compile.
     """
     sizes = [math.prod(shape) for shape in shapes]
     bits = jax.random.bits(key, (sum(sizes),), jnp.uint32)

@@ -1,7 +1,7 @@
 """Optimizers whose step count comes from the driver, and updates of target networks.
 
-An optimizer is built from the learning rate, which may be traced, where it is used. No counter in its state is relied
-on: a counter that is part of a seed's state would become batched under `vmap`. `apply_gradients` sets them instead.
+An optimizer is built where it is used, from the learning rate, which may be traced. Counters in its state are not relied on,
+since `vmap` would batch a counter in a seed's state. `apply_gradients` sets them instead.
 """
 
 from collections.abc import Callable
@@ -21,10 +21,10 @@ class AdamState(NamedTuple):
 
 
 def adam(learning_rate, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba 2015, algorithm 1), as `optax.adam`, in fewer kernels.
+    """Adam (Kingma & Ba 2015, algorithm 1), equivalent to `optax.adam` but with fewer kernels.
 
-    optax corrects the bias of each moment in a pass of its own; here both corrections are two scalars
-    that fuse into the one pass over the parameters.
+    optax corrects the bias of each moment in a separate pass. Here both corrections are scalars that fuse into a single pass
+    over the parameters.
     """
 
     def init(params):
@@ -58,18 +58,18 @@ def optimizer_step(
     """Clip the gradients by their global norm, then take one step of the optimizer.
 
     Args:
-      optimizer: from a learning rate to an optax transformation.
+      optimizer: function from a learning rate to an optax transformation.
       learning_rate: scalar, may be traced; e.g. from `schedules.linear_schedule`.
-      step: int32 scalar, the number of steps before this one; see `num_updates`. Must not be batched.
+      step: int32 scalar, the number of previous steps; see `num_updates`. Must not be batched.
       grads, opt_state, params: as for optax.
-      max_grad_norm: scalar, may be traced; inf never clips. With None the norm is not computed, which saves a pass over
-        the gradients.
+      max_grad_norm: scalar, may be traced; inf never clips. With None, the norm is not computed, which saves a pass over the
+        gradients.
 
     Returns:
       The new parameters, the new state, and the norm of the gradients before clipping, float32 scalar or None.
 
     Raises:
-      ValueError: where the state of the optimizer holds a counter that does not follow from `step`.
+      ValueError: if the state of the optimizer holds a counter that does not follow from `step`.
     """
     norm = None
     if max_grad_norm is not None:
@@ -81,10 +81,10 @@ def optimizer_step(
 def apply_gradients(
     optimizer: optax.GradientTransformation, step: jax.Array, grads: Any, opt_state: Any, params: Any
 ) -> tuple[Any, Any]:
-    """One step of `optimizer`, where `step`, int32 scalar, counts the steps before it: the new (params, opt_state).
+    """Take one step of `optimizer`; `step`, int32 scalar, is the number of previous steps. Returns the new (params, opt_state).
 
     Raises:
-      ValueError: where the state holds a counter that does not follow from `step`.
+      ValueError: if the state holds a counter that does not follow from `step`.
     """
     with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes, e.g. radam
         updates, opt_state = optimizer.update(grads, set_step(optimizer, opt_state, step, params), params)
@@ -92,7 +92,7 @@ def apply_gradients(
 
 
 def clip_by_global_norm(grads: Any, max_norm) -> tuple[Any, jax.Array]:
-    """Scale all gradients together so that their norm is at most `max_norm` (may be traced; inf: never).
+    """Scale all gradients so that their global norm is at most `max_norm` (may be traced; inf never clips).
 
     Returns:
       The gradients, and their norm before clipping, float32 scalar.
@@ -105,7 +105,7 @@ def clip_by_global_norm(grads: Any, max_norm) -> tuple[Any, jax.Array]:
 # --- counts
 
 
-# The types of optax's states, and of jaxrl's, with a field that counts the steps. By name, for some are not public.
+# The types of states of optax and jaxrl with a field that counts the steps. Given by name, since some are not public.
 _COUNTS = dict.fromkeys(
     (
         "AdamState",
@@ -132,11 +132,11 @@ _INJECTED = "InjectStatefulHyperparamsState"
 def set_step(optimizer: optax.GradientTransformation, opt_state: Any, step: jax.Array, params: Any) -> Any:
     """Set the counters in the state of an optimizer: `step`, int32 scalar, is the number of steps taken so far.
 
-    `optax.MultiSteps` may be the outermost transformation. What `optax.inject_hyperparams` keeps in its state is replaced
-    by what `optimizer` was built with, so that a learning rate that changes takes effect.
+    `optax.MultiSteps` may be the outermost transformation. The hyperparameters that `optax.inject_hyperparams` keeps in its
+    state are replaced by those that `optimizer` was built with, so that a changing learning rate takes effect.
 
     Raises:
-      ValueError: where the state holds an integer that is not known to follow from the number of steps.
+      ValueError: if the state holds an integer that is not known to follow from the number of steps.
     """
     injected = any(_name(node) == _INJECTED for node in jax.tree.leaves(opt_state, is_leaf=lambda x: _name(x) == _INJECTED))
     built = optimizer.init(params) if injected else opt_state
@@ -179,30 +179,30 @@ def _set(state: Any, built: Any, step: jax.Array, owner: str = "the optimizer's 
 
 
 def _name(state: Any) -> str:
-    """The name of the type of a state of optax's or jaxrl's; empty for others."""
+    """The name of the type of a state, if the type is defined by optax or jaxrl; otherwise empty."""
     kind = type(state)
     return kind.__name__ if kind.__module__.partition(".")[0] in ("optax", "jaxrl") else ""
 
 
 def _accumulated_steps(optimizer: Any) -> int | None:
-    """Over how many steps `optimizer`, an `optax.MultiSteps` or its transformation, accumulates; None where that varies."""
+    """The number of steps over which `optimizer`, an `optax.MultiSteps` or its transformation, accumulates; None if it varies."""
     schedule = getattr(getattr(optimizer.update, "__self__", None), "_every_k_schedule", lambda step: None)
     every = schedule(jnp.int32(0))
     return every if isinstance(every, int) else None
 
 
 def num_updates(iteration: jax.Array, warmup: int, updates: int, period: int = 1) -> jax.Array:
-    """How many updates were done before iteration `iteration`, with `updates` in each from iteration `warmup` on.
+    """The number of updates before iteration `iteration`, with `updates` in each iteration from `warmup` on.
 
-    Before int32 overflows, the number stops growing; it then still has the right remainder modulo `period`.
+    The number stops growing before int32 overflows, but keeps the correct remainder modulo `period`.
 
     Args:
       iteration: int32 scalar, at least `warmup`.
       warmup, updates: Python ints.
-      period: Python int, of what is done every `period` updates, as in `update_target`.
+      period: Python int; pass the period of anything that is done every `period` updates, such as `update_target`.
 
     Raises:
-      ValueError: where `period * updates` is not less than 2^31.
+      ValueError: if `period * updates` is not less than 2^31.
     """
     last = (2**31 - 1) // updates - period
     if last < 0:
@@ -217,11 +217,11 @@ def num_updates(iteration: jax.Array, warmup: int, updates: int, period: int = 1
 
 
 def polyak_update(params: Any, target_params: Any, tau) -> Any:
-    """Move the target parameters by the share `tau` of the way to `params`: tau · params + (1 − tau) · target_params.
+    """Move the target parameters by the fraction `tau` towards `params`: tau · params + (1 − tau) · target_params.
 
     Args:
       params, target_params: trees of float arrays.
-      tau: scalar in [0, 1], may be traced. At 0 the target stays, at 1 it becomes a copy, both exactly.
+      tau: scalar in [0, 1], may be traced. At 0 the target stays exactly the same, at 1 it becomes an exact copy.
     """
     tau = jnp.asarray(tau, jnp.float32)
 
@@ -234,14 +234,14 @@ def polyak_update(params: Any, target_params: Any, tau) -> Any:
 
 
 def update_target(params: Any, target_params: Any, tau, step: jax.Array, period: int) -> Any:
-    """`polyak_update` after every `period`-th gradient step, and the unchanged target after the others.
+    """Apply `polyak_update` after every `period`-th gradient step; after the others, return the target unchanged.
 
     Args:
       params: after the gradient step.
       target_params: before it.
       tau: as for `polyak_update`; 1 is the periodic copy of DQN (Mnih et al. 2015).
-      step: int32 scalar, the number of gradient steps before this one. Where it comes from `num_updates`, give that the
-        same period: then it is exact in runs of any length.
+      step: int32 scalar, the number of previous gradient steps. If it comes from `num_updates`, pass the same period there, so
+        that it is exact in runs of any length.
       period: Python int.
     """
     moved = polyak_update(params, target_params, tau)

@@ -1,11 +1,12 @@
-"""Policy heads: how the outputs of a network, and noise, become actions.
+"""Policy heads, which convert the outputs of a network and noise to actions.
 
-`policy_head` chooses the distribution by the action space, `deterministic_head` is for DDPG and TD3. The *raw action* is what the
-distribution is over, and what a rollout has to keep for `log_prob`; `to_action` turns it into what the environment takes.
+`policy_head` chooses a distribution for the action space; `deterministic_head` is for DDPG and TD3. The distribution is over
+*raw actions*. A rollout has to keep the raw action for `log_prob`, and `to_action` converts it to an action of the environment.
 
-The raw action of a `Box` is in normalised units: [-1, 1] stands for [low, high] in every dimension with two finite bounds. So a
-policy whose output is near 0 starts in the middle of the Box, with a spread in its units. A dimension with one finite bound
-keeps its units and has its origin one unit inside that bound; a dimension without bounds is left as it is.
+The raw action of a `Box` is in normalised units: in every dimension with two finite bounds, [-1, 1] stands for [low, high]. A
+policy whose output is near 0 therefore starts in the middle of the Box, and its standard deviation is relative to the size of the
+Box. A dimension with one finite bound keeps its units, with the origin one unit inside that bound. A dimension without bounds is
+unchanged.
 
 >>> import jax, jax.numpy as jnp
 >>> head = policy_head(Box(15.0, 30.0, (1,)))
@@ -29,7 +30,7 @@ Params = Any  # logits, or (mean, log_std)
 
 
 class PolicyHead(NamedTuple):
-    """A stochastic policy, given the outputs of a network; leading dimensions are free."""
+    """A stochastic policy, given the outputs of a network, with any leading axes."""
 
     params_spec: Callable[[tuple[int, ...]], Params]  # (batch_shape) -> what the network must return, as ShapeDtypeStructs
     noise: Callable[[jax.Array, tuple[int, ...]], jax.Array]  # (key, batch_shape): what `sample` takes
@@ -42,7 +43,7 @@ class PolicyHead(NamedTuple):
 
 
 class DeterministicHead(NamedTuple):
-    """A deterministic policy, given the output `[..., m]` of a network; leading dimensions are free."""
+    """A deterministic policy, given the output `[..., m]` of a network, with any leading axes."""
 
     params_spec: Callable[[tuple[int, ...]], Params]  # (batch_shape) -> what the network must return
     noise: Callable[[jax.Array, tuple[int, ...]], jax.Array]  # (key, batch_shape): standard normal, [*batch_shape, m]
@@ -52,28 +53,28 @@ class DeterministicHead(NamedTuple):
 
 
 def policy_head(action_space: Space, *, squash: bool = False) -> PolicyHead:
-    """The stochastic policy for an action space.
+    """Return the stochastic policy for an action space.
 
     | action space | network output | raw action | distribution |
     |---|---|---|---|
     | `Discrete(n)` | logits `[..., n]` | int32 `[...]` | categorical |
-    | `MultiDiscrete(nvec)` | logits `[..., sum(nvec)]`, part after part | int32 `[..., m]` | m independent categoricals |
+    | `MultiDiscrete(nvec)` | logits `[..., sum(nvec)]`, concatenated | int32 `[..., m]` | m independent categoricals |
     | `Box` of m floats | (mean, log_std), each `[..., m]` | float `[..., m]` | normal, clipped to the bounds by `to_action` |
     | `Box`, `squash=True` | (mean, log_std), each `[..., m]` | float `[..., m]` | normal, tanh in `to_action` |
 
     A logit of −inf marks an illegal action: it is never sampled, and gradients stay finite. At least one action must be
-    legal, in each part of a `MultiDiscrete`.
+    legal, in each component of a `MultiDiscrete`.
 
     The log-probability of a `Box` is a density in normalised units: of the raw action without `squash`, of tanh(raw_action)
     with it (Haarnoja et al. 2018, appendix C), computed from the raw action so that it is exact where the tanh rounds to ±1.
-    The density in the environment's units differs by a constant, which no gradient and no ratio of densities sees.
+    The density in the environment's units differs by a constant factor, which cancels in gradients and in ratios.
 
-    `entropy` is exact but for `squash`, where it is an estimate at the sample `raw_action`, whose mean over the policy's samples
-    is the entropy; its gradient is that of the reparameterised sample. `kl` is exact everywhere.
+    `entropy` is exact without `squash`. With it, `entropy` is an unbiased estimate from the sample `raw_action`, and its gradient
+    is that of the reparameterised sample. `kl` is always exact.
 
     Args:
       action_space: `Discrete`, `MultiDiscrete`, or a `Box` of floats.
-      squash: for a `Box` with finite bounds: tanh of the normal sample in place of clipping it.
+      squash: for a `Box` with finite bounds, apply a tanh to the normal sample instead of clipping it.
 
     Returns:
       A `PolicyHead`.
@@ -98,7 +99,7 @@ def policy_head(action_space: Space, *, squash: bool = False) -> PolicyHead:
 
 
 def deterministic_head(action_space: Space) -> DeterministicHead:
-    """A deterministic policy for a `Box`, as DDPG and TD3 use it.
+    """Return the deterministic policy for a `Box`, as used by DDPG and TD3.
 
     The raw action is tanh of the network's output in every dimension with two finite bounds, and the output itself in the
     others. Exploration noise is in normalised units: `perturb(mode(params), sigma * noise)`.
@@ -138,7 +139,7 @@ def deterministic_head(action_space: Space) -> DeterministicHead:
 
 
 def box_units(box: Box) -> tuple[np.ndarray, np.ndarray]:
-    """The origin and the scale of a Box's normalised units, float64 `[m]`: action = origin + scale * raw_action.
+    """The origin and scale of a Box's normalised units, each float64 `[m]`: action = origin + scale * raw_action.
 
     >>> box_units(Box(np.array([15, 0, -np.inf]), np.array([30, np.inf, np.inf]), (3,)))
     (array([22.5,  1. ,  0. ]), array([7.5, 1. , 1. ]))
@@ -153,20 +154,20 @@ def box_units(box: Box) -> tuple[np.ndarray, np.ndarray]:
 
 
 def to_units(origin: np.ndarray, scale: np.ndarray, x: jax.Array) -> jax.Array:
-    """origin + scale * x, for x `[..., m]`; the same bits where the units are [-1, 1] already."""
+    """origin + scale * x, for x `[..., m]`; exactly x if the bounds are already [-1, 1]."""
     if np.all(origin == 0) and np.all(scale == 1):
         return x
     return _row(origin, x) + _row(scale, x) * x
 
 
 def _row(row: np.ndarray, like: jax.Array) -> jax.Array:
-    """A constant `[m]` that broadcasts to `like` `[..., m]` under strict rules; floats take its dtype."""
+    """Broadcast a constant `[m]` to the shape of `like` `[..., m]`, as strict rank promotion requires; floats take its dtype."""
     dtype = row.dtype if row.dtype == bool else like.dtype
     return jnp.broadcast_to(jnp.asarray(row, dtype), like.shape)
 
 
 def _to_box(box: Box) -> Callable[[jax.Array], jax.Array]:
-    """From normalised units `[..., m]` to the Box, clipped to its bounds."""
+    """Return a function that converts normalised units `[..., m]` to the Box and clips them to its bounds."""
     origin, scale = box_units(box)
     dtype = jax.dtypes.canonicalize_dtype(box.dtype)
 
@@ -205,7 +206,7 @@ def _categorical_head(num_actions: int) -> PolicyHead:
 
 
 def _multi_categorical_head(nvec: tuple[int, ...]) -> PolicyHead:
-    """Parts of different sizes are padded by illegal actions, so that one categorical is batched over all of them."""
+    """One categorical, batched over the components; shorter components are padded with illegal actions."""
     largest = max(nvec)
 
     def parts(logits, padding=-jnp.inf):

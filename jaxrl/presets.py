@@ -1,7 +1,7 @@
-"""Tuned settings by algorithm and environment, and the learner that settings describe.
+"""Tuned settings for pairs of algorithm and environment, and `build`, which turns settings into a learner.
 
-Settings count environment steps and shares of a run, so that they scale with the length of the run.
-`scripts/presets.py` reproduces the results in README.
+Settings are in environment steps and in fractions of a run, so that they scale with the length of the run.
+`scripts/presets.py` reproduces the results in the README.
 """
 
 import math
@@ -18,7 +18,7 @@ from jaxrl.types import Environment, HParams, Learner
 
 
 class Preset(NamedTuple):
-    """The arguments of `train`, and the environment steps that it takes, warm-up included."""
+    """The arguments of `train`, and the number of environment steps that it takes, warm-up included."""
 
     learner: Learner
     hparams: HParams
@@ -28,21 +28,21 @@ class Preset(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """All that a run needs beside the environment. What is not given takes the default of the algorithm's functions.
+    """Everything that defines a run except the environment. Options that are not given take the algorithm's defaults.
 
     Attributes:
       algorithm: a name in `jaxrl.algorithms.ALGORITHMS`.
-      steps: environment steps of each seed, warm-up included.
-      num_envs: environments of each seed.
-      rollout_length: steps of each environment in an iteration.
-      network: options of the network, the keyword arguments of its builder.
-      agent: options of the agent, the keyword arguments of its factory; `options_of_agent` lists them with their units.
-      schedules: `X_fraction` is the share of the run that becomes the hyperparameter `X_iterations`: a number in [0, 1], or
-        inf for a constant. What is not scheduled stays as it is in `hparams`.
+      steps: environment steps per seed, warm-up included.
+      num_envs: number of environments per seed.
+      rollout_length: steps of each environment per iteration.
+      network: keyword arguments of the network builder.
+      agent: keyword arguments of the agent's factory; `options_of_agent` lists them with their units.
+      schedules: `X_fraction` sets the hyperparameter `X_iterations` to this fraction of the run, in [0, 1]; inf means
+        constant. Hyperparameters without a schedule keep the value in `hparams`.
       hparams: hyperparameters.
 
     Raises:
-      ValueError: for an unknown algorithm or an unknown option, with the known ones.
+      ValueError: for an unknown algorithm or an unknown option; the message lists the known ones.
     """
 
     algorithm: str
@@ -55,15 +55,15 @@ class Settings:
     hparams: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
-        row = algorithm(self.algorithm)
+        entry = algorithm(self.algorithm)
         defaults = {
-            "network": {option.name: option.default for option in row.network_options},
-            "agent": {option.name: option.default for option in options_of_agent(row)},
-            "hparams": row.hparams._asdict(),
+            "network": {option.name: option.default for option in entry.network_options},
+            "agent": {option.name: option.default for option in options_of_agent(entry)},
+            "hparams": entry.hparams._asdict(),
         }
         if "warmup_steps" in defaults["agent"]:  # the factory's default is in iterations
             defaults["agent"]["warmup_steps"] *= self.num_envs * self.rollout_length
-        known = defaults | {"schedules": schedules_of(row)}
+        known = defaults | {"schedules": schedules_of(entry)}
         for group, names in known.items():
             given = {k: tuple(v) if isinstance(v, list) else v for k, v in getattr(self, group).items()}
             for name in given.keys() - names.keys():
@@ -73,14 +73,14 @@ class Settings:
 
 
 SIZES = (
-    Option("num_envs", int, False, Settings.num_envs, "environments of each seed"),
-    Option("rollout_length", int, False, Settings.rollout_length, "steps of each environment in an iteration"),
+    Option("num_envs", int, False, Settings.num_envs, "number of environments per seed"),
+    Option("rollout_length", int, False, Settings.rollout_length, "steps of each environment per iteration"),
 )
 
 
-def options_of_agent(row: Algorithm) -> tuple[Option, ...]:
-    """The factory's options with its sizes in environment steps: `warmup_steps` in place of `warmup`, and a `capacity` that
-    `build` rounds down to whole iterations."""
+def options_of_agent(entry: Algorithm) -> tuple[Option, ...]:
+    """The options of the factory, with sizes in environment steps: `warmup_steps` replaces `warmup`, and `build` rounds
+    `capacity` down to whole iterations."""
     in_steps = {
         "warmup": ("warmup_steps", "environment steps before the first update, rounded down to whole iterations, at least one."),
         "capacity": ("capacity", "transitions in the replay, rounded down to whole iterations."),
@@ -90,21 +90,21 @@ def options_of_agent(row: Algorithm) -> tuple[Option, ...]:
         name, text = in_steps.get(option.name, (option.name, option.help))
         return option._replace(name=name, help=text)
 
-    return tuple(map(convert, row.agent_options))
+    return tuple(map(convert, entry.agent_options))
 
 
-def schedules_of(row: Algorithm) -> dict[str, str]:
-    """From the name of each share of a run to the hyperparameter that it becomes.
+def schedules_of(entry: Algorithm) -> dict[str, str]:
+    """Map the name of each schedule, a fraction of a run, to the hyperparameter that it sets.
 
     >>> schedules_of(algorithm("dqn"))["epsilon_fraction"]
     'epsilon_iterations'
     """
-    names = (name for name in row.hparams._fields if name.endswith("_iterations"))
+    names = (name for name in entry.hparams._fields if name.endswith("_iterations"))
     return {name.removesuffix("iterations") + "fraction": name for name in names}
 
 
 def override(settings: Settings, **changes: Any) -> Settings:
-    """`settings` with some fields replaced; in `network`, `agent`, `schedules` and `hparams` only the options that are given.
+    """Replace some fields of `settings`. In `network`, `agent`, `schedules` and `hparams`, replace only the given options.
 
     >>> override(DEFAULTS["dqn"], steps=1000, network={"hidden": (8,)}).network["activation"]
     'relu'
@@ -145,10 +145,10 @@ _SAC = Settings(
     hparams={"learning_rate": 1e-3, "tau": 0.01},
 )
 
-# The settings of environments that are not in PRESETS.
+# The settings for environments that are not in PRESETS.
 DEFAULTS: dict[str, Settings] = {"dqn": _DQN, "ppo": _PPO, "reinforce": _REINFORCE, "sac": _SAC}
 
-# Several rows for one environment are for runs of different lengths; `tuned` takes the nearest.
+# Several settings for one environment are for runs of different lengths; `tuned` chooses the nearest.
 PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
     ("dqn", "CartPole-v1"): (
         override(_DQN, steps=100_000, network={"hidden": (120, 84)}, hparams={"tau": 0.01}),
@@ -202,35 +202,32 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
 
 
 def default_settings(name: str) -> Settings:
-    """The settings of an algorithm where none are tuned for the environment. Raises ValueError for an unknown algorithm."""
+    """The settings of an algorithm for environments without tuned ones. Raises ValueError for an unknown algorithm."""
     return DEFAULTS.get(name) or Settings(name)
 
 
 def tuned(name: str, env_name: str, env_steps: int | None = None) -> Settings | None:
-    """The settings tuned for an algorithm, an environment and a run of `env_steps`, by default those of the first row.
-
-    Returns None where there are none.
-    """
-    rows = PRESETS.get((name, env_name))
-    if rows is None:
+    """The settings tuned for an algorithm, an environment and a run of `env_steps`, or None. By default the first ones."""
+    candidates = PRESETS.get((name, env_name))
+    if candidates is None:
         return None
     if env_steps is None:
-        return rows[0]
+        return candidates[0]
     check_size("steps", env_steps, maximum=None)
-    nearest = min(rows, key=lambda row: abs(math.log(env_steps / row.steps)))
+    nearest = min(candidates, key=lambda settings: abs(math.log(env_steps / settings.steps)))
     return replace(nearest, steps=env_steps)
 
 
 def preset(algorithm: str, env_name: str, *, env_steps: int | None = None) -> Preset:
-    """A learner with tuned settings.
+    """Build a learner with tuned settings.
 
     Args:
-      algorithm: its name, such as "dqn".
-      env_name: an environment that has settings for this algorithm.
+      algorithm: name of the algorithm, such as "dqn".
+      env_name: name of an environment with tuned settings for this algorithm.
       env_steps: length of the run in environment steps, warm-up included; the schedules scale with it.
 
     Raises:
-      ValueError: where no settings are tuned for the two, with the list of those that are, or the steps are too few.
+      ValueError: if there are no tuned settings for this pair (the message lists all pairs), or `env_steps` is too small.
 
     >>> import jaxrl
     >>> learner, hparams, num_iterations, env_steps = jaxrl.preset("dqn", "CartPole-v1")
@@ -239,28 +236,29 @@ def preset(algorithm: str, env_name: str, *, env_steps: int | None = None) -> Pr
     """
     settings = tuned(algorithm, env_name, env_steps)
     if settings is None:
-        rows = ", ".join(f"{name} on {env}" for name, env in PRESETS)
-        raise ValueError(f"no preset for {algorithm!r} on {env_name!r}; there are {rows}")
+        known = ", ".join(f"{name} on {env}" for name, env in PRESETS)
+        raise ValueError(f"no preset for {algorithm!r} on {env_name!r}; there are {known}")
     return build(settings, envs.make(env_name))
 
 
 def build(settings: Settings, env: Environment, **hparams: Any) -> Preset:
-    """The learner, the hyperparameters and the length of a run that `settings` describe.
+    """Build the learner, the hyperparameters and the length of a run from settings.
 
     Args:
-      settings: what to build.
-      env: where it learns.
-      hparams: hyperparameters that replace those of the settings and their schedules.
+      settings: the settings.
+      env: the environment.
+      hparams: hyperparameters that override those of the settings and their schedules.
 
     Raises:
-      ValueError: where `steps` are too few for the warm-up and an update, and as the agent's factory and `make_learner`.
+      ValueError: if `settings.steps` is too small for the warm-up and one update; and as for the agent's factory and
+        `make_learner`.
     """
-    row = algorithm(settings.algorithm)
+    entry = algorithm(settings.algorithm)
     num_envs, rollout_length = settings.num_envs, settings.rollout_length
     steps = check_size("num_envs", num_envs) * check_size("rollout_length", rollout_length)  # of an iteration
     agent_options = _in_iterations(settings.agent, steps)
-    network = row.network(env, settings.network, settings.agent)
-    agent = row.factory(network, env.action_space, **agent_options)
+    network = entry.network(env, settings.network, settings.agent)
+    agent = entry.factory(network, env.action_space, **agent_options)
     learner = make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
     num_iterations = check_size("steps", settings.steps, maximum=None) // steps - agent.warmup
     if num_iterations < 1:
@@ -269,15 +267,15 @@ def build(settings: Settings, env: Environment, **hparams: Any) -> Preset:
             f"{agent.warmup * steps}, so give at least {(agent.warmup + 1) * steps}"
         )
     check_iterations(num_iterations, agent.warmup)
-    log_every = max(1, num_iterations // 100)  # so that about a hundred rows of metrics divide the run,
-    log_every -= log_every % 16 if log_every >= 64 else 0  # and a row divides into blocks of noise
+    log_every = max(1, num_iterations // 100)  # so that the run divides into about a hundred logging intervals,
+    log_every -= log_every % 16 if log_every >= 64 else 0  # and an interval into blocks of noise
     num_iterations -= num_iterations % log_every
     given = {**settings.hparams, **_schedules(settings, num_iterations, agent.warmup), **hparams}
-    return Preset(learner, row.hparams._replace(**given), num_iterations, (num_iterations + agent.warmup) * steps)
+    return Preset(learner, entry.hparams._replace(**given), num_iterations, (num_iterations + agent.warmup) * steps)
 
 
 def _in_iterations(agent_options: Mapping[str, Any], steps: int) -> dict[str, Any]:
-    """The arguments of the factory for iterations of `steps` environment steps, from options as `options_of_agent` lists them."""
+    """Convert options from environment steps to iterations of `steps` environment steps each, as the factory takes them."""
     arguments = dict(agent_options)
     if "capacity" in arguments:
         capacity = check_size("capacity", arguments["capacity"])
@@ -289,7 +287,7 @@ def _in_iterations(agent_options: Mapping[str, Any], steps: int) -> dict[str, An
 
 
 def _schedules(settings: Settings, num_iterations: int, warmup: int) -> dict[str, float]:
-    """The lengths of the schedules. Those of learning rates begin with the first update, the others with the warm-up."""
+    """The lengths of the schedules in iterations. Learning rates start with the first update, all others with the warm-up."""
     lengths = {}
     for fraction, name in schedules_of(algorithm(settings.algorithm)).items():
         share = settings.schedules.get(fraction)

@@ -1,4 +1,4 @@
-"""Recurrent networks along a stretch of a rollout: what they returned and carried when it was collected, differentiable.
+"""Apply recurrent networks along a rollout, differentiably, with the same carries and resets as when it was collected.
 
 >>> import jax, jax.numpy as jnp
 >>> from jaxrl.networks import recurrent_q_network
@@ -21,7 +21,7 @@ from jaxrl.types import Carry, Obs, PyTree, RecurrentNetwork
 
 
 def reset_carry(network: RecurrentNetwork, carry: Carry, done: jax.Array) -> Carry:
-    """The carry for the next step: `carry`, and the initial one where the episode is done.
+    """The carry for the next step: `carry`, or the initial carry where the episode is done.
 
     Args:
       network: a recurrent network.
@@ -49,12 +49,12 @@ def unroll_network(network: RecurrentNetwork, params: PyTree, obs: Obs, carry: C
       done: whether a step ended its episode, by termination or truncation; bool `[T, B]`. It takes effect on the next step.
 
     Returns:
-      The outputs, and the carry after each step, before any reset: leaves `[T, B, ...]`. `successor_outputs` takes these
-      carries, and `reset_carry` makes the carry for step T of the last one.
+      The outputs, and the carry after each step, before any reset: leaves `[T, B, ...]`. Pass the carries to
+      `successor_outputs`, or the last one to `reset_carry` to continue at step T.
 
     Raises:
-      ValueError: where `obs`, `carry` and `done` do not have the same T and B.
-      TypeError: where `done` is not of bools.
+      ValueError: if `obs`, `carry` and `done` do not have the same T and B.
+      TypeError: if `done` is not boolean.
     """
     _check(obs, carry, done)
 
@@ -67,9 +67,9 @@ def unroll_network(network: RecurrentNetwork, params: PyTree, obs: Obs, carry: C
 
 
 def successor_outputs(network: RecurrentNetwork, params: PyTree, next_obs: Obs, carries: Carry) -> Any:
-    """The network's outputs at the true successor of each step, to bootstrap from; no step waits for another.
+    """The network's outputs at the true successor of each step, for bootstrapping. All steps are computed in parallel.
 
-    The carry for `next_obs[t]` is the one after step t, without a reset: where step t truncated its episode, `next_obs[t]` still
+    The carry for `next_obs[t]` is the carry after step t, without a reset: if step t truncated its episode, `next_obs[t]` still
     belongs to that episode.
 
     Args:

@@ -1,7 +1,7 @@
-"""Fresh episodes for a rollout: drawn ahead with the rest of the noise, where that fits into memory.
+"""Fresh episodes for a rollout, drawn ahead with the rest of the noise if they fit into memory.
 
-`unroll` may need a fresh episode for every environment at every step. How they come is static, decided once by
-`reset_scheme`; a scheme's two functions say what is drawn and how one step's episodes are made of it.
+`unroll` may need a fresh episode for every environment at every step. `reset_scheme` chooses statically how to provide them.
+The two functions of a scheme draw the random part, and make the episodes of one step from it.
 """
 
 import math
@@ -14,16 +14,16 @@ from jaxrl.types import Environment, EnvState, Obs
 
 Episode = tuple[EnvState, Obs]  # leaves [B, ...]
 
-# Of one seed. Fresh episodes that would take more are made from the same keys when their step comes. The bound is for a
-# single seed: a program must not depend on how many seeds it is batched with.
+# Per seed. Fresh episodes that would take more are computed from the same keys when their step comes. The bound is per seed
+# since a program must not depend on the number of seeds that it is batched over.
 MAX_NOISE_BYTES = 4 * 2**20
 
 
 class ResetNoise(NamedTuple):
     """The random part of an iteration's fresh episodes."""
 
-    steps: Any  # leaves [T, B, ...], or [B, ...] where every environment starts afresh once an iteration
-    shared: Any = ()  # what all steps read
+    steps: Any  # leaves [T, B, ...], or [B, ...] if every environment starts a fresh episode once per iteration
+    shared: Any = ()  # read by all steps
 
 
 class ResetScheme(NamedTuple):
@@ -35,11 +35,11 @@ class ResetScheme(NamedTuple):
 
 
 def reset_scheme(env: Environment, shape: tuple[int, ...], pool_size: int | None) -> ResetScheme:
-    """The scheme for a fresh episode at every position of `shape`, `(T, B)` or `(B,)`.
+    """Choose how to draw a fresh episode for every position of `shape`.
 
     Args:
       env: the environment.
-      shape: where a fresh episode may be needed.
+      shape: the positions at which a fresh episode may be needed, `(T, B)` or `(B,)`.
       pool_size: K, to draw only K episodes, from which each position takes one at random; None: one for each position.
     """
     if pool_size is not None:
@@ -67,7 +67,7 @@ def _pool(env: Environment, shape: tuple[int, ...], pool_size: int) -> ResetSche
 
 
 def reset_all(env: Environment, keys: jax.Array) -> Episode:
-    """One fresh (env_state, obs) for each key, in the shape of the keys."""
+    """One fresh `(env_state, obs)` for each key; its leading axes are those of `keys`."""
     reset = env.reset
     for _ in keys.shape:
         reset = jax.vmap(reset, (0, None))
@@ -75,10 +75,10 @@ def reset_all(env: Environment, keys: jax.Array) -> Episode:
 
 
 def begin_episodes(env: Environment, env_state: EnvState, fresh: Episode) -> Episode:
-    """New episodes `[B, ...]`: the fresh ones, with what outlives the episodes that ended in `env_state` `[B, ...]`."""
+    """The fresh episodes `[B, ...]`, with what `carry_over` preserves of the old `env_state` `[B, ...]`."""
     return fresh if env.carry_over is None else jax.vmap(env.carry_over)(env_state, *fresh)
 
 
 def num_bytes(tree: Any) -> int:
-    """Bytes of all leaves together."""
+    """The total size of all leaves in bytes."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))

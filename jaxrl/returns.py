@@ -1,12 +1,12 @@
-"""Returns and advantages over a rollout: time-major arrays `[T, ...]` in and out, nothing but jax.
+"""Returns and advantages over a rollout, as functions of time-major arrays `[T, ...]` that depend only on jax.
 
 All of them are linear recursions backwards in time, x_t = b_t + a_t x_{t+1}. Termination and truncation
 differ: where an episode *terminated*, `discount_t` is 0 and later rewards do not count; where it was
 *truncated*, the recursion restarts from `v_t`, the value of the true successor. The end of the arrays
-counts as a truncation. So no return treats an unfinished episode as finished.
+counts as a truncation, so no return treats an unfinished episode as finished.
 
 A value whose weight is 0 may be infinite or NaN: it affects neither returns nor gradients. In action
-values, −inf marks an illegal action. No gradient is stopped here; that is left to the losses.
+values, −inf marks an illegal action. These functions do not stop gradients; the losses do.
 
 Floating-point arguments are promoted to their common floating type, which the result has. Integers and
 booleans, such as rewards, are converted to it, and so is λ, which does not widen it.
@@ -73,7 +73,7 @@ def lambda_returns(
       r_t: rewards of the steps, `[T, ...]`.
       discount_t: γ, 0 where the step terminated the episode, `[T, ...]`.
       v_t: value of the true successor of each step, `[T, ...]`; the last one bootstraps the tail.
-      lambda_: in [0, 1], a scalar or, of each step's successor, `[T, ...]`; 1 is Monte Carlo, 0 the one-step target.
+      lambda_: in [0, 1], a scalar or one value for each step's successor, `[T, ...]`; 1 is Monte Carlo, 0 the one-step target.
       truncated: bool `[T, ...]`, True where the episode was cut off after the step without terminating; the return
         of such a step is r_t + γ_t v_t. The last step always counts as truncated.
 
@@ -127,7 +127,7 @@ def n_step_returns(
 ) -> jax.Array:
     """n-step returns, r_t + γ_t r_{t+1} + … + γ_t ⋯ γ_{t+n−1} v_{t+n−1} (Sutton & Barto 2018, eq. 7.1).
 
-    Where the rollout is truncated before n steps, and towards its end, the return has as many steps as there are.
+    Where the episode or the rollout ends earlier, the return has fewer steps.
 
     Args:
       r_t: rewards, `[T, ...]`.

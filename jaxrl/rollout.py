@@ -1,6 +1,6 @@
-"""Playing environments: `unroll` for training, `play_episodes` for whole greedy episodes, `evaluate` for their returns.
+"""Stepping environments: `unroll` for training, `play_episodes` for greedy episodes, `evaluate` for their returns.
 
-`unroll` is the one place that resets an environment during training.
+During training, only `unroll` resets environments.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ class RolloutNoise(NamedTuple):
 
 
 class RolloutCarry(NamedTuple):
-    """What `unroll` carries from step to step."""
+    """The state that `unroll` carries from step to step."""
 
     env: EnvState  # leaves [B, ...]
     obs: Obs  # [B, ...]
@@ -62,13 +62,13 @@ def select_done(done: jax.Array, if_done: Any, otherwise: Any) -> Any:
 
 
 def batched_step(env: Environment, keys: jax.Array, env_state: EnvState, action: jax.Array) -> tuple[EnvState, Step]:
-    """`env.step` over a batch of environments, leaves `[B, ...]`; where both flags are set, `terminated` wins."""
+    """`env.step` over a batch of environments, leaves `[B, ...]`. Where both flags are set, `truncated` is cleared."""
     env_state, step = jax.vmap(env.step, (0, 0, 0, None))(keys, env_state, action, env.params)
     return env_state, step._replace(truncated=step.truncated & ~step.terminated)
 
 
 def count_step(stats: EpisodeStats, reward: jax.Array, done: jax.Array, ignored: jax.Array) -> EpisodeStats:
-    """Add a step to the running episodes, and to the finished ones where it ended them and is not `ignored`."""
+    """Add a step to the running episodes. Where it ends an episode and is not `ignored`, count that episode as finished."""
     total, length = stats.episode_return + reward, stats.episode_length + 1
     ends = done & ~ignored
     return EpisodeStats(
@@ -90,21 +90,21 @@ def unroll(
     hparams: HParams,
     iteration: jax.Array,
 ) -> tuple[RolloutCarry, Transition]:
-    """Let the agent act for T steps in B environments, resetting each at the end of its episode.
+    """Let the agent act for T steps in B environments, and reset each environment at the end of its episode.
 
     For an agent with `fresh_episodes`, every environment first starts a fresh episode. Only that episode enters the
-    statistics; the steps after it fill up the rollout.
+    statistics; the steps after its end fill up the rollout.
 
     Args:
       env, agent: the environment and the agent.
       policy_params: from `agent.policy`.
-      carry: where the last rollout ended.
+      carry: from the end of the previous rollout.
       noise: everything random in the rollout.
-      fresh_episode: `ResetScheme.episode`, which makes fresh episodes of one step of `noise.reset`.
+      fresh_episode: `ResetScheme.episode`, which makes fresh episodes from one step of `noise.reset`.
       hparams, iteration: as for `agent.explore`.
 
     Returns:
-      The carry after the last step, and the rollout, leaves `[T, B, ...]`; `next_obs` is always the true successor.
+      The carry after the last step, and the rollout, leaves `[T, B, ...]`. Its `next_obs` is always the true successor.
     """
     num_envs = carry.stats.finished.shape[0]
     once = agent.fresh_episodes
@@ -128,8 +128,8 @@ def unroll(
 
     reset_steps = None if once else noise.reset.steps
     start = carry, jnp.zeros(num_envs, bool)
-    (carry, _), rows = jax.lax.scan(step, start, (noise.env, reset_steps, noise.act))
-    return carry, unpack(rows)
+    (carry, _), packed = jax.lax.scan(step, start, (noise.env, reset_steps, noise.act))
+    return carry, unpack(packed)
 
 
 def _start_afresh(env: Environment, agent: Agent, carry: RolloutCarry, first: Episode, num_envs: int) -> RolloutCarry:
@@ -159,21 +159,21 @@ def play_episodes(
     max_steps: int,
     env_state: EnvState | None = None,
 ) -> tuple[jax.Array, Any]:
-    """Play E fresh episodes with the greedy policy, all at once, until all have ended.
+    """Play E fresh episodes in parallel with the greedy policy, until all have ended.
 
     Args:
-      key: consumed. The same key gives the same starts.
+      key: consumed. Equal keys give equal starts.
       env, agent: the environment and the agent.
-      policy_params: from `agent.policy`; nothing else of the agent's state is read.
-      record: (what is recorded so far, t, step) -> what is recorded then; called for each step t, int32 scalar.
-      start: (env_state, obs) of the fresh episodes -> what is recorded before the first step.
+      policy_params: from `agent.policy`, the only part of the agent's state that is used.
+      record: `(record, t, step) -> record`, called after each step t, an int32 scalar, to update what is recorded.
+      start: `(env_state, obs) -> record`, called with the fresh episodes to initialise what is recorded.
       num_episodes: E.
-      max_steps: an episode that has not ended by then is cut.
-      env_state: of training, leaves `[B, ...]`, for environments in which something outlives an episode (`carry_over`),
-        such as running statistics; episode i continues from environment i mod B.
+      max_steps: steps after which an episode is cut.
+      env_state: the environments' state from training, leaves `[B, ...]`, for environments with a `carry_over`, such as one
+        with running statistics. Episode i continues from environment i mod B.
 
     Returns:
-      bool `[E]`: whether each episode ended; and what was recorded.
+      Whether each episode ended, bool `[E]`, and the final record.
     """
     reset_key, step_key = jax.random.split(key)
     fresh = reset_all(env, jax.random.split(reset_key, num_episodes))
@@ -199,20 +199,20 @@ def play_episodes(
 
 
 def evaluate(key: jax.Array, learner: Learner, state: LearnerState, *, num_episodes: int, max_steps: int = 100_000) -> jax.Array:
-    """Play `num_episodes` fresh episodes to their end with the greedy policy, and return their returns.
+    """Play `num_episodes` fresh episodes with the greedy policy and return their returns.
 
     Args:
-      key: consumed. One key, one set of episodes: pass the same key to compare policies on the same starts.
-      learner: as it was trained.
-      state: of one run; `vmap` over the states of many.
-      num_episodes: how many; all are played at once.
-      max_steps: an episode that has not ended by then has no return: it gives NaN.
+      key: consumed. Pass the same key to compare policies on the same starts.
+      learner: the learner that trained the agent.
+      state: the state of one run; use `vmap` for the states of several runs.
+      num_episodes: number of episodes; all are played in parallel.
+      max_steps: steps after which an episode is cut.
 
     Returns:
-      float32 `[num_episodes]`, undiscounted.
+      The undiscounted returns, float32 `[num_episodes]`; NaN for an episode that had not ended by `max_steps`.
 
     Raises:
-      TypeError, ValueError: where the key is not a typed PRNG key, `num_episodes` or `max_steps` is not a positive int, or
+      TypeError, ValueError: if the key is not a typed PRNG key, `num_episodes` or `max_steps` is not a positive int, or
         `state` is a batch of states.
     """
     if jnp.ndim(state.stats.finished) != 1:
@@ -236,13 +236,13 @@ def evaluate_policy(
     max_steps: int = 100_000,
     env_state: EnvState | None = None,
 ) -> jax.Array:
-    """`evaluate` for policy parameters alone, such as a saved policy; the arguments are those of `play_episodes`.
+    """`evaluate` for policy parameters alone, such as a saved policy. The arguments are those of `play_episodes`.
 
     Returns:
-      float32 `[num_episodes]`, undiscounted; NaN where an episode had not ended by `max_steps`.
+      The undiscounted returns, float32 `[num_episodes]`; NaN for an episode that had not ended by `max_steps`.
 
     Raises:
-      TypeError, ValueError: where the key is not a typed PRNG key, or a size is not a positive int.
+      TypeError, ValueError: if the key is not a typed PRNG key, or a size is not a positive int.
     """
     check_key(key)
     num_episodes = check_size("num_episodes", num_episodes)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def linear_schedule(start, end, num_iterations, iteration) -> jax.Array:
-    """Interpolate linearly from `start` at iteration 0 to `end` at `num_iterations`; constant outside of that range.
+    """Interpolate linearly from `start` at iteration 0 to `end` at `num_iterations`; constant outside this range.
 
     Args:
       start, end: the values at the two ends, scalars.

@@ -1,7 +1,7 @@
-"""Spaces: what the observations and actions of an environment are. Equal spaces compare equal, and are hashable.
+"""Spaces describe the observations and actions of an environment. They are hashable and compare by value.
 
-An observation is an array, or a dict of them in a `Dict` space. An environment that knows which actions are legal shows
-them in its observation, as the bool entry `"action_mask"` of a `Dict` space.
+An observation is an array, or a dict of arrays in a `Dict` space. An environment that knows which actions are legal says so
+in its observation, in the bool entry `"action_mask"` of a `Dict` space.
 """
 
 from collections.abc import Iterator, Mapping
@@ -101,7 +101,7 @@ class Box:
 
 @dataclass(frozen=True, eq=False)
 class Dict(Mapping[str, "Space"]):
-    """Dicts of arrays, each entry from a space of its own.
+    """Dicts of arrays, with a space for each entry.
 
     >>> space = Dict({"position": Box(-1, 1, (2,)), "action_mask": Box(False, True, (4,), bool)})
     >>> list(space), space["position"].shape
@@ -139,7 +139,7 @@ Space = Discrete | MultiDiscrete | Box | Dict
 
 
 def spec(space: Space) -> Any:
-    """Shape and dtype of an element: a `jax.ShapeDtypeStruct`, and a dict of them for a `Dict`.
+    """The shape and dtype of an element: a `jax.ShapeDtypeStruct`, or a dict of them for a `Dict`.
 
     >>> spec(Dict({"x": Discrete(3)}))
     {'x': ShapeDtypeStruct(shape=(), dtype=int32)}
@@ -150,14 +150,14 @@ def spec(space: Space) -> Any:
 
 
 def num_choices(action_space: Discrete | MultiDiscrete) -> int:
-    """How many logits, or entries of an action mask, describe an action: n, or the sum of nvec."""
+    """The number of logits of a policy, and of entries of an action mask: n, or the sum of nvec."""
     return action_space.n if isinstance(action_space, Discrete) else sum(action_space.nvec)
 
 
 def split_action_mask(observation: Any) -> tuple[Any, Any]:
-    """The observation, or its space, without the entry `"action_mask"`, and that entry, or None where there is none.
+    """Split off the entry `"action_mask"` of an observation or of its space: return the rest and the entry, or None.
 
-    What is left of a `Dict` space with one other entry stays a dict of one.
+    The rest of a dict is a dict, even if a single entry is left.
 
     >>> split_action_mask({"x": 1, "action_mask": 2})
     ({'x': 1}, 2)

@@ -1,7 +1,7 @@
-"""What agents compute from the transitions of a rollout: flat batches, discounts, advantages, value targets.
+"""Functions of the transitions of a rollout: flat batches, discounts, advantages, value targets.
 
-A rollout holds true successors, so a value of `next_obs` bootstraps through a time limit as it does everywhere else. Only
-`terminated` cuts a bootstrap; an advantage never mixes two episodes.
+A rollout holds true successors, so values of `next_obs` can be bootstrapped from at every step, including at time limits. Only
+`terminated` stops bootstrapping. Advantages and returns never mix two episodes.
 """
 
 from typing import Any
@@ -14,10 +14,10 @@ from jaxrl.types import Obs, Space, Transition
 
 
 def example_transition(obs: Obs, action_space: Space, *, carry: Any = (), extras: Any = ()) -> Transition:
-    """One unbatched transition of zeros, from which a replay takes its layout.
+    """One unbatched transition of zeros, as an example of the items of a replay.
 
     Args:
-      obs: a batch of observations, leaves `[B, ...]`, as `Agent.init` gets them.
+      obs: a batch of observations, leaves `[B, ...]`, as passed to `Agent.init`.
       action_space: Discrete, MultiDiscrete or Box.
       carry, extras: unbatched, as the agent's `explore` returns them.
     """
@@ -27,22 +27,22 @@ def example_transition(obs: Obs, action_space: Space, *, carry: Any = (), extras
 
 
 def flatten(tree: Any) -> Any:
-    """Leaves `[T, B, ...]` as `[T * B, ...]`."""
+    """Reshape leaves `[T, B, ...]` to `[T * B, ...]`."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
 
 
 def discounts(rollout: Transition, discount) -> jax.Array:
-    """`discount_t` of the losses and returns, float32 `[T, B]` (or `[N]`): γ, and 0 where the step terminated the episode."""
+    """The `discount_t` of losses and returns, float32 `[T, B]` or `[N]`: γ, or 0 where the step terminated the episode."""
     return discount * (1.0 - rollout.terminated.astype(jnp.float32))
 
 
 def advantages(rollout: Transition, value: jax.Array, next_value: jax.Array, discount, lambda_) -> tuple[jax.Array, jax.Array]:
-    """Generalised advantage estimates and the λ-returns that values learn from (Schulman et al. 2016).
+    """Generalised advantage estimates, and λ-returns as value targets (Schulman et al. 2016).
 
     Args:
       rollout: leaves `[T, B, ...]`.
-      value: of `rollout.obs`, `[T, B]`.
-      next_value: of `rollout.next_obs`, the true successors, `[T, B]`.
+      value: values of `rollout.obs`, `[T, B]`.
+      next_value: values of `rollout.next_obs`, the true successors, `[T, B]`.
       discount: γ, a scalar.
       lambda_: in [0, 1], a scalar.
 
@@ -56,12 +56,12 @@ def advantages(rollout: Transition, value: jax.Array, next_value: jax.Array, dis
 
 
 def monte_carlo_returns(rollout: Transition, next_value: jax.Array, discount) -> jax.Array:
-    """Returns `[T, B]`; `next_value` `[T, B]` stands for what a truncation, or the end of the rollout, cut off."""
+    """Monte-Carlo returns `[T, B]`; `next_value` `[T, B]` replaces the rewards after a truncation or after the rollout."""
     return returns.discounted_returns(rollout.reward, discounts(rollout, discount), next_value, truncated=rollout.truncated)
 
 
 def normalize(advantage: jax.Array, weight: jax.Array | None = None) -> jax.Array:
-    """Advantages with mean 0 and standard deviation 1, over the entries with weight 1 where `weight` (1 or 0) is given."""
+    """Normalise advantages to mean 0 and standard deviation 1, computed over the entries with `weight` 1 (default: all)."""
     weight = jnp.ones_like(advantage) if weight is None else weight
     count = jnp.maximum(jnp.sum(weight), 1.0)
     centred = advantage - jnp.sum(weight * advantage) / count

@@ -1,6 +1,6 @@
-"""The records that the parts of jaxrl hand to each other: named tuples of pure functions, and of arrays.
+"""The records that jaxrl is built of: named tuples of pure functions, and named tuples of arrays.
 
-Shapes are written `[T, B, ...]`: T time steps, then a batch of B environments. The spaces are in `jaxrl.spaces`.
+Shapes are written `[T, B, ...]`: T time steps, then a batch of B environments. Spaces are defined in `jaxrl.spaces`.
 """
 
 from collections.abc import Callable
@@ -30,27 +30,27 @@ Metrics = dict[str, jax.Array]
 class Step(NamedTuple):
     """The result of one step of one environment, unbatched."""
 
-    obs: Obs  # the true successor, also at the end of an episode: never a reset observation
+    obs: Obs  # the true successor, even at the end of an episode; never a reset observation
     reward: jax.Array  # float32 scalar
     terminated: jax.Array  # bool scalar: the task itself ended; bootstrapping stops
-    truncated: jax.Array  # bool scalar: a time limit ended the episode; bootstrapping goes on
+    truncated: jax.Array  # bool scalar: a time limit ended the episode; bootstrapping continues
 
 
 class Environment(NamedTuple):
-    """A Markov decision process as two pure functions. `step` never resets; `rollout.unroll` does."""
+    """A Markov decision process as two pure functions. `step` never resets; `jaxrl.rollout.unroll` does."""
 
     reset: Callable[[jax.Array, PyTree], tuple[EnvState, Obs]]  # (key, params) -> (env_state, obs)
     step: Callable[..., tuple[EnvState, Step]]  # (key, env_state, action, params) -> (env_state, Step)
-    params: PyTree  # default parameters: traced, may be replaced and vmapped
+    params: PyTree  # the default parameters; may be traced, replaced, and batched by vmap
     observation_space: Space
     action_space: Space
     name: str
     carry_over: Callable[..., tuple[EnvState, Obs]] | None = None
-    # carry_over: (old env_state, fresh env_state, fresh obs) -> (env_state, obs), where something outlives an episode
+    # carry_over: (old env_state, fresh env_state, fresh obs) -> (env_state, obs), if some state persists across episodes
 
 
 class Transition(NamedTuple):
-    """Leaves are `[T, B, ...]` in a rollout and `[N, ...]` in a replay."""
+    """Steps of a rollout, leaves `[T, B, ...]`, or items of a replay, leaves `[N, ...]`."""
 
     obs: Obs
     action: jax.Array
@@ -59,7 +59,7 @@ class Transition(NamedTuple):
     truncated: jax.Array  # never true where `terminated` is
     next_obs: Obs  # the true successor
     carry: Carry  # the policy's recurrent state when it acted
-    extras: PyTree  # what `agent.explore` hands to `agent.update`
+    extras: PyTree  # what `agent.explore` passes on to `agent.update`
 
 
 class Noise(NamedTuple):
@@ -70,7 +70,7 @@ class Noise(NamedTuple):
 
 
 class Network(Protocol):
-    """A pair of pure functions; a `flax.linen.Module` is one as it stands."""
+    """A pair of pure functions. Any `flax.linen.Module` satisfies this protocol."""
 
     def init(self, key: jax.Array, obs: Obs, /) -> PyTree:
         """The parameters, for observations `[B, ...]`."""
@@ -93,7 +93,7 @@ class RecurrentNetwork(Protocol):
 
 
 class ActorCritic(NamedTuple):
-    """The networks of agents with a policy and critics of its actions; `jaxrl.networks.actor_critic` builds one."""
+    """A policy network and an ensemble of action-value networks; `jaxrl.networks.actor_critic` builds one."""
 
     actor: Network  # the policy's outputs for observations
     critic: Any  # init(key, obs, action) and apply(params, obs, action) -> q [K, ...], the values of K critics
@@ -104,10 +104,10 @@ class ActorCritic(NamedTuple):
 
 class InitFn(Protocol):
     def __call__(self, key: jax.Array, obs: Obs, hparams: HParams, /) -> AgentState:
-        """The initial state, from example observations `[B, ...]`.
+        """Return the initial state, given example observations `[B, ...]`.
 
-        By convention its field `params` holds the network's parameters. Its leaves are strongly typed, and `update` returns the
-        same structure, shapes and dtypes.
+        By convention its field `params` holds the network's parameters. Its leaves must be strongly typed, and `update` must
+        return the same structure, shapes and dtypes.
         """
 
 
@@ -115,14 +115,15 @@ class NoiseFn(Protocol):
     def __call__(self, key: jax.Array, num_steps: int, num_envs: int, /) -> Noise:
         """Draw everything random that one iteration consumes; the key is consumed.
 
-        Leaves of `Noise.act` are `[T, B, ...]` and go to `explore` step by step; `Noise.update` goes to `update` as it is.
+        The leaves of `Noise.act` are `[T, B, ...]`; `explore` receives one step at a time. `update` receives all of
+        `Noise.update`.
         """
 
 
 class PolicyFn(Protocol):
     def __call__(self, agent_state: AgentState, /) -> PolicyParams:
-        """The part of the state that acting reads, and all that a saved policy holds: e.g. the network's parameters and
-        running statistics of the observations, without optimizer, target network and replay."""
+        """Return the part of the state that acting reads, such as the network's parameters and running statistics of the
+        observations. Saved policies hold this part only, without the optimizer, the target network and the replay."""
 
 
 class ExploreFn(Protocol):
@@ -133,14 +134,15 @@ class ExploreFn(Protocol):
 
         Args:
           policy_params: from `policy`.
-          obs: `[B, ...]`.
+          obs: observations, leaves `[B, ...]`.
           carry: recurrent state, leaves `[B, ...]`; `()` without recurrence.
           noise_t: one step of `Noise.act`, leaves `[B, ...]`.
-          hparams: hyperparameters, scalars.
-          iteration: int32 scalar, the number of the iteration, warm-up included; never batched.
+          hparams: the agent's hyperparameters, scalars.
+          iteration: the number of the iteration, warm-up included; int32 scalar, never batched.
 
         Returns:
-          Actions `[B, *action_shape]`, the next carry, and extras `[B, ...]`: arrays that `update` finds in the rollout.
+          Actions `[B, *action_shape]`, the next carry, and extras: leaves `[B, ...]`, which `update` receives in
+          `rollout.extras`.
         """
 
 
@@ -153,22 +155,23 @@ class UpdateFn(Protocol):
     def __call__(
         self, agent_state: AgentState, rollout: Transition, noise: PyTree, hparams: HParams, iteration: jax.Array, /
     ) -> tuple[AgentState, Metrics]:
-        """Learn from a rollout, leaves `[T, B, ...]`, which `store` has seen before.
+        """Learn from a rollout, leaves `[T, B, ...]`. `store` is called with the same rollout first.
 
         Returns:
-          The next state and the metrics, float arrays of any shape. The driver reports the mean of each. An array over a
-          batch is better than its mean: it is summed over the iterations first, which saves a kernel in each.
+          The next state, and the metrics: float arrays of any shape, of which the driver reports the means. Return arrays
+          over the batch rather than their means: the driver sums them over iterations before it averages, which saves a
+          kernel per iteration.
         """
 
 
 class StoreFn(Protocol):
     def __call__(self, agent_state: AgentState, rollout: Transition, iteration: jax.Array, /) -> AgentState:
-        """Put a rollout, leaves `[T, B, ...]`, into the replay; also called in the warm-up."""
+        """Add a rollout, leaves `[T, B, ...]`, to the replay. Also called during the warm-up."""
 
 
 class InitialCarryFn(Protocol):
     def __call__(self, num_envs: int, /) -> Carry:
-        """The carry at the start of an episode, leaves `[B, ...]`; without random numbers."""
+        """Return the carry at the start of an episode, leaves `[B, ...]`. It must be deterministic."""
 
 
 def store_nothing(agent_state: AgentState, rollout: Transition, iteration: jax.Array) -> AgentState:
@@ -184,7 +187,7 @@ def no_carry(num_envs: int) -> Carry:
 
 
 class Agent(NamedTuple):
-    """An algorithm as pure functions; see the protocols above for the shapes. Build it with keywords."""
+    """An algorithm as pure functions. The protocols above document their shapes. Construct it with keyword arguments."""
 
     hparams: HParams  # the default hyperparameters
     init: InitFn
@@ -203,7 +206,7 @@ class Agent(NamedTuple):
 
 
 class EpisodeStats(NamedTuple):
-    """Sums over episodes, each `[B]`: of the running episode, and of those that finished since the last row of metrics."""
+    """Sums over the running episode, and over the episodes that finished in this logging interval; each `[B]`."""
 
     episode_return: jax.Array  # float32
     episode_length: jax.Array  # int32
@@ -213,7 +216,7 @@ class EpisodeStats(NamedTuple):
 
 
 class LearnerState(NamedTuple):
-    """All that changes in a run. Save it with the iteration number, and the run continues with the same bits."""
+    """Everything that changes during a run. With the iteration number, it is all that is needed to continue the run."""
 
     key: jax.Array  # the run's key, never changed
     agent: AgentState
@@ -224,7 +227,7 @@ class LearnerState(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """An agent in its environments: the functions that `train` drives."""
+    """An agent in its environments, as the functions that `train` calls."""
 
     env: Environment
     agent: Agent
@@ -233,4 +236,4 @@ class Learner(NamedTuple):
     init: Callable[[jax.Array, HParams], LearnerState]  # (key, hparams): reset, initialise, warm up
     noise: Callable[[jax.Array], PyTree]  # (key): everything random that one iteration consumes
     step: Callable[..., tuple[LearnerState, Metrics]]  # (state, noise, hparams, iteration): deterministic
-    reset_pool: int | None = None  # fresh episodes drawn for an iteration and shared by all; None: one for each step
+    reset_pool: int | None = None  # number of fresh episodes that all resets of an iteration share; None: one for each step

@@ -1,7 +1,7 @@
-"""`vectorize`: map a function over a leading axis of seeds or settings, in a way that suits the machine.
+"""`vectorize` maps a function over a leading axis of seeds or settings, with a layout that suits the machine.
 
-The axis is split over the devices. Each device walks over groups by `lax.map`, and each group is one `vmap`.
-Seeds do not communicate, so the program contains no collective.
+The axis is split over the devices. Each device loops over groups with `lax.map` and runs each group with `vmap`. Seeds do not
+communicate, so the program contains no collectives.
 """
 
 import math
@@ -17,7 +17,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 from jaxrl._src.checks import check_size
 from jaxrl._src.device_memory import largest_that_fits
 
-# Batches of small matrix products are slow on a CPU: one seed at a time on each core is fastest.
+# Batched small matrix products are slow on a CPU; it is fastest to run one seed at a time on each core.
 _CPU_BATCH_SIZE = 1
 
 
@@ -31,21 +31,20 @@ def vectorize(
 
     Args:
       fn: a pure function of one seed, e.g. `lambda key: jaxrl.train(key, learner, 1000)`.
-      batch_size: the number of elements that run at once on a device; the groups run one after the other. Smaller
-        groups need less memory. By default all elements on a GPU or TPU, one on a CPU. With "auto" at most as many as
-        that, reduced to what fits into the free memory of the devices by the compiler's memory analysis.
-      devices: by default all of the default backend.
+      batch_size: size of a group: the number of elements that run at once on a device. Smaller groups need less memory. By
+        default all elements on a GPU or TPU, and one on a CPU. "auto" reduces the default to what fits into the free memory
+        of the devices, according to the compiler's memory analysis.
+      devices: by default all devices of the default backend.
 
     Returns:
-      A function of the same arguments with a leading axis on every leaf, `[N, ...]`, whose results have that
-      axis too. Where N does not divide into equal groups, the last element is repeated as padding, and its
-      extra results are dropped.
+      A function of the same arguments with a leading axis on every leaf, `[N, ...]`, whose results also have that axis. If N
+      elements do not divide into equal groups, copies of the last element are added as padding, and their results dropped.
 
     Raises:
-      ValueError: where the leaves have no common leading axis, or it is empty. With "auto", also where not even
-        groups of one fit, since arguments and results are held for the whole axis (to fix this, return less, or
-        call the function for a part of the axis at a time), and inside another transformation.
-      TypeError: where `batch_size` is neither an int nor "auto".
+      ValueError: if the leaves have no common leading axis, or it is empty. With "auto", also inside another transformation,
+        and if not even groups of one fit into memory. Arguments and results for the whole axis must fit as well: to fix
+        this, return less, or call the function on a part of the axis at a time.
+      TypeError: if `batch_size` is neither an int nor "auto".
 
     >>> import jax, jax.numpy as jnp
     >>> vectorize(lambda x: x**2, batch_size=2)(jnp.arange(5.0)).tolist()
@@ -58,18 +57,18 @@ def vectorize(
         raise ValueError("devices must name at least one device, got none")
 
     def run(groups, width, *args):
-        """`fn` over an axis of length devices times `groups` times `width`."""
+        """`fn` over an axis of length devices × `groups` × `width`."""
         used = available[: _axis_size(args) // (groups * width)]
         on_a_device = _in_groups(fn, groups, width)
         if used == tuple(jax.devices()[:1]) and not jax.config.jax_default_device:  # type: ignore[attr-defined]
-            # JAX's default device. Without a mesh, functions that were traced before are not traced again.
+            # The default device needs no mesh, and without a mesh functions that were traced before are not traced again.
             return on_a_device(*args)
         mesh, spec = Mesh(np.array(used), ("seeds",), axis_types=(AxisType.Auto,)), PartitionSpec("seeds")
         return jax.shard_map(on_a_device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)(*args)
 
     outermost = jax.jit(run, static_argnums=(0, 1), compiler_options=compiler_options(available))
-    inner = jax.jit(run, static_argnums=(0, 1))  # inside another jit, where compiler options are not allowed
-    fitting: dict[Any, tuple[int, jax.stages.Compiled]] = {}  # by the shapes of the arguments
+    inner = jax.jit(run, static_argnums=(0, 1))  # for use inside another jit, where compiler options are not allowed
+    fitting: dict[Any, tuple[int, jax.stages.Compiled]] = {}  # keyed by the shapes of the arguments
 
     def largest_fitting(most, used, args):
         leaves, treedef = jax.tree.flatten(args)
@@ -98,40 +97,40 @@ def vectorize(
         else:
             groups, width, padded = _plan(most if batch_size is None else batch_size, used, args)
             out = (inner if traced else outermost)(groups, width, *padded)
-        # The padding is cut off here: inside the program, the results would have to be gathered from all devices.
+        # The padding is removed here: inside the program, that would gather the results from all devices.
         return out if _axis_size(padded) == total else jax.tree.map(lambda x: x[:total], out)
 
     return vectorized
 
 
 def spread_over(total: int, devices: Sequence[jax.Device]) -> tuple[jax.Device, ...]:
-    """The fewest devices that finish an axis of length `total` in as few rounds as all of them: 8 of 12 for 16 elements."""
+    """The fewest devices that process `total` elements in as few rounds as all devices would, e.g. 8 of 12 for 16 elements."""
     rounds = math.ceil(total / len(devices))
     return tuple(devices[: math.ceil(total / rounds)])
 
 
 def use_all_cores() -> None:
-    """Make one CPU device for each core that this process may use. Call this before JAX initialises its backend.
+    """Create one CPU device for each core that this process may use. Call this before JAX initialises its backend.
 
     Raises:
-      RuntimeError: where the backend is initialised already.
+      RuntimeError: if the backend is already initialised.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jax.config.update("jax_num_cpu_devices", cores)
 
 
 def compiler_options(devices: Sequence[jax.Device]) -> dict[str, Any] | None:
-    """Options for training programs: on a CPU, LLVM's higher levels take a third of the compile time and gain nothing."""
+    """Compiler options for training programs. On a CPU, LLVM's higher levels take a third of the compile time without a gain."""
     return {"xla_backend_optimization_level": 1} if devices[0].platform == "cpu" else None
 
 
 def _traced(args: Any) -> bool:
-    """Whether this is called during a trace, also where only what the function closes over is traced and not its arguments."""
+    """Whether this is called during a trace, even if no argument is traced but only something that the function closes over."""
     return any(isinstance(x, jax.core.Tracer) for x in (*jax.tree.leaves(args), jax.lax.full((), 0)))
 
 
 def _in_groups(fn: Callable[..., Any], groups: int, width: int) -> Callable[..., Any]:
-    """`fn` over an axis of length `groups` times `width`, one group after the other."""
+    """`fn` over an axis of length `groups` × `width`, one group after the other."""
 
     def on_a_device(*args):
         one = jax.vmap(fn) if width > 1 else _without_axis(fn)
@@ -154,7 +153,7 @@ def _without_axis(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _plan(batch_size: int, devices: Sequence[jax.Device], args: Any) -> tuple[int, int, Any]:
-    """The number of groups on each device, the elements in each, and the arguments, padded with the last element.
+    """The number of groups on each device, their size, and the arguments, padded with copies of the last element.
 
     Equal groups of at most `batch_size` need the least padding.
     """

@@ -1,5 +1,5 @@
-# Sourced by the other scripts: makes .venv in the clone and installs jaxrl with the extras in $1.
-# Does nothing where that was done already for this pyproject.toml; one process at a time does it.
+# Sourced by the other scripts: creates .venv in the clone and installs jaxrl with the extras in $1.
+# Does nothing if that was already done for this pyproject.toml. Only one process at a time does it.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 VENV="${JAXRL_VENV:-.venv}"

@@ -1,4 +1,4 @@
-"""DQN in a training loop of your own, with one loss and the replay of jaxrl beside flax, optax and gymnax."""
+"""DQN in a custom training loop, which combines one loss and the replay of jaxrl with flax, optax and gymnax."""
 
 import sys
 

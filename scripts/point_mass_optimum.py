@@ -1,15 +1,15 @@
 """The best return that any policy can get in `PointMass` with its default parameters, averaged over its starts.
 
-With the start given, nothing is random: the actions that minimise Σ ‖s_t‖ + ‖a_t‖ subject to
-s_{t+1} = s_t + 0.1 a_t and |a_t| ≤ 1 are a convex program of 100 variables. Two methods solve it:
+Given the start, nothing is random. Minimising Σ ‖s_t‖ + ‖a_t‖ over the actions, subject to s_{t+1} = s_t + 0.1 a_t and
+|a_t| ≤ 1, is a convex program with 100 variables. Two methods solve it:
 
 - `solve`: L-BFGS-B on the program with both norms smoothed, from one start at a time. The gradient of the
   smoothed state norms is a feasible dual solution, so each answer comes with a bound on its error.
 - `dynamic_program`: backward induction on a grid, for all starts at once, with displacements restricted
   to the grid. Exact but for that restriction, which only adds to the cost.
 
-The mean over the starts is that of the grid, which is an exact integral, plus the mean difference of the
-two methods over random starts: that difference is small, so a few starts make the standard error small.
+The mean over the starts is that of the grid, which is an exact integral, plus the mean difference of the two methods over
+random starts. This difference is small, so a few starts suffice for a small standard error.
 
     python scripts/point_mass_optimum.py
 """

@@ -1,8 +1,7 @@
 """Reproduce the results of the presets: `python scripts/presets.py [--seeds 32] [--rows dqn-CartPole-v1-100000 …]`.
 
-Trains every row with seeds that were not used for tuning, plays each final policy greedily for 100 episodes,
-and prints the table of README: over the seeds' mean returns the IQM with its 95 % bootstrap confidence interval,
-the median and the worst.
+Trains every row with seeds that were not used for tuning, plays each final policy greedily for 100 episodes, and prints the
+table of the README: IQM with its 95 % bootstrap confidence interval, median and worst of the seeds' mean returns.
 """
 
 import argparse
@@ -25,7 +24,7 @@ ROWS = (
 
 
 def result(algorithm: str, env: str, steps: int, seeds: int, first_seed: int) -> dict:
-    """The numbers of one row of the table."""
+    """The numbers for one row of the table."""
     from jaxrl import presets
     from jaxrl.experiment import Config, evaluate_policies, run
     from jaxrl.experiment.statistics import iqm, iqm_interval

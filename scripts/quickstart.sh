@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From an empty clone: set up, train DQN and REINFORCE on CartPole-v1 with 16 seeds each, draw both curves.
+# In a fresh clone: set up, train DQN and REINFORCE on CartPole-v1 with 16 seeds each, and plot both curves.
 set -euo pipefail
 . "$(dirname "$0")/environment.sh"
 prepare ""

@@ -1,4 +1,4 @@
-"""Write docs/library.md, the page of the functions that can be used alone, from the docstrings."""
+"""Generate docs/library.md, the reference of the functions that can be used on their own, from their docstrings."""
 
 import ast
 import importlib
@@ -12,8 +12,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "library.md"
 MODULES = ("losses", "returns", "distributions", "schedules", "exploration", "replay", "replay.prioritized")
 HEAD = """# Functions for your own JAX code
 
-These functions take and return arrays, and work without the rest of jaxrl. `scripts/reference.py` writes this page from
-their docstrings, which also have the shapes of all arguments, the exceptions raised, and an example.
+These functions take and return arrays, and do not need the rest of jaxrl. `scripts/reference.py` generates this page from
+their docstrings, which also describe the shapes of all arguments and the exceptions, and give an example.
 """
 
 

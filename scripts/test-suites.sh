@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The tests of the adapters for other environment suites, all or those named, each in a virtual environment of its own under
-# .venv-suites, so that their packages cannot disagree. A gigabyte and a few minutes for each; `scripts/test-suites.sh pgx`.
+# Test the adapters for other environment suites, all or those named, e.g. `scripts/test-suites.sh pgx`. Each suite gets its own
+# virtual environment in .venv-suites, so that their packages cannot conflict: about a gigabyte and a few minutes for each.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

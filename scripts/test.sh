@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From an empty clone: set up and run the tests. Arguments go to pytest.
+# In a fresh clone: set up and run the tests. Arguments go to pytest.
 set -euo pipefail
 . "$(dirname "$0")/environment.sh"
 prepare "[test]"

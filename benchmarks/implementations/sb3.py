@@ -1,6 +1,6 @@
 """Stable-Baselines3 on PyTorch and Gymnasium, on the CPU: one seed, the environments in one process.
 
-A run goes on with the model of the run before it. Its DQN has the Huber loss and clips the gradient's norm
+A run continues with the model of the previous run. Its DQN has the Huber loss and clips the gradient's norm
 (here at infinity, but it is computed), and keeps ε at 0.05, where it acts without a forward pass. REINFORCE
 is nearest to its A2C, with Adam and λ = 1: one gradient of the same rollout, with the value as a baseline.
 """

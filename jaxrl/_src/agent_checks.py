@@ -1,6 +1,6 @@
 """Checks of an agent's functions against the protocols in `jaxrl.types`, by tracing each of them once.
 
-`make_learner` calls this, so that a mistake in an agent is an error that names the field, and not one from inside a scan.
+`make_learner` calls this, so that a mistake in an agent raises an error that names the field instead of one inside a scan.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def check_agent(env: Environment, agent: Agent, num_envs: int, num_steps: int) -
     """Trace every function of the agent for these sizes.
 
     Raises:
-      TypeError, ValueError: at the first function that does not keep to its protocol, with the field's name and the fix.
+      TypeError, ValueError: for the first function that violates its protocol, with the name of the field and the fix.
     """
     sizes = _Sizes(env, num_steps, num_envs)
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -67,7 +67,7 @@ def _trace(field: str, function: Callable[..., Any], *args: Any) -> Any:
 
 
 def _branches_on_data(jaxpr: Any) -> bool:
-    """Whether a program has a branch, other than on the platform it is compiled for (`lax.platform_dependent`)."""
+    """Whether a program has a branch other than on the platform that it is compiled for (`lax.platform_dependent`)."""
     on_platform: set[int] = set()
     for equation in jaxpr.eqns:
         name = equation.primitive.name

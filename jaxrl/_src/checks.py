@@ -1,4 +1,4 @@
-"""Checks of user input, made before tracing, with errors that name the argument and how to fix it."""
+"""Checks of user input before tracing, with errors that name the argument and how to fix it."""
 
 import math
 import operator
@@ -16,7 +16,7 @@ FRACTION = (0.0, 1.0)
 def check_size(name: str, value: Any, *, minimum: int = 1, maximum: int | None = 2**31 - 1) -> int:
     """Return `value` as an int. Sizes are structure: they must be Python ints of at least `minimum`.
 
-    Raises TypeError for tracers, arrays of floats and the like, ValueError where it is too small or too large.
+    Raises TypeError for anything but an int, such as a tracer or an array of floats, and ValueError if it is out of range.
     """
     if isinstance(value, jax.core.Tracer):
         raise TypeError(
@@ -37,7 +37,7 @@ def check_size(name: str, value: Any, *, minimum: int = 1, maximum: int | None =
 
 
 def check_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> Any:
-    """Return `value`, a number or an array of them, as float32. It must lie in [low, high]; a tracer has no value yet and passes.
+    """Return `value`, a number or an array, as float32. It must lie in [low, high]; a tracer has no value yet and is not checked.
 
     Raises TypeError for anything but numbers, ValueError for NaN and for values outside the range.
     """
@@ -52,7 +52,7 @@ def check_number(name: str, value: Any, low: float = -math.inf, high: float = ma
 
 
 def check_scalar(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> Any:
-    """Return `value`, one number, as float32, as `check_number` does for arrays too.
+    """Return `value`, a single number, as float32. Like `check_number`, but without arrays.
 
     Raises TypeError for anything but numbers, ValueError for several, for NaN and for values outside the range.
     """
@@ -85,8 +85,8 @@ def check_record(hparams: Any, kind: type) -> None:
 def check_hparams(hparams: Any, kind: type, ranges: Mapping[str, tuple[float, float]]) -> None:
     """Compare each concrete field of `hparams`, a record of type `kind`, with its inclusive (low, high) in `ranges`.
 
-    Fields that are tracers have no value yet and pass. Raises TypeError for another agent's record,
-    ValueError for NaN and for values outside the range.
+    Traced fields have no value yet and are not checked. Raises TypeError for another agent's record, and ValueError for NaN
+    and for values outside the range.
     """
     check_record(hparams, kind)
     for name, value in hparams._asdict().items():
@@ -101,7 +101,7 @@ def check_hparams(hparams: Any, kind: type, ranges: Mapping[str, tuple[float, fl
 
 
 def check_replay_sizes(batch_size: Any, capacity: Any, warmup: Any, updates_per_iteration: Any) -> tuple[int, int, int, int]:
-    """Return the sizes of an agent with a replay as ints; raise where one is not a positive int, or a batch cannot fit."""
+    """Return the sizes of an agent with a replay as ints. Raises an error if one is not a positive int, or a batch cannot fit."""
     batch_size, capacity = check_size("batch_size", batch_size), check_size("capacity", capacity)
     if batch_size > capacity:
         raise ValueError(f"batch_size {batch_size} is larger than the replay's capacity {capacity}")

@@ -1,4 +1,4 @@
-"""The memory that a compiled program needs, the memory that devices have free, and the number of runs that fit at once."""
+"""The memory that a compiled program needs, the free memory of devices, and the number of runs that fit at once."""
 
 import contextlib
 import sys
@@ -45,12 +45,12 @@ def memory_of(compiled: jax.stages.Compiled) -> int:
 def largest_that_fits(
     compile_for: Callable[[int], jax.stages.Compiled], size: int, devices: Any
 ) -> tuple[int, jax.stages.Compiled]:
-    """Compile the program for `size` runs at once, or for fewer where these do not fit into the free memory of the devices.
+    """Compile the program for `size` runs at once, or for fewer if these do not fit into the free memory of the devices.
 
     Memory grows about linearly with the size, so two compilations usually suffice.
 
     Args:
-      compile_for: from a size to the compiled program.
+      compile_for: function from a size to the compiled program.
       size: the largest size to try.
       devices: those that the program runs on.
 
@@ -58,7 +58,7 @@ def largest_that_fits(
       The size and its program.
 
     Raises:
-      DoesNotFit: where not even one run fits.
+      DoesNotFit: if not even one run fits.
     """
     free = int(_USABLE * free_memory(devices))
     while True:

@@ -1,10 +1,10 @@
 """The dtype rule of `losses`, `returns`, `distributions` and `dynamic_programming`.
 
 Floating-point arguments of a call are promoted to their common floating type (bfloat16 and float16 to float32, float32
-and float64 to float64), and the result has that type. Integers and booleans, which rewards, values and discounts may be,
-are converted to it; nothing is ever converted to an integer type. Without a floating-point argument it is JAX's default:
-float32, or float64 under `jax_enable_x64`. Hyperparameters (λ, temperatures, clip ranges) and noise are converted to
-that type and do not widen it. `jax_numpy_dtype_promotion` makes no difference.
+and float64 to float64), and the result has that type. Integers and booleans, such as rewards or discounts, are converted to
+it; nothing is ever converted to an integer type. Without a floating-point argument, the type is JAX's default: float32, or
+float64 under `jax_enable_x64`. Hyperparameters (λ, temperatures, clip ranges) and noise are converted to that type and do
+not widen it. `jax_numpy_dtype_promotion` has no effect.
 """
 
 from typing import Any
@@ -27,6 +27,6 @@ def floating_type(*arrays: Any) -> Any:
 
 
 def promote(*arrays: Any) -> list[Any]:
-    """`arrays` in their common floating type, None as None. Adds nothing to the program where they have it already."""
+    """Convert `arrays` to their common floating type; None stays None. Arrays that already have it add no operation."""
     dtype = floating_type(*arrays)
     return [None if x is None else jnp.asarray(x, dtype) for x in arrays]

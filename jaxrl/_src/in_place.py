@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 def make_write(axis: int) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
-    """Return `write(array, new, position)`: `new` into `array` along `axis` < 0, from `position` (int32 scalar) on."""
+    """Return `write(array, new, position)`, which writes `new` into `array` at `position`, int32 scalar, along `axis` < 0."""
 
     @jax.custom_batching.custom_vmap
     def write(array, new, position):

@@ -1,4 +1,4 @@
-"""PRNG keys as plain arrays, for code that knows only those: NumPy, files, comparisons."""
+"""PRNG keys as plain arrays, for code that cannot handle typed keys: NumPy, files, comparisons."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def is_key(x: Any) -> bool:
 
 
 def unwrap_keys(tree: Any) -> Any:
-    """The tree with the key data, uint32, in place of every PRNG key."""
+    """Replace every PRNG key in a tree by its key data, uint32."""
     return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
 
 

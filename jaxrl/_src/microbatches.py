@@ -1,7 +1,8 @@
-"""Network passes over many rows: at once on an accelerator, in microbatches that stay in cache on a CPU.
+"""Network passes over large batches: at once on an accelerator, in microbatches that stay in cache on a CPU.
 
-An accelerator pays for each launch, so it gets one. A core of a CPU pays for what leaves its cache: the activations of thousands
-of rows, which the way back reads again. A microbatch goes forward and back before the next begins.
+On an accelerator every kernel launch has a cost, so the whole batch is processed at once. On a CPU the activations of thousands
+of rows would leave the cache before the backward pass reads them, so each microbatch completes its forward and backward pass
+before the next one starts. A row is one entry along the leading axis of a batch.
 """
 
 import math
@@ -11,13 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# Rows of a microbatch, from half to twice as many; all of them where no such number divides them. On an AMD EPYC, these
-# sizes are equally fast with two layers of 64 and with two of 256.
+# Target size of a microbatch in rows. Sizes from half to twice this are used, or all rows if no such size divides them. On an AMD
+# EPYC, all these sizes are equally fast, with two layers of 64 units and with two of 256.
 _MICROBATCH = 512
 
 
 def map_rows(fn: Callable[[Any], Any], rows: Any) -> Any:
-    """`fn(rows)`, for a function of each row alone; the leaves of `rows` and of the result are `[N, ...]`."""
+    """`fn(rows)`, for a function that treats each row independently; leaves of `rows` and of the result are `[N, ...]`."""
     microbatches = _num_microbatches(rows)
     if microbatches == 1:
         return fn(rows)
@@ -29,7 +30,7 @@ def map_rows(fn: Callable[[Any], Any], rows: Any) -> Any:
 
 
 def grad_of_mean(loss: Callable[[Any, Any], tuple[jax.Array, Any]], params: Any, rows: Any) -> tuple[Any, Any]:
-    """`jax.grad(loss, has_aux=True)(params, rows)`, for a loss, and floats beside it, that are means over rows `[N, ...]`."""
+    """`jax.grad(loss, has_aux=True)(params, rows)`, for a loss and auxiliary floats that are means over the rows `[N, ...]`."""
     microbatches = _num_microbatches(rows)
     gradient = jax.jit(jax.grad(loss, has_aux=True), inline=True)
     if microbatches == 1:
@@ -49,7 +50,7 @@ def grad_of_mean(loss: Callable[[Any, Any], tuple[jax.Array, Any]], params: Any,
 
 
 def _num_microbatches(rows: Any) -> int:
-    """Into how many equal microbatches to cut the rows, for them to be nearest to `_MICROBATCH` by ratio."""
+    """The number of equal microbatches whose size is nearest to `_MICROBATCH`, by ratio."""
     num = jax.tree.leaves(rows)[0].shape[0]
     sizes = [size for size in range(_MICROBATCH // 2, 2 * _MICROBATCH + 1) if num % size == 0]
     return num // min(sizes, key=lambda size: abs(math.log(size / _MICROBATCH)), default=num)

@@ -1,7 +1,7 @@
-"""Pack a pytree of arrays into rows of 32-bit words, bit for bit, so that storing it is one write.
+"""Pack a pytree of arrays into rows of 32-bit words, bit for bit, so that storing it takes one write.
 
-Elements of four and eight bytes become words. Narrower ones (uint8, bfloat16) keep their width, and a bool
-takes one bit; both are joined and padded to whole words.
+Elements of four and eight bytes become words. Narrower ones (uint8, bfloat16) keep their width, and a bool takes one bit;
+these are joined and padded to a whole number of words.
 """
 
 import functools
@@ -39,7 +39,7 @@ class Layout(NamedTuple):
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["rows"], meta_fields=["layout"])
 @dataclass(frozen=True)
 class PackedRows:
-    """Packed pytrees. `scan` and `vmap` stack the rows and leave the layout as it is."""
+    """Packed pytrees. `scan` and `vmap` stack the rows and keep the layout."""
 
     rows: jax.Array  # uint32[*batch, W]
     layout: Layout  # static
@@ -97,7 +97,7 @@ def _split(words: jax.Array, width: int) -> jax.Array:
 
 
 def unpack(packed: PackedRows) -> Any:
-    """The inverse of `pack`: leaves `[*batch, ...]`, also where batch axes were added to the rows or taken away."""
+    """The inverse of `pack`: leaves `[*batch, ...]`, even if batch axes were added to or removed from the rows."""
     rows, layout = packed.rows, packed.layout
     batch = rows.shape[:-1]
     num_words, num_bytes, _ = layout.parts

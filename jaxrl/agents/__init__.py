@@ -1,4 +1,4 @@
-"""Algorithms. Each file holds one, and one function that returns an `Agent`."""
+"""Algorithms, one per file. Each is a function that returns an `Agent`."""
 
 from jaxrl.agents._dqn import DQNHParams, dqn
 from jaxrl.agents._ppo import PPOHParams, ppo

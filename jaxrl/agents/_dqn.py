@@ -1,4 +1,4 @@
-"""Deep Q-learning (Mnih et al. 2015), with the target of double DQN (van Hasselt et al. 2016) as a switch."""
+"""Deep Q-learning (Mnih et al. 2015), optionally with the target of double DQN (van Hasselt et al. 2016)."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -30,10 +30,10 @@ class DQNHParams(NamedTuple):
     """Hyperparameters of `dqn`; each may be traced and batched by `vmap`.
 
     Attributes:
-      learning_rate: of the optimizer, at the first update.
+      learning_rate: learning rate at the first update.
       learning_rate_iterations: iterations over which it decays linearly to 0; inf keeps it constant.
       discount: discount factor γ.
-      tau: share of the online parameters in a target update; 1 copies them.
+      tau: fraction of the online parameters in a target update; 1 copies them.
       epsilon_start: probability of a random action at the first iteration.
       epsilon_end: probability of a random action after epsilon_iterations.
       epsilon_iterations: iterations, warm-up included, over which epsilon decays linearly.
@@ -80,22 +80,22 @@ def dqn(
 
     Each iteration acts ε-greedily, stores the transitions, and takes gradient steps on batches drawn uniformly from the
     replay. Bootstrapping stops where an episode terminated, and continues from the true successor where it was truncated.
-    Actions whose value is −inf are illegal: they are neither taken nor bootstrapped from. The mask that tells the network is
-    an entry of a `Dict` observation; where observations are arrays, all actions count as legal in exploration.
+    Actions whose value is −inf are illegal: they are neither taken nor bootstrapped from. The network learns which these are
+    from the action mask of a `Dict` observation. If observations are arrays, exploration treats all actions as legal.
 
     Args:
       network: `apply(params, obs[..., *obs_shape]) -> q[..., n]`, e.g. from `jaxrl.networks.q_network`.
       action_space: `Discrete`.
-      batch_size: transitions in a gradient step.
+      batch_size: transitions per gradient step.
       capacity: transitions in the replay, a multiple of `num_envs * rollout_length`.
       warmup: iterations that act and store before the first update; at least 1.
-      updates_per_iteration: gradient steps in an iteration.
+      updates_per_iteration: gradient steps per iteration.
       target_update_period: gradient steps between two updates of the target network. An update moves it by `hparams.tau`:
-        period 1 and a small tau are Polyak averaging, tau 1 is the periodic copy.
-      double: choose the successor's action by the online network and value it by the target network.
-      loss: "squared" or "huber" (with δ = 1) of the TD error. The default is squared: where returns are in the hundreds,
-        the clipped gradient of Huber loses what rare terminal errors have to teach.
-      optimizer: from a learning rate to an optax transformation.
+        period 1 with a small tau is Polyak averaging, tau 1 is the periodic copy.
+      double: choose the successor's action with the online network and evaluate it with the target network.
+      loss: "squared" or "huber" (with δ = 1), applied to the TD error. Squared is the default: when returns are in the
+        hundreds, the clipped gradient of the Huber loss learns too little from rare, large errors at terminations.
+      optimizer: function from a learning rate to an optax transformation.
       hparams: the default hyperparameters.
 
     Returns:
@@ -124,7 +124,7 @@ def dqn(
 
     def explore(params, obs, carry, noise_t, hparams, iteration):
         epsilon = linear_schedule(hparams.epsilon_start, hparams.epsilon_end, hparams.epsilon_iterations, iteration)
-        all_legal = not isinstance(obs, Mapping)  # a mask is an entry of a Dict observation
+        all_legal = not isinstance(obs, Mapping)  # only a Dict observation can have a mask
         return epsilon_greedy(network.apply(params, obs), noise_t, epsilon, all_legal=all_legal), carry, ()
 
     def exploit(params, obs, carry, key):

@@ -21,16 +21,16 @@ class PPOHParams(NamedTuple):
     """Hyperparameters of `ppo`; each may be traced and batched by `vmap`.
 
     Attributes:
-      learning_rate: of the optimizer, at the first update.
+      learning_rate: learning rate at the first update.
       learning_rate_iterations: iterations over which it decays linearly to 0; inf keeps it constant.
       discount: discount factor γ.
       gae_lambda: λ of the generalised advantage estimates and of the value targets.
       clip_range: ε, how far the ratio of probabilities may move from 1, at the first update.
       clip_range_iterations: iterations over which it decays linearly to 0; inf keeps it constant.
-      value_clip_range: how far a value may move from the old one in an update, in units of the value; inf does not clip.
+      value_clip_range: how far a value may move from the old value in an update, in units of the value; inf does not clip.
       value_coef: weight of the value loss.
       entropy_coef: weight of the policy's entropy in the loss.
-      max_grad_norm: bound on the norm of all gradients together; inf does not clip.
+      max_grad_norm: bound on the global norm of the gradients; inf does not clip.
       target_kl: an iteration stops learning at the first minibatch whose estimated KL divergence from the old policy is above
         this; inf never stops.
     """
@@ -86,27 +86,27 @@ def ppo(
 ) -> Agent:
     """Proximal policy optimization with generalised advantage estimates.
 
-    Each iteration learns from one rollout: several epochs over shuffled minibatches, with the clipped surrogate objective.
-    Values bootstrap from true successors, also through time limits.
+    Each iteration learns from one rollout, in several epochs over shuffled minibatches, with the clipped surrogate objective.
+    Values are bootstrapped from true successors, even at time limits.
 
     Args:
       network: `apply(params, obs[..., *obs_shape]) -> (policy, value[...])`, where `policy` is what
         `jaxrl.policies.policy_head` takes; e.g. from `jaxrl.networks.policy(..., value=True)`.
       action_space: `Discrete`, `MultiDiscrete`, or a `Box` of floats.
       num_epochs: passes over the rollout.
-      num_minibatches: of each epoch; divides `num_envs * rollout_length`.
-      squash: for a Box with finite bounds, use the tanh of the Gaussian in place of clipping its sample to the bounds.
+      num_minibatches: minibatches per epoch; must divide `num_envs * rollout_length`.
+      squash: for a Box with finite bounds, apply a tanh to the Gaussian's sample instead of clipping it to the bounds.
       normalize_advantage: normalise the advantages of each minibatch to mean 0 and standard deviation 1.
-      optimizer: from a learning rate to an optax transformation.
+      optimizer: function from a learning rate to an optax transformation.
       hparams: the default hyperparameters.
 
     Returns:
       An `Agent`. Its metrics, means over the gradient steps: `loss`, `policy_loss`, `value_loss`, `entropy`, `approx_kl`
-      (estimate of KL(old, new), Schulman 2020), `clip_fraction` (share of the samples whose ratio is clipped),
+      (estimate of KL(old, new), Schulman 2020), `clip_fraction` (fraction of the samples whose ratio is clipped),
       `gradient_norm` (before clipping).
 
     Raises:
-      ValueError, TypeError: for an action space that it cannot handle, or sizes that are not positive ints.
+      ValueError, TypeError: for an unsupported action space, or sizes that are not positive ints.
     """
     num_epochs, num_minibatches = check_size("num_epochs", num_epochs), check_size("num_minibatches", num_minibatches)
     check_hparams(hparams, PPOHParams, _RANGES)
@@ -160,11 +160,11 @@ def ppo(
 
 
 def _make_batch(network: Network, head: PolicyHead, params: Any, rollout: Transition, hparams: PPOHParams) -> Batch:
-    """The old policy and the values, in one pass over all steps: cheaper than with each step of the rollout."""
+    """Compute the old log-probabilities and values in one pass over all steps, which is cheaper than during the rollout."""
 
-    def old_outputs(rows):
-        policy, value = network.apply(params, rows.obs)
-        return head.log_prob(policy, rows.extras), value, network.apply(params, rows.next_obs)[1]
+    def old_outputs(steps):
+        policy, value = network.apply(params, steps.obs)
+        return head.log_prob(policy, steps.extras), value, network.apply(params, steps.next_obs)[1]
 
     flat, shape = transitions.flatten(rollout), rollout.reward.shape
     log_prob, value, next_value = map_rows(old_outputs, flat)
@@ -175,7 +175,7 @@ def _make_batch(network: Network, head: PolicyHead, params: Any, rollout: Transi
 
 
 def _make_loss(network: Network, head: PolicyHead, hparams: PPOHParams, clip_range: jax.Array) -> Callable[..., Any]:
-    """`(params, batch) -> (loss, metrics)`, means over the rows of the batch (Schulman et al. 2017, eq. 9)."""
+    """Return `(params, batch) -> (loss, metrics)`, means over the batch (Schulman et al. 2017, eq. 9)."""
 
     def loss(params, batch):
         policy, value = network.apply(params, batch.obs)

@@ -21,12 +21,12 @@ class ReinforceHParams(NamedTuple):
     """Hyperparameters of `reinforce`; each may be traced and batched by `vmap`.
 
     Attributes:
-      learning_rate: of the optimizer, at the first update.
+      learning_rate: learning rate at the first update.
       learning_rate_iterations: iterations over which it decays linearly to 0; inf keeps it constant.
       discount: discount factor γ.
       entropy_coef: weight of the policy's entropy in the loss.
-      value_coef: weight of the value loss, where the baseline is learned.
-      max_grad_norm: bound on the norm of all gradients together; inf does not clip.
+      value_coef: weight of the value loss, if the baseline is learned.
+      max_grad_norm: bound on the global norm of the gradients; inf does not clip.
     """
 
     learning_rate: float = 1e-3
@@ -55,7 +55,7 @@ class Batch(NamedTuple):
     obs: Any  # leaves [N, ...]
     raw_action: jax.Array  # [N, ...], what the policy sampled
     target: jax.Array  # [N], the return
-    advantage: jax.Array  # [N], as far as it does not need the value of `obs`
+    advantage: jax.Array  # [N], without subtracting the value of `obs` unless advantages are normalised
     weight: jax.Array  # [N], 1 or 0
 
 
@@ -74,37 +74,37 @@ def reinforce(
 
     It has two modes:
 
-    - `"episodic"`, the default, is the textbook's estimator and needs no value function. In each iteration every environment
-      plays one whole episode from a fresh start; steps after its end are masked. The gradient of the episode's return is
-      unbiased with discount 1; with a smaller discount it omits the factor γ^t, as usual (Thomas 2014). The time limit is
-      part of the task. `rollout_length` must be at least the time limit. An episode that does not finish gets weight zero
-      and is counted by the metric `unfinished`, since dropping it favours short episodes.
-    - `"continuing"` learns from rollouts of fixed length that continue through the ends of episodes, so no step is wasted.
-      The tail of an unfinished episode, and what a time limit cut off, are bootstrapped from the learned value. It therefore
-      needs `baseline="value"`; its bias is the error of that value, discounted by the distance to the cut.
+    - `"episodic"`, the default, is the textbook estimator and needs no value function. In each iteration every environment
+      plays one complete episode from a fresh start; steps after its end are masked. With discount 1 the gradient of the
+      episode's return is unbiased; with a smaller discount it omits the factor γ^t, as usual (Thomas 2014). The time limit is
+      treated as part of the task, and `rollout_length` must be at least the time limit. An episode that does not finish gets
+      weight zero. The metric `unfinished` counts these, since dropping them favours short episodes.
+    - `"continuing"` learns from rollouts of fixed length that continue across episodes, so no step is wasted. The tail of an
+      unfinished episode, and what a time limit cut off, are bootstrapped from the learned value. This mode therefore needs
+      `baseline="value"`; its bias is the error of that value, discounted by the distance to the cut.
 
     Args:
       network: `apply(params, obs[..., *obs_shape])` returns the policy's parameters: `logits[..., n]` for
         Discrete, `(mean, log_std)`, each `[..., m]`, for a Box of m numbers (see `jaxrl.policies.policy_head`); with
-        `baseline="value"` the pair `(policy, value[...])`. `jaxrl.networks.policy` builds such a network.
+        `baseline="value"` the pair `(policy, value[...])`. `jaxrl.networks.policy` builds such networks.
       action_space: `Discrete`, `MultiDiscrete`, or a `Box` of floats.
       mode: "episodic" or "continuing".
       baseline: what is subtracted from the return. "none"; "mean": at each step of the episode, the mean return of the
         *other* environments still in their episode (leaving its own out keeps the gradient unbiased); "value": a learned
         value, with squared loss.
-      squash: for a Box with finite bounds, use the tanh of the Gaussian, scaled to the bounds. Otherwise the environment
-        gets the Gaussian's sample clipped to the bounds, and the log-probability is that of the sample itself.
-      normalize_advantage: normalise advantages to mean 0 and standard deviation 1 over the steps that count. This is biased,
-        and robust to the scale of the rewards.
-      optimizer: from a learning rate to an optax transformation.
+      squash: for a Box with finite bounds, apply a tanh to the Gaussian's sample and scale it to the bounds. Otherwise the
+        environment receives the sample clipped to the bounds, and the log-probability is that of the unclipped sample.
+      normalize_advantage: normalise advantages to mean 0 and standard deviation 1 over all steps with weight. This is biased,
+        but robust to the scale of the rewards.
+      optimizer: function from a learning rate to an optax transformation.
       hparams: the default hyperparameters.
 
     Returns:
       An `Agent`. Its metrics: `loss`, `entropy`, `gradient_norm` (before clipping), `value_loss` with a
-      learned baseline, `unfinished` (share of the environments) in episodic mode.
+      learned baseline, `unfinished` (fraction of the environments) in episodic mode.
 
     Raises:
-      ValueError: for an action space it cannot handle, `squash` without finite bounds, or modes that do not fit.
+      ValueError: for an unsupported action space, `squash` without finite bounds, or a mode that needs another baseline.
     """
     check_choice("mode", mode, ("episodic", "continuing"))
     check_choice("baseline", baseline, ("none", "mean", "value"))
@@ -160,8 +160,10 @@ def reinforce(
 def _make_loss(
     outputs: Callable[..., Any], head: PolicyHead, *, episodic: bool, baseline: str, normalize_advantage: bool
 ) -> tuple[Callable[..., Batch], Callable[..., Any]]:
-    """`(params, rollout, hparams) -> Batch` and `(params, batch, hparams) -> (loss, metrics)`, means over the rows of the
-    batch; `outputs(params, obs)` returns (policy parameters, value or None)."""
+    """Return `(params, rollout, hparams) -> Batch` and `(params, batch, hparams) -> (loss, metrics)`, means over the batch.
+
+    `outputs(params, obs)` must return (policy parameters, value or None).
+    """
     learn_value = baseline == "value"
 
     def make_batch(params, rollout, hparams):
@@ -183,8 +185,8 @@ def _make_loss(
         policy_params, value = outputs(params, batch.obs)
         advantage = batch.target - value if learn_value and not normalize_advantage else batch.advantage
         log_prob = head.log_prob(policy_params, batch.raw_action)
-        # The mean runs over all T * B steps, also those without weight. Dividing by the number of the others would be
-        # biased: that number is random and depends on the actions.
+        # The mean is over all T * B steps, including those of weight 0. Dividing by the number of steps with weight 1 would
+        # be biased, since that number is random and depends on the actions.
         loss = jnp.mean(batch.weight * losses.policy_gradient(log_prob, advantage))
         entropy = jnp.mean(batch.weight * head.entropy(policy_params, batch.raw_action))
         loss = loss - hparams.entropy_coef * entropy

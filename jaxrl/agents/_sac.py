@@ -22,13 +22,12 @@ class SACHParams(NamedTuple):
     """Hyperparameters of `sac`; each may be traced and batched by `vmap`.
 
     Attributes:
-      learning_rate: of actor, critics and temperature, at the first update.
+      learning_rate: learning rate of actor, critics and temperature at the first update.
       learning_rate_iterations: iterations over which it decays linearly to 0; inf keeps it constant.
       discount: discount factor γ.
-      tau: share of the critics' parameters that moves into the target critics at each update.
+      tau: fraction of the critics' parameters in each update of the target critics.
       initial_temperature: weight of the entropy before the first update.
-      target_entropy: entropy of the policy that the temperature aims at, in nats per action dimension, of actions scaled to
-        [-1, 1].
+      target_entropy: target for the entropy of the policy, in nats per action dimension, for actions scaled to [-1, 1].
     """
 
     learning_rate: float = 3e-4
@@ -50,7 +49,7 @@ _RANGES = dict.fromkeys(SACHParams._fields, FRACTION) | {
 class SACParams(NamedTuple):
     actor: Any
     critic: Any  # leaves [K, ...]
-    log_temperature: jax.Array  # float32 scalar: its logarithm is what is optimised, as in the paper's implementation
+    log_temperature: jax.Array  # float32 scalar; the logarithm is optimised, as in the paper's implementation
 
 
 class SACState(NamedTuple):
@@ -73,24 +72,24 @@ def sac(
 ) -> Agent:
     """Soft actor-critic for continuous actions.
 
-    Each iteration acts by the stochastic policy, stores the transitions, and takes gradient steps on batches drawn uniformly
-    from the replay. A step moves actor, critics and temperature together, from the same batch. Bootstrapping stops where an
+    Each iteration acts with the stochastic policy, stores the transitions, and takes gradient steps on batches drawn uniformly
+    from the replay. A step updates actor, critics and temperature together, on the same batch. Bootstrapping stops where an
     episode terminated, and continues from the true successor where it was truncated.
 
     Args:
       network: an `ActorCritic`: `actor.apply(params, obs) -> (mean, log_std)`, each `[..., m]`, and
         `critic.apply(params, obs, action) -> q[K, ...]`, the values of K critics; e.g. from `jaxrl.networks.actor_critic`.
       action_space: a `Box` of floats with finite bounds.
-      batch_size: transitions in a gradient step.
+      batch_size: transitions per gradient step.
       capacity: transitions in the replay, a multiple of `num_envs * rollout_length`.
       warmup: iterations that act and store before the first update; at least 1.
-      updates_per_iteration: gradient steps in an iteration.
-      optimizer: from a learning rate to an optax transformation.
+      updates_per_iteration: gradient steps per iteration.
+      optimizer: function from a learning rate to an optax transformation.
       hparams: the default hyperparameters.
 
     Returns:
-      An `Agent`. Its metrics: `loss` (the sum of the three), `critic_loss`, `actor_loss`, `temperature`, `entropy` (estimate,
-      of actions scaled to [-1, 1]), `q` (mean value of the actions in the batch).
+      An `Agent`. Its metrics: `loss` (the sum of the losses of actor, critics and temperature), `critic_loss`, `actor_loss`,
+      `temperature`, `entropy` (estimate, for actions scaled to [-1, 1]), `q` (mean value of the actions in the batch).
 
     Raises:
       ValueError, TypeError: for another action space, or sizes that are not positive ints or do not fit each other.
@@ -147,7 +146,7 @@ def sac(
 
 
 def _make_loss(policy_of: Callable[..., Any], critic: Any, head: PolicyHead, size: int) -> Callable[..., Any]:
-    """The losses of critics, actor and temperature, each with a gradient in its own parameters alone, and their metrics.
+    """Return the loss: the sum of those of critics, actor and temperature, each differentiated in its own parameters only.
 
     `policy_of(actor_params, obs)` returns the policy's parameters; `size` is the number of action dimensions.
     """
@@ -181,7 +180,7 @@ def _make_loss(policy_of: Callable[..., Any], critic: Any, head: PolicyHead, siz
 def _make_update(
     loss: Callable[..., Any], optimizer: Optimizer, capacity: int, warmup: int, updates_per_iteration: int
 ) -> UpdateFn:
-    """Gradient steps on batches from the replay, each followed by a step of the target critics."""
+    """Gradient steps on batches from the replay, each followed by an update of the target critics."""
 
     def update(state, rollout, noise, hparams, iteration):
         sample_noise, *action_noise = noise

@@ -1,4 +1,4 @@
-"""The command line: `jaxrl train | eval | plot | render | envs | agents`. A wrong input prints one line; the exit code is 2."""
+"""The command line: `jaxrl train | eval | plot | render | envs | agents`. Invalid input prints one line and exits with code 2."""
 
 import importlib
 import os
@@ -37,7 +37,7 @@ def console() -> None:
     try:
         code = main()
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader of the output has closed it; do not write the rest at exit
+    except BrokenPipeError:  # the reader has closed the output; do not write the rest at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.exit(code)

@@ -9,7 +9,7 @@ from jaxrl.cli._set_up import set_up_jax
 def main(argv: list[str]) -> int:
     parser = Parser("eval", "Play the policies of a run folder greedily on new episodes.", positional="RUN")
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
-    parser.add_argument("--episodes", type=integer, default=100, metavar="INT", help="episodes of each policy (default: 100)")
+    parser.add_argument("--episodes", type=integer, default=100, metavar="INT", help="episodes per policy (default: 100)")
     parser.add_argument("--seed", type=integer, default=0, metavar="INT", help="seed of the episodes (default: 0)")
     options = parser.parse(argv)
     set_up_jax()

@@ -1,4 +1,4 @@
-"""Parsing of options, and errors of one line."""
+"""Parsing of command-line options, with one-line errors."""
 
 import argparse
 import contextlib
@@ -10,7 +10,7 @@ from jaxrl._src.signatures import Option
 
 
 class UsageError(Exception):
-    """A wrong input. The message is the one line that the user sees."""
+    """Invalid input. The message is the one line that the user sees."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
         print(self.format_help(), end="")  # argparse would ignore that the output is closed
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Parse all of `argv`; an option may be spelled with underscores in place of hyphens. Raises UsageError."""
+        """Parse all of `argv`. Options may be spelled with underscores instead of hyphens. Raises UsageError."""
         try:
             return self.parse_intermixed_args([_with_hyphens(word) for word in argv])
         except argparse.ArgumentError as error:
@@ -68,9 +68,9 @@ def add_option(parser: Any, prefix: str, option: Option, default: Any, shown_def
 
     Args:
       parser: where to add it.
-      prefix: before the dot; the destination is "PREFIX.OPTION".
-      option: its name, type and help. A tuple takes one or more words, of which `none` alone is the empty tuple.
-      default: the value where the option is not given.
+      prefix: the part before the dot; the destination is "PREFIX.OPTION".
+      option: name, type and help text. A tuple takes one or more words; the single word `none` is the empty tuple.
+      default: the value if the option is not given.
       shown_default: the default in the help text, by default `default`.
     """
     destination = f"{prefix}.{option.name}"
@@ -94,7 +94,7 @@ def show(value: Any) -> str:
 
 
 def plain(text: str) -> str:
-    """Text of a docstring without its marks, for the terminal."""
+    """The text of a docstring without its markup, for the terminal."""
     return text.replace("`", "").removesuffix(".")
 
 

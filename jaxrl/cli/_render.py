@@ -30,12 +30,12 @@ def _parser() -> Parser:
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
     parser.add_argument(
         "-o", "--out", type=Path, default=Path("policy.gif"), metavar="FILE",
-        help="a .gif is a film, a .png shows six frames of each policy (default: policy.gif)",
+        help="a .gif is a film, a .png a sheet of six snapshots per policy (default: policy.gif)",
     )  # fmt: skip
     for flag, default, text in (
-        ("--episodes", 1, "episodes of each policy, one after the other; all policies play the same (default: 1)"),
+        ("--episodes", 1, "episodes per policy, shown one after the other; all policies play the same ones (default: 1)"),
         ("--max-steps", 500, "steps after which an episode is cut (default: 500)"),
-        ("--fps", None, "steps in a second, at most 50 (default: by environment)"),
+        ("--fps", None, "steps per second, at most 50 (default: depends on the environment)"),
         ("--seed", 0, "seed of the episodes (default: 0)"),
     ):
         parser.add_argument(flag, type=integer, default=default, metavar="INT", help=text)

@@ -52,12 +52,12 @@ def main(argv: list[str]) -> int:
 
 
 def _default_folder(algorithm: str, env: str) -> Path:
-    """A name that no other run has: several may start in the same second."""
+    """A folder name that no other run uses, even if several runs start in the same second."""
     return Path("runs") / f"{algorithm}-{env.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
 def _settings(algorithm: str, argv: list[str]) -> Any:
-    """The settings tuned for the environment and the number of steps in `argv`; without such, the defaults of the algorithm."""
+    """The settings tuned for the environment and the number of steps in `argv`, or else the defaults of the algorithm."""
     from jaxrl import presets
 
     parser = Parser(f"train {algorithm}")
@@ -65,7 +65,7 @@ def _settings(algorithm: str, argv: list[str]) -> Any:
     parser.add_argument("--steps", type=integer)
     try:
         known, _ = parser.parse_known_args([word for word in argv if word not in ("-h", "--help")])
-    except (argparse.ArgumentError, UsageError):  # which the parser of all options reports
+    except (argparse.ArgumentError, UsageError):  # the full parser will report it
         return presets.default_settings(algorithm)
     steps = None if known.steps is None else max(1, known.steps)
     return presets.tuned(algorithm, known.env, steps) or presets.default_settings(algorithm)
@@ -76,31 +76,31 @@ def _parser(settings: Any) -> Parser:
     from jaxrl.algorithms import algorithm
     from jaxrl.presets import SIZES, options_of_agent, schedules_of
 
-    row, name = algorithm(settings.algorithm), settings.algorithm
+    entry, name = algorithm(settings.algorithm), settings.algorithm
     parser = Parser(
         f"train {name}",
         f"Train {name}: every seed with every combination of the swept values, in one program. The defaults of --agent and "
-        "--hparams are those tuned for --env and --steps, where there are any.",
+        "--hparams are tuned for --env and --steps if a preset exists.",
     )
     _add_run_options(parser, settings.steps)
     group = parser.add_argument_group("agent")
     for option in SIZES:
         add_option(group, "agent", option, getattr(settings, option.name))
-    for option in options_of_agent(row):
+    for option in options_of_agent(entry):
         add_option(group, "agent", option, settings.agent[option.name])
     group = parser.add_argument_group("network")
-    for option in row.network_options:
+    for option in entry.network_options:
         add_option(group, "agent", option, settings.network[option.name])
-    group = parser.add_argument_group("schedules", "Shares of the run, between 0 and 1, or inf for a constant.")
-    for fraction, hparam in schedules_of(row).items():
+    group = parser.add_argument_group("schedules", "Fractions of the run, between 0 and 1, or inf for a constant.")
+    for fraction, hparam in schedules_of(entry).items():
         share = settings.schedules.get(fraction)
         option = Option(fraction, float, False, share, f"sets hparams.{hparam}")
         add_option(group, "agent", option, share, "not scheduled" if share is None else None)
-    scheduled = {schedules_of(row)[fraction] for fraction in settings.schedules}
+    scheduled = {schedules_of(entry)[fraction] for fraction in settings.schedules}
     hparams = parser.add_argument_group("hyperparameters")
-    sweep = parser.add_argument_group("sweep", "Values of which each is combined with the others and with every seed.")
+    sweep = parser.add_argument_group("sweep", "Every combination of the swept values runs with every seed.")
     for hparam, default in settings.hparams.items():
-        text = row.hparams_help.get(hparam, "")
+        text = entry.hparams_help.get(hparam, "")
         shown = "from the schedule" if hparam in scheduled else show(default)
         add_option(hparams, "hparams", Option(hparam, float, False, None, text), None, shown)
         add_option(sweep, "sweep", Option(hparam, float, True, None, f"values of hparams.{hparam}"), None, "not swept")
@@ -114,17 +114,17 @@ def _add_run_options(parser: Parser, steps: int) -> None:
     add("--env", "environment; see jaxrl envs", _ENV, metavar="NAME")
     parser.add_argument(
         "--wrap", action="append", default=[], metavar="WRAPPER",
-        help="wrapper of jaxrl.envs.wrappers with its numbers, such as frame_stack:4; repeat it for more, the last is outermost",
+        help="wrapper of jaxrl.envs.wrappers with its arguments, such as frame_stack:4; repeatable, the last is the outermost",
     )  # fmt: skip
     add("--seeds", "number of seeds", 16, type=integer, metavar="INT")
-    add("--seed", "the first seed; the others are the numbers after it", 0, type=integer, metavar="INT")
-    add("--steps", "environment steps of each seed, warm-up included", steps, type=integer, metavar="INT")
+    add("--seed", "first seed; the others follow it consecutively", 0, type=integer, metavar="INT")
+    add("--steps", "environment steps per seed, warm-up included", steps, type=integer, metavar="INT")
     add("--out", "run folder (default: runs/ALGORITHM-ENV-TIME-RANDOM)", type=Path, metavar="FOLDER")
-    add("--batch-size", "the most runs that are in memory at once (default: as many as fit)", type=integer, metavar="INT")
+    add("--batch-size", "maximum number of runs in memory at once (default: as many as fit)", type=integer, metavar="INT")
 
 
 def _config(settings: Any, options: argparse.Namespace) -> Any:
-    """The configuration that the parsed options describe, with `settings` for what they do not."""
+    """The configuration that the parsed options describe; `settings` supplies everything else."""
     from jaxrl.experiment import Config
     from jaxrl.presets import SIZES, override
 

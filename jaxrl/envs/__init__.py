@@ -1,4 +1,4 @@
-"""Environments: jaxrl's own, gymnax's, and those of other suites, all as the same record."""
+"""Environments: jaxrl's own, gymnax's, and those of other suites, all as the same record type."""
 
 import importlib
 import inspect
@@ -36,15 +36,16 @@ __all__ = [
 
 
 def names() -> list[str]:
-    """Every name that `make` accepts, without those of suites with a prefix."""
+    """Every name that `make` accepts, except those with a suite's prefix."""
     from jaxrl.envs.suites import gymnax  # slow to import
 
     return [*OWN, *gymnax.names()]
 
 
 def suite(name: str) -> Any:
-    """The module `jaxrl.envs.suites.NAME`, which adapts another suite: `make(name, **overrides)`, and `names()` if its names
-    can be listed.
+    """Import the module `jaxrl.envs.suites.NAME`, which adapts another suite.
+
+    It has `make(name, **overrides)`, and `names()` if its environments can be listed.
 
     Raises:
       ImportError: if a package is missing; the message names the extra that installs it.
@@ -59,17 +60,17 @@ def suite(name: str) -> Any:
 
 
 def make(name: str, **overrides) -> Environment:
-    """Make an environment by its name: one of jaxrl's own, of gymnax, or of another suite.
+    """Make an environment by name: one of jaxrl's own, of gymnax's, or of another suite's.
 
     Args:
-      name: e.g. "CartPole-v1" or "PointMass", see `jaxrl envs`; or a name in a suite with its prefix, e.g. "brax/ant" or
+      name: e.g. "CartPole-v1" or "PointMass" (`jaxrl envs` lists all), or a name with a suite's prefix, e.g. "brax/ant" or
         "gymnasium/CartPole-v1".
       overrides: fields of the environment's parameters, or arguments of its factory.
 
     Raises:
-      ValueError: for an unknown name (with similar ones), an unknown parameter (with all known ones), or a value out of
-        range. Invalid arguments of a suite's own factory raise the suite's errors.
-      TypeError: for a value of another type than the parameter's.
+      ValueError: for an unknown name (the message lists similar names), an unknown parameter (the message lists the known
+        ones), or a value out of range. Invalid arguments of a suite's own factory raise the suite's errors.
+      TypeError: for a value of the wrong type.
       ImportError: if the suite's package is missing; the message names the extra that installs it.
     """
     if name in OWN:

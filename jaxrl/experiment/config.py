@@ -27,13 +27,13 @@ class Config:
 
     Attributes:
       env: name of the environment, as `jaxrl.make` takes it.
-      settings: of the agent and the length of the run.
-      wrappers: applied to the environment in this order, as `jaxrl.experiment.wrapping.wrap` takes them.
+      settings: settings of the agent and the length of the run.
+      wrappers: wrappers of the environment, in the order in which `jaxrl.experiment.wrapping.wrap` applies them.
       seeds: number of seeds.
-      seed: the first seed; the others are the numbers after it.
-      hparams: hyperparameters that replace those of `settings` and their schedules.
+      seed: the first seed; the others follow it consecutively.
+      hparams: hyperparameters that override those of `settings` and their schedules.
       sweep: the values of each swept hyperparameter.
-      batch_size: the most runs that are in memory at once; by default as many as fit.
+      batch_size: maximum number of runs in memory at once; by default as many as fit.
     """
 
     env: str
@@ -81,10 +81,10 @@ class Config:
         return self.seeds * len(self.combinations)
 
     def preset(self) -> Preset:
-        """The learner, with the hyperparameters that are not swept.
+        """The learner, and the hyperparameters that are not swept.
 
         Raises:
-          ValueError, TypeError: for a wrong setting, hyperparameter or wrapper.
+          ValueError, TypeError: for an invalid setting, hyperparameter or wrapper.
         """
         preset = presets.build(self.settings, wrap(envs.make(self.env), self.wrappers), **self.hparams)
         if self.wrappers and is_on_host(preset.learner):
@@ -95,9 +95,9 @@ class Config:
         return preset
 
     def runs(self, preset: Preset) -> tuple[jax.Array, Any]:
-        """Keys `[num_runs]` and hyperparameters with leaves `[num_runs]`, all seeds of a combination after each other.
+        """Keys `[num_runs]` and hyperparameters with leaves `[num_runs]`; the seeds of a combination are adjacent.
 
-        A seed has the same key in every combination, so that combinations are compared on the same random numbers.
+        A seed has the same key in every combination, so that combinations are compared with the same random numbers.
         """
         keys = jax.vmap(jax.random.key)(jnp.arange(self.seed, self.seed + self.seeds))
         combined = [preset.hparams._replace(**c) for c in self.combinations]
@@ -110,14 +110,14 @@ class Config:
         return [{"seed": seed} | combination for combination in self.combinations for seed in seeds]
 
     def save(self, path: Path) -> None:
-        """Write a new file. Raises FileExistsError where there is one already."""
+        """Write a new file. Raises FileExistsError if there is one already."""
         record = _to_json({"jaxrl": jaxrl.__version__, **dataclasses.asdict(self)})
         with path.open("x") as file:
             file.write(json.dumps(record, indent=2, allow_nan=False) + "\n")
 
     @staticmethod
     def load(path: Path) -> "Config":
-        """Read a file that `save` wrote. Raises ValueError where it is not one."""
+        """Read a file that `save` wrote. Raises ValueError if it is not one."""
         try:
             record = _from_json(json.loads(path.read_text()))
             del record["jaxrl"]
@@ -129,7 +129,7 @@ class Config:
 
 
 def load_config(run: Path) -> Config:
-    """The configuration of a run folder. Raises ValueError where the folder is not one."""
+    """The configuration of a run folder. Raises ValueError if the folder is not one."""
     if not (run / CONFIG).is_file():
         raise ValueError(f"{run} is not a run folder: it has no {CONFIG}")
     return Config.load(run / CONFIG)
@@ -139,7 +139,7 @@ _NON_FINITE = ("inf", "-inf", "nan")
 
 
 def _to_json(value: Any) -> Any:
-    """JSON has no infinity and no NaN: they are written as strings, which `_from_json` reads back."""
+    """Convert to JSON values. Infinity and NaN become strings, which `_from_json` reads back."""
     if isinstance(value, dict):
         return {k: _to_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -37,17 +37,17 @@ def read_curves(run: Path) -> list[Curve]:
 
 
 def fill_forward(returns: np.ndarray) -> np.ndarray:
-    """`[T, S]` with each NaN (a row in which no episode finished) replaced by the seed's last known return."""
+    """Replace each NaN of `[T, S]` (a logging interval in which no episode finished) by the seed's last known return."""
     known = np.where(np.isnan(returns), 0, np.arange(len(returns))[:, None])
     return np.take_along_axis(returns, np.maximum.accumulate(known, axis=0), axis=0)
 
 
 def plot(curves: list[Curve], path: Path) -> Path:
-    """Write a picture with a line and a band for each curve, and return its path: PNG where `path` has no suffix.
+    """Write a plot with a line and a band for each curve, and return its path. The format is PNG if `path` has no suffix.
 
     Raises:
       ImportError: without matplotlib.
-      ValueError: where the file cannot be written.
+      ValueError: if the file cannot be written.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -26,13 +26,13 @@ def render_run(
     fps: int | None = None,
     seed: int = 0,
 ) -> Path:
-    """Film policies of a run folder, as `jaxrl.render` does: these seeds with every combination of the swept values.
+    """Film policies of a run folder as `jaxrl.render` does, for some seeds and every combination of the swept values.
 
     Args:
       run: a run folder.
       out, num_episodes, max_steps, fps: as for `jaxrl.render`.
-      seeds: which of the run's seeds; by default its first four.
-      seed: from which the episodes are drawn.
+      seeds: seeds of the policies; by default the first four of the run.
+      seed: seed of the episodes.
 
     Raises:
       ValueError: for a folder without a finished run, a seed that the run does not have, and as `jaxrl.render`.

@@ -1,4 +1,4 @@
-"""Run folders: `config.json`, `metrics.csv`, `curve.png`, `policies/`. They hold JSON, text and arrays: loading runs no code."""
+"""Run folders: `config.json`, `metrics.csv`, `curve.png`, `policies/`. They hold JSON, text and arrays; loading runs no code."""
 
 import csv
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +12,7 @@ CONFIG, METRICS, CURVE, POLICIES = "config.json", "metrics.csv", "curve.png", "p
 
 
 def check_unused(path: Path) -> None:
-    """Raise ValueError where `path` exists and is not an empty folder."""
+    """Raise ValueError if `path` exists and is not an empty folder."""
     try:
         used = path.exists() and (not path.is_dir() or any(path.iterdir()))
     except OSError as error:
@@ -26,10 +26,10 @@ def create(path: Path, save_config: Callable[[Path], None]) -> Path:
 
     Args:
       path: a folder that does not exist, or is empty.
-      save_config: writes a new file, and raises FileExistsError where there is one, such as `Config.save`.
+      save_config: writes a new file, and raises FileExistsError if there is one, such as `Config.save`.
 
     Raises:
-      ValueError: where the folder is not empty or cannot be written, or another run reserved it at the same time.
+      ValueError: if the folder is not empty or cannot be written, or another run reserved it at the same time.
     """
     check_unused(path)
     try:
@@ -99,7 +99,7 @@ def load_policies(run: Path, abstract: Any) -> Any:
       abstract: a pytree of NumPy arrays with the shapes and dtypes that were saved; their values are not read.
 
     Raises:
-      ValueError: where there are no policies, or they are damaged or have other shapes.
+      ValueError: if there are no policies, or they are damaged or have other shapes.
     """
     from orbax.checkpoint import v1 as ocp
 

@@ -1,7 +1,7 @@
-"""Training in environments that are not JAX programs: the loop of `jaxrl.train`, on the host, with the same agents.
+"""Training in environments that are not JAX programs: the loop of `jaxrl.train` on the host, with the same agents.
 
-An iteration is that of `Learner.step`: the same iteration number, the same random numbers of the agent (from
-`fold_in(run_key, i)`), the same rollouts with exact truncation and true successors, the same metrics. Acting, storing and
+An iteration corresponds to `Learner.step`, with the same iteration number, the same random numbers of the agent (from
+`fold_in(run_key, i)`), the same rollouts with exact truncation and true successors, and the same metrics. Acting, storing and
 updating are compiled; between them the environments step in Python.
 """
 
@@ -21,11 +21,11 @@ from jaxrl.learner import check_and_cast, check_iterations, check_log_every, epi
 from jaxrl.rollout import count_step, select_done, zero_stats
 from jaxrl.types import Agent, EpisodeStats, HParams, Learner, LearnerState, Metrics, Noise, PolicyParams, Transition
 
-Row = dict[str, float]
+MetricsRow = dict[str, float]  # the metrics of a logging interval
 
 
 def is_on_host(learner: Learner) -> bool:
-    """Whether the learner's environments are stepped on the host, and not inside a compiled program."""
+    """Whether the learner's environments are stepped on the host rather than in a compiled program."""
     params = jax.tree.leaves(learner.env.params, is_leaf=lambda x: isinstance(x, Host))  # a wrapper may have nested them
     return any(isinstance(x, Host) for x in params)
 
@@ -37,21 +37,21 @@ def train_on_host(
     hparams: HParams | None = None,
     *,
     log_every: int | None = None,
-    report: Callable[[int, Row], None] = lambda done, row: None,
+    report: Callable[[int, MetricsRow], None] = lambda done, row: None,
 ) -> tuple[LearnerState, Metrics]:
     """`jaxrl.train` for an environment on the host, e.g. `jaxrl.make("gymnasium/CartPole-v1")`.
 
     Args:
       key, learner, num_iterations, hparams, log_every: as for `jaxrl.train`. The key also seeds the environments.
-      report: called after each row of metrics, with the iterations done so far (warm-up not counted) and the row.
+      report: `(done, row)`, called after each logging interval with the number of iterations done so far, without the
+        warm-up, and the metrics of the interval.
 
     Returns:
-      The final state and the metrics, `[num_iterations // log_every]` each, as `jaxrl.train`. The environments are closed, so
-      `state.env` is empty and the running episodes are lost.
+      The final state and the metrics, each `[num_iterations // log_every]`, as for `jaxrl.train`. The environments are closed,
+      so `state.env` is empty and the running episodes are lost.
 
     Raises:
-      TypeError: for an environment that is a JAX program, which `jaxrl.train` trains; and for an environment on the host that
-        is wrapped by one of jaxrl's wrappers.
+      TypeError: for an environment that is a JAX program (use `jaxrl.train`), or that is wrapped in one of jaxrl's wrappers.
       ValueError, TypeError: as `jaxrl.train`.
 
     >>> import jax, jaxrl
@@ -78,12 +78,12 @@ def train_on_host(
             state = _store(_static(learner.agent), state, rollout, np.int32(iteration))
         for start in range(warmup, warmup + num_iterations, log_every):
             state = state._replace(stats=reset_log_interval(state.stats))
-            of_each = []
+            interval = []
             for iteration in range(start, start + log_every):
                 state, rollout, noise = _play(learner, envs, state, hparams, iteration)
                 state, metrics = _learn(_static(learner.agent), state, rollout, noise, hparams, np.int32(iteration))
-                of_each.append(metrics)
-            means = jax.tree.map(lambda *x: np.mean(np.asarray(x), dtype=np.float32), *of_each)
+                interval.append(metrics)
+            means = jax.tree.map(lambda *x: np.mean(np.asarray(x), dtype=np.float32), *interval)
             rows.append(jax.tree.map(np.asarray, episode_means(state.stats)) | means)
             report(start + log_every - warmup, rows[-1])
     return state._replace(stats=reset_log_interval(state.stats)), jax.tree.map(lambda *x: np.stack(x), *rows)
@@ -97,14 +97,14 @@ def evaluate_on_host(
     num_episodes: int,
     max_steps: int = 100_000,
 ) -> np.ndarray:
-    """`jaxrl.evaluate` for an environment on the host: play whole greedy episodes, each with its own seed.
+    """`jaxrl.evaluate` for an environment on the host: play greedy episodes, each with its own seed.
 
     Args:
       key, learner, state, num_episodes, max_steps: as for `jaxrl.evaluate`. At most `learner.num_envs` environments are
         open at once; the next episodes begin when all of these have ended.
 
     Returns:
-      float32 `[num_episodes]`, undiscounted; NaN for an episode that had not ended by `max_steps`.
+      The undiscounted returns, float32 `[num_episodes]`; NaN for an episode that had not ended by `max_steps`.
 
     Raises:
       TypeError: for an environment that is a JAX program.
@@ -138,7 +138,7 @@ def evaluate_policy_on_host(
 def _greedy_returns(
     key: jax.Array, agent: Agent, envs: HostEnvs, policy_params: PolicyParams, seeds: list[int], max_steps: int
 ) -> np.ndarray:
-    """Returns `[B]` of one greedy episode for each seed; `rollout.play_episodes` on the host."""
+    """The returns `[B]` of one greedy episode for each seed; like `rollout.play_episodes`, on the host."""
     obs, carry = envs.reset(seeds), agent.initial_carry(len(seeds))
     returns, over = np.zeros(len(seeds), np.float32), np.zeros(len(seeds), bool)
     for t in range(max_steps):
@@ -157,7 +157,7 @@ def _greedy_returns(
 def _play(
     learner: Learner, envs: HostEnvs, state: LearnerState, hparams: HParams, iteration: int
 ) -> tuple[LearnerState, Transition, Any]:
-    """`unroll` on the host: the state after T steps, their rollout `[T, B, ...]`, and the noise of the update."""
+    """`unroll` on the host: return the state after T steps, the rollout `[T, B, ...]`, and the noise for the update."""
     agent, num_envs, num_steps = learner.agent, learner.num_envs, learner.rollout_length
     noise = _draw(_static(agent), num_steps, num_envs, state.key, np.int32(iteration))
     obs, carry = (envs.reset(), agent.initial_carry(num_envs)) if agent.fresh_episodes else (state.obs, state.carry)
@@ -175,7 +175,7 @@ def _play(
         over |= done
         if agent.fresh_episodes and over.all():
             break
-    steps += steps[-1:] * (num_steps - len(steps))  # after the first episodes, whose steps alone are used
+    steps += steps[-1:] * (num_steps - len(steps))  # padding, which is not used: all first episodes have ended
     rollout = jax.tree.map(lambda *x: np.stack(x), *steps)
     return state._replace(obs=obs, carry=carry), rollout, noise.update
 
@@ -227,7 +227,7 @@ def _learn(
 
 
 def _count_rollout(agent: Agent, stats: EpisodeStats, rollout: Transition) -> EpisodeStats:
-    """Count the steps as `unroll` does; with `fresh_episodes`, those of each environment's first episode alone."""
+    """Count the steps as `unroll` does; with `fresh_episodes`, only those of each environment's first episode."""
     done = rollout.terminated | rollout.truncated
     ignored = jnp.zeros_like(done)
     if agent.fresh_episodes:

@@ -1,4 +1,4 @@
-"""Saved policies: what evaluation and rendering need of a trained agent."""
+"""Saved policies: the part of a trained agent that evaluation and rendering need."""
 
 from typing import Any, NamedTuple
 
@@ -19,20 +19,20 @@ _EVALUATION_STREAM = 2**31 - 1  # no run reaches this iteration number, so evalu
 
 
 class SavedPolicy(NamedTuple):
-    """A policy, or those of a run folder with leaves `[num_runs, ...]`."""
+    """A policy, or all policies of a run folder, with leaves `[num_runs, ...]`."""
 
     params: PolicyParams
-    env_state: EnvState  # with its keys as arrays; () unless the environment carries something over between episodes
+    env_state: EnvState  # with its keys as arrays; () unless the environment has a carry_over
 
 
 def policy_of(learner: Learner, state: LearnerState) -> SavedPolicy:
-    """The policy of a run, without what only training needs."""
+    """The policy of a run, without the state that only training needs."""
     env_state = () if learner.env.carry_over is None else unwrap_keys(state.env)
     return SavedPolicy(learner.agent.policy(state.agent), env_state)
 
 
 def restored_env_state(learner: Learner, policy: SavedPolicy) -> EnvState | None:
-    """The `env_state` that `rollout.play_episodes` takes, with typed keys; None where the environment carries nothing over."""
+    """The `env_state` that `rollout.play_episodes` takes, with typed keys; None if the environment has no carry_over."""
     if learner.env.carry_over is None:
         return None
     like = jax.eval_shape(learner.init, jax.random.key(0), learner.agent.hparams).env
@@ -51,13 +51,13 @@ def evaluate_policies(config: Config, policies: SavedPolicy, *, num_episodes: in
     """Play saved policies greedily, each on its own episodes, and return their returns `[num_runs, num_episodes]`.
 
     Args:
-      config: the configuration that trained them.
+      config: the configuration with which they were trained.
       policies: leaves `[num_runs, ...]`.
-      num_episodes: for each policy.
-      seed: from which the episodes are drawn; by default they are drawn from the keys of the runs.
+      num_episodes: number of episodes per policy.
+      seed: seed of the episodes; by default they are derived from the keys of the runs.
 
     Raises:
-      TypeError, ValueError: where `num_episodes` or `seed` is not an int, or is out of range.
+      TypeError, ValueError: if `num_episodes` or `seed` is not an int, or is out of range.
     """
     num_episodes = check_size("num_episodes", num_episodes)
     learner = (preset := config.preset()).learner

@@ -5,7 +5,7 @@ from scipy import stats
 
 
 def iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Interquartile mean: the mean without the lowest and the highest quarter along `axis`."""
+    """Interquartile mean: the mean along `axis` without the lowest and the highest quarter of the values."""
     return stats.trim_mean(values, 0.25, axis=axis)
 
 
@@ -14,9 +14,9 @@ def iqm_interval(values: np.ndarray, *, confidence: float = 0.95, resamples: int
 
     Args:
       values: `[..., S]`, one for each seed. The same resamples of the seeds are used for every leading index.
-      confidence: of the interval.
-      resamples: of the bootstrap.
-      seed: of the resampling.
+      confidence: confidence level of the interval.
+      resamples: number of bootstrap resamples.
+      seed: seed of the resampling.
 
     Returns:
       `[2, ...]`: the lower and the upper bound.
@@ -25,6 +25,6 @@ def iqm_interval(values: np.ndarray, *, confidence: float = 0.95, resamples: int
     num = values.shape[-1]
     resampled = rng.integers(num, size=(resamples, num))
     tail = 50 * (1 - confidence)
-    rows = values.reshape(-1, num)  # one after the other, since all at once would allocate rows * resamples * seeds numbers
+    rows = values.reshape(-1, num)  # processed one by one: all at once would allocate rows * resamples * seeds numbers
     ends = np.stack([np.percentile(iqm(row[resampled]), [tail, 100 - tail]) for row in rows], axis=1)
     return ends.reshape(2, *values.shape[:-1])

@@ -1,4 +1,4 @@
-"""Output of a run in the terminal: progress while it trains, tables when it has finished."""
+"""Terminal output of a run: progress during training, and tables at the end."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ Report = Callable[[Progress], None]
 
 @contextlib.contextmanager
 def progress(config: Config) -> Iterator[Report]:
-    """Yield the function to report progress to: it moves a bar in a terminal, and prints lines elsewhere, such as to a file."""
+    """Yield a function that reports progress: a bar in a terminal, and lines elsewhere, such as in a file."""
     name = f"{config.settings.algorithm} on {config.env_title}, {_num_runs(config)}"
     if Console().is_terminal:
         with _bar(name) as report:
@@ -31,7 +31,7 @@ def progress(config: Config) -> Iterator[Report]:
 
 
 def _lines(name: str) -> Report:
-    """Print a line when compilation begins, after the first chunk, then at most every ten seconds, and at the end."""
+    """Print a line when compilation begins, after the first chunk, at most every ten seconds after that, and at the end."""
     printed_at = -_SECONDS_BETWEEN_LINES
 
     def report(progress: Progress) -> None:
@@ -59,7 +59,7 @@ def _bar(name: str) -> Iterator[Report]:
         task = bar.add_task(name, total=None, speed="", mean="–")
 
         def report(progress: Progress) -> None:
-            if not bar.live.is_started:  # at the first report the input has been checked, so no error follows the bar
+            if not bar.live.is_started:  # the first report comes after the input is checked, so no error follows the bar
                 stack.enter_context(bar)
             bar.update(
                 task,
@@ -101,8 +101,10 @@ def summary(result: Result, out: Path) -> None:
 
 
 def returns_table(config: Config, returns: np.ndarray, title: str) -> Table:
-    """A table of returns `[num_runs, episodes]` with a row for each combination of the swept values: over the seeds' means the
-    IQM with its confidence interval, the median and the worst."""
+    """A table of returns `[num_runs, episodes]`, with a row for each combination of the swept values.
+
+    It shows the IQM with its confidence interval, the median and the worst of the seeds' mean returns.
+    """
     table = Table(title=f"{config.settings.algorithm} on {config.env_title}: {title}")
     for column in (*config.sweep, "seeds", "IQM", "95 % interval", "median", "worst seed"):
         table.add_column(column, justify="right")

@@ -1,4 +1,4 @@
-"""Training the runs of an experiment: one compiled program, called chunk after chunk; files and progress in between."""
+"""Training the runs of an experiment: a compiled program is called once per chunk, with files and progress in between."""
 
 import math
 import time
@@ -37,7 +37,7 @@ class Result(NamedTuple):
     policies: SavedPolicy  # after training, leaves [num_runs, ...]
     training_returns: np.ndarray  # [num_runs], the latest
     evaluation_returns: np.ndarray  # [num_runs, episodes], greedy
-    env_steps: int  # of each run
+    env_steps: int  # environment steps per run
     seconds: float
 
 
@@ -46,12 +46,12 @@ def run(config: Config, out: Path, *, report: Callable[[Progress], None] = lambd
 
     Args:
       config: what to run.
-      out: the run folder, which must not exist or be empty. It is reserved before compilation.
+      out: the run folder, which must be empty or not exist. It is reserved before compilation.
       report: called once before compilation, and after every chunk.
 
     Raises:
-      ValueError, TypeError: for a wrong configuration, a folder that cannot be used, or too little memory for a single run.
-        All are raised before the first step, and leave no files.
+      ValueError, TypeError: for an invalid configuration, a folder that cannot be used, or too little memory for a single run.
+        All are raised before the first step, and leave no files behind.
     """
     folder.check_unused(out)
     preset = config.preset()
@@ -82,8 +82,7 @@ Trainer = Callable[[slice, Record], tuple[Any, np.ndarray]]  # (runs, record) ->
 
 
 def _device_trainer(config: Config, preset: Preset) -> tuple[int, Trainer]:
-    """The number of runs in a batch, which is all of them, `config.batch_size`, or as many as fit; and the function that trains
-    a batch, compiled."""
+    """The number of runs in a batch (`config.batch_size`, or as many as fit), and a compiled function that trains a batch."""
     learner, chunk = preset.learner, default_log_every(preset.num_iterations)
     keys, hparams = config.runs(preset)
     devices = spread_over(min(config.num_runs, config.batch_size or config.num_runs), jax.devices())
@@ -103,16 +102,19 @@ def _device_trainer(config: Config, preset: Preset) -> tuple[int, Trainer]:
         states, latest = init(batch_keys, batch_hparams), np.full(num, np.nan)
         for done in range(chunk, preset.num_iterations + 1, chunk):
             args = states, jnp.int32(learner.agent.warmup + done - chunk), batch_hparams
-            states, rows = program(*jax.device_put(args, program.input_shardings[0]))
-            latest = record(done, {name: np.asarray(values)[:num, 0] for name, values in rows.items()})
+            states, metrics = program(*jax.device_put(args, program.input_shardings[0]))
+            latest = record(done, {name: np.asarray(values)[:num, 0] for name, values in metrics.items()})
         return as_numpy(policy_of(learner, states), num), latest
 
     return size, train
 
 
 def _compile_batch(config: Config, learner: Learner, chunk: int, runs: Any, devices: Sequence[jax.Device]) -> Any:
-    """The number of runs in a batch, the same on each device so that nothing has to be gathered; the function from their keys
-    and hyperparameters to their states; and the compiled program of a chunk. `runs` are all keys and hyperparameters."""
+    """Choose the number of runs in a batch and compile the program of a chunk; `runs` are all keys and hyperparameters.
+
+    Returns the number of runs, which is equal on each device so that nothing has to be gathered, the function from keys and
+    hyperparameters to initial states, and the compiled program.
+    """
     init = vectorize(learner.init, devices=devices)
 
     def advance_batch(states, iteration, hparams):
@@ -133,7 +135,7 @@ def _compile_batch(config: Config, learner: Learner, chunk: int, runs: Any, devi
 
 
 def _host_trainer(config: Config, preset: Preset) -> tuple[int, Trainer]:
-    """As `_device_trainer`, for environments on the host: one run after the other."""
+    """Like `_device_trainer`, for environments on the host: one run after the other."""
     keys, hparams = config.runs(preset)
 
     def train(runs, record):
@@ -151,9 +153,9 @@ def _host_trainer(config: Config, preset: Preset) -> tuple[int, Trainer]:
 
 
 def _record_function(config, preset, runs, metrics, started, report) -> Record:
-    """A function that writes and reports the metrics of a chunk, and returns the latest return of each run.
+    """Return a function that writes and reports the metrics of a chunk, and returns the latest return of each run.
 
-    It takes the iterations done and the metrics of the runs in the slice `runs`, one number for each.
+    It takes the number of iterations done, and the metrics of the runs in the slice `runs`, one number for each run.
     """
     identifiers = config.identifiers()[runs]
     steps = preset.learner.num_envs * preset.learner.rollout_length

@@ -1,4 +1,4 @@
-"""Wrappers written as text, such as "frame_stack:4": the command line takes them, and `config.json` records them."""
+"""Wrappers written as text, such as "frame_stack:4", for the command line and `config.json`."""
 
 import inspect
 from collections.abc import Sequence

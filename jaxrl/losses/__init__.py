@@ -1,12 +1,11 @@
-"""Losses and temporal-difference errors: arrays in, arrays out, nothing but jax.
+"""Losses and temporal-difference errors, as functions of arrays that depend only on jax.
 
 Names follow Sutton & Barto and rlax: `_tm1` is the state in which the agent acted, `_t` its successor. Every
-function takes any leading dimensions `[...]` and returns one number for each of them; the caller takes
-the mean, with weights or a mask. `discount_t` is γ, and 0 where the episode *terminated* (not where it
-was truncated).
+function takes any leading axes `[...]` and returns an array of that shape; the caller takes the mean, with
+weights or a mask. `discount_t` is γ, or 0 where the episode *terminated* (not where it was truncated).
 
-Illegal actions have the action value or logit −inf (with distributions of returns, −inf in all of the
-action's row). The result is then that over the legal actions alone, and illegal actions get no gradient.
+Illegal actions have the action value or logit −inf (in distributions of returns, all logits or quantiles of the
+action are −inf). The result then depends only on the legal actions, and illegal actions get no gradient.
 At least one action must be legal, except in a successor whose `discount_t` is 0.
 `jaxrl.distributions.mask_illegal` masks by a boolean array.
 

@@ -1,7 +1,7 @@
-"""Networks in flax.linen: action values, policies and critics, on a multilayer perceptron, a small CNN or a GRU.
+"""Networks in flax.linen: action values, policies and critics, based on a multilayer perceptron, a small CNN or a GRU.
 
-They are optional: any pair of functions `init(key, obs)` and `apply(params, obs)` is a network (`jaxrl.types.Network`), and with
-a carry a recurrent one (`jaxrl.types.RecurrentNetwork`). All of these take observations with any leading batch dimensions.
+They are optional. Any pair of functions `init(key, obs)` and `apply(params, obs)` is a network (`jaxrl.types.Network`), and with
+a carry, a recurrent network (`jaxrl.types.RecurrentNetwork`). The networks here take observations with any leading batch axes.
 """
 
 from jaxrl.networks.critics import Ensemble, actor_critic, critic, deterministic_policy, ensemble

@@ -1,4 +1,4 @@
-"""Critics of an action, ensembles of networks, and deterministic policies: the networks of DDPG, TD3, SAC and their kin."""
+"""Action-value networks for any action space, ensembles, and deterministic policies: the networks of DDPG, TD3 and SAC."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from jaxrl.types import ActorCritic
 
 
 class Critic(nn.Module):
-    """The value of an action, by an MLP on the encoded observation and the action."""
+    """The value of an action: an MLP of the encoded observation and the action."""
 
     mlp: MLP  # over {"action", "obs"}
     action_space: Space
@@ -47,13 +47,13 @@ def critic(
     scale_observations: bool = True,
     dtype: str = "float32",
 ) -> nn.Module:
-    """The value of an action: `apply(params, obs[..., *obs_shape], action[..., *action_shape]) -> value[...]`.
+    """A critic, the value of an action: `apply(params, obs[..., *obs_shape], action[..., *action_shape]) -> value[...]`.
 
     Args:
       observation_space, hidden, activation, channels, layer_norm, scale_observations, dtype: as for `q_network`. An action mask
         is ignored.
-      action_space: `Box`, whose actions are given in the environment's units and scaled by its bounds to the normalised units of
-        `jaxrl.policies`; `Discrete` or `MultiDiscrete`, whose actions are one-hot.
+      action_space: a `Box`, whose actions are scaled from the environment's units to the normalised units of `jaxrl.policies`;
+        or `Discrete` or `MultiDiscrete`, whose actions are encoded as one-hot vectors.
 
     Raises:
       ValueError: for another action space, an unknown activation or dtype, `channels` without an image or more than fit it.
@@ -85,7 +85,7 @@ def ensemble(network: Any, num: int) -> Ensemble:
       num: N, the number of members.
 
     Returns:
-      An `Ensemble`: parameters and outputs are those of the network with a leading axis `[N, ...]`.
+      An `Ensemble`, whose parameters and outputs are those of the network with an additional leading axis, `[N, ...]`.
 
     Raises:
       TypeError, ValueError: unless `num` is a positive int.
@@ -122,7 +122,7 @@ def actor_critic(
     """The networks of SAC: a policy with a standard deviation that depends on the state, and an ensemble of critics.
 
     Args:
-      observation_space, hidden, activation, channels, layer_norm, scale_observations, dtype: as for `policy`, for both.
+      observation_space, hidden, activation, channels, layer_norm, scale_observations, dtype: as for `policy`, for both networks.
       action_space: a `Box` of floats.
       num_critics: K, the number of critics; their values are `[K, ...]`.
 
@@ -150,9 +150,9 @@ def deterministic_policy(
     scale_observations: bool = True,
     dtype: str = "float32",
 ) -> nn.Module:
-    """A deterministic policy: the output `[..., m]` that `jaxrl.policies.deterministic_head` takes, before its tanh.
+    """A deterministic policy. Its output `[..., m]` is what `jaxrl.policies.deterministic_head` takes, before the tanh.
 
-    Weights are orthogonal, of scale 0.01 in the last layer, so that actions start near the middle of the Box.
+    Weights are orthogonal, with scale 0.01 in the last layer, so that actions start near the middle of the Box.
 
     Args:
       observation_space, hidden, activation, channels, layer_norm, scale_observations, dtype: as for `q_network`.

@@ -1,4 +1,4 @@
-"""Builders of networks without recurrence: action values, policies, critics of actions."""
+"""Builders of networks without recurrence: action values and policies."""
 
 import math
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, num_choices, split
 
 
 class DuelingNetwork(nn.Module):
-    """Action values as a state's value plus advantages of mean 0 (Wang et al. 2016, eq. 9).
+    """Action values as the value of the state plus advantages of mean 0 (Wang et al. 2016, eq. 9).
 
-    The last hidden layer is one of each stream; those before it, and convolutions, are shared.
+    The two streams have separate last hidden layers, and share the convolutions and the other hidden layers.
     """
 
     body: MLP
     action_space: Discrete
-    hidden: Sequence[int]  # of each stream
+    hidden: Sequence[int]  # widths of the hidden layers of each stream
 
     @nn.compact
     def __call__(self, obs: Any) -> jax.Array:
@@ -36,7 +36,7 @@ class DuelingNetwork(nn.Module):
 
 
 class Policy(nn.Module):
-    """Parameters of an action distribution and, with `critic`, the value beside them: two networks, nothing shared."""
+    """Parameters of an action distribution and, with `critic`, also a value, from two networks without shared parameters."""
 
     actor: nn.Module
     critic: nn.Module | None
@@ -53,7 +53,7 @@ class Policy(nn.Module):
 
 
 def split_gaussian(module: Any, outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(mean, log_std) of a network's outputs; `log_std` is a parameter of `module` unless it depends on the state."""
+    """Split outputs of a network into (mean, log_std). `log_std` is a parameter of `module` unless it depends on the state."""
     mean = outputs[..., : module.action_size]
     if module.state_dependent_std:
         return mean, module.log_std + outputs[..., module.action_size :]
@@ -76,18 +76,18 @@ def q_network(
     """Action values: `apply(params, obs[..., *obs_shape]) -> q[..., n]`.
 
     Args:
-      observation_space: any space. `Discrete` and `MultiDiscrete` observations are one-hot; the entries of a `Dict` are encoded
-        each by its kind and concatenated. The entry `"action_mask"`, bool `[n]`, is not encoded: illegal actions get the value
-        −inf, unless no action is legal.
+      observation_space: any space. `Discrete` and `MultiDiscrete` observations are encoded as one-hot vectors; the entries of a
+        `Dict` are encoded separately and concatenated. The entry `"action_mask"`, bool `[n]`, is not encoded: illegal actions
+        get the value −inf, unless no action is legal.
       action_space: `Discrete(n)`.
       hidden: widths of the hidden layers.
       activation: one of `ACTIVATIONS`.
-      channels: output channels of 3×3 convolutions, which come before the hidden layers, for observations `[H, W, C]`.
-      dueling: separate streams for the state's value and the advantages, from the last hidden layer on (Wang et al. 2016).
-      layer_norm: LayerNorm before each activation.
+      channels: output channels of 3×3 convolutions before the hidden layers, for observations `[H, W, C]`.
+      dueling: use separate streams for the state's value and the advantages, from the last hidden layer on (Wang et al. 2016).
+      layer_norm: apply LayerNorm before each activation.
       scale_observations: scale bounded integers, such as uint8 images, from their bounds to [0, 1]; False only casts them.
-      dtype: "float32" or "bfloat16", in which convolutions and hidden layers compute. Parameters, their gradients and the
-        outputs are float32. bfloat16 halves the memory traffic on a GPU or TPU; it is slower on a CPU.
+      dtype: "float32" or "bfloat16", the dtype in which convolutions and hidden layers compute. Parameters, gradients and
+        outputs are float32. bfloat16 halves the memory traffic on a GPU or TPU, but is slower on a CPU.
 
     Raises:
       ValueError: for an action space that is not Discrete, an action mask that does not fit it, an unknown activation or
@@ -123,19 +123,19 @@ def policy(
     scale_observations: bool = True,
     dtype: str = "float32",
 ) -> nn.Module:
-    """A stochastic policy: the outputs that `jaxrl.policies.policy_head` takes for the same action space.
+    """A stochastic policy. Its outputs are what `jaxrl.policies.policy_head` takes for the same action space.
 
     They are `logits[..., n]` for `Discrete(n)`, `logits[..., sum(nvec)]` for `MultiDiscrete(nvec)`, and `(mean, log_std)`, each
-    `[..., m]`, for a `Box` of m numbers. Policies start near uniform, or near the middle of the Box: weights are orthogonal, of
-    scale 0.01 in the last layer.
+    `[..., m]`, for a `Box` of m numbers. Weights are orthogonal, with scale 0.01 in the last layer, so that policies start near
+    uniform, or near the middle of the Box.
 
     Args:
       observation_space, hidden, activation, channels, layer_norm, scale_observations, dtype: as for `q_network`. The entry
         `"action_mask"` of a `Dict`, bool with one entry for each logit, sets the logits of illegal actions to −inf.
       action_space: `Discrete`, `MultiDiscrete` or `Box`.
-      value: return `(policy, value[...])`, the state's value from a second network of the same form.
-      state_dependent_std: `log_std` is an output of the network; otherwise it is a parameter of its own.
-      log_std: its initial value, in the head's normalised units.
+      value: return `(policy, value[...])`, with the value of the state from a second network of the same form.
+      state_dependent_std: make `log_std` an output of the network; otherwise it is a separate parameter.
+      log_std: initial value of `log_std`, in the normalised units of the policy head.
 
     Raises:
       ValueError: for another action space, an action mask that does not fit it, an unknown activation or dtype, `channels`

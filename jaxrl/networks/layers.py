@@ -1,4 +1,4 @@
-"""What all networks are made of: initialisers, the encoder of observations, and a multilayer perceptron on it."""
+"""The building blocks of all networks: initialisers, the encoder of observations, and a multilayer perceptron."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,10 +20,10 @@ _LECUN: Initializer = nn.initializers.lecun_normal()  # flax's own default
 
 
 def orthogonal(scale: float) -> Initializer:
-    """An initialiser of matrices with orthogonal rows or columns of length `scale` (Saxe et al. 2014).
+    """An initialiser for matrices with orthogonal rows or columns of length `scale` (Saxe et al. 2014).
 
-    It is Gram-Schmidt on normal random numbers, twice for each column because of float32. flax's own initialiser calls
-    LAPACK's QR: batched by `vmap`, that can hang on a CPU of two cores (jaxlib 0.10.2), and on a GPU it is slow.
+    It applies Gram-Schmidt to normal random numbers, twice per column for accuracy in float32. flax's own initialiser calls
+    LAPACK's QR. Batched by `vmap`, that can hang on a CPU with two cores (jaxlib 0.10.2), and it is slow on a GPU.
     """
 
     def init(key, shape, dtype=jnp.float32):
@@ -44,10 +44,10 @@ def orthogonal(scale: float) -> Initializer:
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
-    """`[N, H, W, C]` and `[3, 3, C, F]` to `[N, H - 2, W - 2, F]`, as one matrix product of all patches, for `nn.Conv`.
+    """Convolve `[N, H, W, C]` with `[3, 3, C, F]` to `[N, H - 2, W - 2, F]` in one matrix product of all patches, for `nn.Conv`.
 
-    XLA's own convolution is slow in a loop on a CPU: a whole DQN update in MinAtar's Breakout takes four times as long. With
-    a kernel for each seed of a `vmap` it becomes a grouped convolution.
+    XLA's own convolution is slow in a loop on a CPU: with it, a DQN update in MinAtar's Breakout takes four times as long.
+    Batched over seeds by `vmap`, it becomes a grouped convolution.
     """
     height, width = (size - 2 for size in x.shape[1:3])
     patches = [x[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
@@ -57,11 +57,11 @@ def _convolve(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
 class Encoder(nn.Module):
     """Observations `[..., *obs_shape]` to features `[..., F]`.
 
-    - `Discrete` and `MultiDiscrete`: one-hot, part after part.
+    - `Discrete` and `MultiDiscrete`: one-hot vectors, concatenated over the components.
     - `Box`: flattened, after a 3×3 convolution for each entry of `channels` if it is an image `[H, W, C]`. Integers are scaled
       from their bounds to [0, 1], unless `scale_observations` is False; bools are 0 and 1. 32-bit bounds at the limits of the
       dtype count as no bounds.
-    - `Dict`: each entry by its kind, concatenated in the order of their names.
+    - `Dict`: the encodings of all entries, concatenated in the order of their names.
     """
 
     space: Space
@@ -97,7 +97,7 @@ def _is_image(space: Space) -> bool:
 
 
 def _scale_integers(box: Box, obs: jax.Array) -> jax.Array:
-    """Bounded integers to [0, 1] by their bounds, as float32; anything else as it is."""
+    """Scale bounded integers from their bounds to [0, 1]; cast anything else to float32."""
     x = obs.astype(jnp.float32)
     if not np.issubdtype(box.dtype, np.integer):
         return x
@@ -115,10 +115,10 @@ def _constant(value: np.ndarray, like: jax.Array) -> jax.Array:
 class MLP(nn.Module):
     """An encoder, hidden layers, and a linear layer of `num_outputs` whose weights have the scale `output_scale`.
 
-    The entry `"action_mask"` of observations is not encoded. It sets the outputs of illegal actions to −inf where they are one
-    for each choice of an `action_space`, and is ignored otherwise.
+    The entry `"action_mask"` of observations is not encoded. If `action_space` is given, there is one output per choice, and
+    the outputs of illegal actions are set to −inf. Otherwise the mask is ignored.
 
-    Parameters are float32. The last layer always computes in float32 too: a bfloat16 near 100 has an error of up to 0.25.
+    Parameters are float32. The last layer also computes in float32: a bfloat16 near 100 has an error of up to 0.25.
     """
 
     space: Space
@@ -152,7 +152,7 @@ def _kernel_init(is_orthogonal: bool, scale: float) -> Initializer:
 def hidden_layers(
     x: jax.Array, widths: Sequence[int], activation: str, *, dtype: str, layer_norm: bool, kernel_init: Initializer = _LECUN
 ) -> jax.Array:
-    """Dense layers with an activation after each, and a LayerNorm (Ba et al. 2016) before it; inside a compact method."""
+    """Dense layers, each followed by an optional LayerNorm (Ba et al. 2016) and an activation. Call it in a compact method."""
     for width in widths:
         x = nn.Dense(width, dtype=DTYPES[dtype], kernel_init=kernel_init)(x)
         x = ACTIVATIONS[activation](_normalize(x) if layer_norm else x)
@@ -160,15 +160,15 @@ def hidden_layers(
 
 
 def _normalize(x: jax.Array) -> jax.Array:
-    """LayerNorm in float32, returned in the dtype of `x`, since flax mixes the two under bfloat16; inside a compact method."""
+    """LayerNorm in float32, cast to the dtype of `x`, since flax mixes the two under bfloat16. Call it in a compact method."""
     return nn.LayerNorm(dtype=jnp.float32)(x.astype(jnp.float32)).astype(x.dtype)
 
 
 def mask_illegal_actions(values: jax.Array, obs: Any, action_space: Space | None) -> jax.Array:
-    """Logits or action values `[..., num_choices]` with −inf where the entry `"action_mask"` of `obs` is False.
+    """Set logits or action values `[..., num_choices]` to −inf where the entry `"action_mask"` of `obs` is False.
 
-    Where nothing is legal, as after the end of a game, nothing is masked, so that what is computed there stays finite. Each part
-    of a `MultiDiscrete` counts alone. Without the entry, or without `action_space`, `values` are returned as they are.
+    If no action is legal, e.g. after the end of a game, no action is masked, so that results stay finite. This applies to each
+    component of a `MultiDiscrete` separately. Without the entry or without `action_space`, `values` are returned unchanged.
     """
     legal = split_action_mask(obs)[1]
     if legal is None or action_space is None:
@@ -191,7 +191,7 @@ def check_body(
     layer_norm: bool,
     scale_observations: bool,
 ) -> dict[str, Any]:
-    """The arguments that all builders share, checked, as those of `MLP`."""
+    """Check the arguments that all builders share, and return them as arguments of `MLP`."""
     for width in (*hidden, *channels):
         check_size("hidden and channels", width)
     check_choice("activation", activation, ACTIVATIONS)

@@ -1,4 +1,4 @@
-"""Recurrent networks: policies and action values on a gated recurrent unit (`jaxrl.types.RecurrentNetwork`)."""
+"""Recurrent policies and action values with a gated recurrent unit (`jaxrl.types.RecurrentNetwork`)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,13 +14,13 @@ from jaxrl.spaces import Discrete, Space
 
 
 def _recurrent_kernel(key: jax.Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> jax.Array:
-    """`[H, 3 H]`: an orthogonal matrix for each of the three gates."""
+    """Initialise a kernel `[H, 3 H]` with one orthogonal matrix for each of the three gates."""
     matrices = jax.vmap(lambda key: orthogonal(1.0)(key, (shape[0], shape[0]), dtype))(jax.random.split(key, 3))
     return jnp.concatenate(list(matrices), axis=1)
 
 
 class GRU(nn.Module):
-    """One step of a gated recurrent unit (Cho et al. 2014), in the variant of cuDNN and flax: (x, h) to the next h.
+    """One step of a gated recurrent unit (Cho et al. 2014), in the variant of cuDNN and flax. Maps (x, h) to the next h.
 
     r = σ(W_r x + U_r h + b_r), z = σ(W_z x + U_z h + b_z), n = tanh(W_n x + b_n + r (U_n h + c_n)), h' = (1 − z) n + z h.
     The matrix products compute in `dtype`, the gates and the carry are float32.
@@ -43,7 +43,7 @@ class GRU(nn.Module):
 
 
 class RecurrentQNetwork(nn.Module):
-    """Action values from encoder, hidden layers, a GRU, and a linear layer."""
+    """Action values from an encoder, hidden layers, a GRU and a linear layer."""
 
     body: MLP
     num_units: int
@@ -62,7 +62,7 @@ class RecurrentQNetwork(nn.Module):
 
 
 class RecurrentPolicy(nn.Module):
-    """Parameters of an action distribution, and the value beside them: a linear layer each on encoder, hidden layers and GRU."""
+    """Parameters of an action distribution, and optionally a value, from an encoder, hidden layers, a GRU and linear layers."""
 
     body: MLP
     num_units: int
@@ -108,12 +108,12 @@ def recurrent_policy(
 ) -> RecurrentPolicy:
     """A stochastic policy with a GRU: `apply(params, obs[B, ...], carry[B, num_units]) -> (output, carry)`.
 
-    The output is that of `policy` for the same action space. With `value`, policy and value share all but their last layers.
+    The output is that of `policy` for the same action space. With `value`, policy and value share all layers but the last.
 
     Args:
       observation_space, action_space, activation, channels, state_dependent_std, log_std, layer_norm, scale_observations, dtype:
         as for `policy`.
-      value: the output is `(policy, value[B])`.
+      value: return `(policy, value[B])` as the output.
       hidden: widths of the hidden layers before the GRU.
       num_units: size of the GRU's carry, which is float32.
 

@@ -1,4 +1,4 @@
-"""Pictures of environments: functions `(env_state, obs, params) -> picture` of NumPy arrays, without a window or JAX."""
+"""Drawings of environments: functions `(env_state, obs, params) -> picture` of NumPy arrays, without a window and without JAX."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from jaxrl.envs.problems.grids import CLIFF, FROZEN_LAKES, RUSSELL_NORVIG
 
 Picture = Image.Image | np.ndarray  # uint8 [height, width, 3]
-Draw = Callable[[Any, np.ndarray, Any], Picture]
+Draw = Callable[[Any, Any, Any], Picture]  # (env_state, obs, params)
 Point = tuple[float, float]
 
 
@@ -205,7 +205,7 @@ def frozen_lake(state: Any, obs: np.ndarray, params: Any) -> Picture:
 
 
 def grid_world(rows: Sequence[str]) -> Draw:
-    """Draw a grid world of these rows, as `jaxrl.envs.grid_world`, `cliff_walk` and `frozen_lake` take them.
+    """Draw a grid world from its map, as `jaxrl.envs.grid_world`, `cliff_walk` and `frozen_lake` take them.
 
     Drawing raises ValueError if the environment has another map.
     """
@@ -258,17 +258,17 @@ DRAWINGS: dict[str, Drawing] = {
 
 
 def drawing_of(name: str) -> Drawing:
-    """The drawing of the environment of that name. It also works inside wrappers that do not change the observations.
+    """Return the drawing of the environment with that name. It also works inside wrappers that do not change observations.
 
     Raises:
-      ValueError: if there is no picture of it, with the names of those that have one. Drawing raises ValueError if the
-        environment is not the default one of that name.
+      ValueError: if there is none; the message lists the environments that have one. The drawing itself raises ValueError
+        if the environment is not the default one of that name.
     """
     if name not in DRAWINGS:
         raise ValueError(f"there is no picture of {name!r}; there are pictures of {', '.join(DRAWINGS)}")
     drawing = DRAWINGS[name]
 
-    def draw(state: Any, obs: np.ndarray, params: Any) -> Picture:
+    def draw(state: Any, obs: Any, params: Any) -> Picture:
         try:
             return drawing.draw(*_inside(state, obs, params))
         except (AttributeError, IndexError, TypeError, ValueError) as error:
@@ -280,7 +280,7 @@ def drawing_of(name: str) -> Drawing:
     return drawing._replace(draw=draw)
 
 
-def _inside(state: Any, obs: np.ndarray, params: Any) -> tuple[Any, np.ndarray, Any]:
+def _inside(state: Any, obs: Any, params: Any) -> tuple[Any, Any, Any]:
     """State and parameters of the innermost environment; wrappers keep them in the fields `env` and `params`."""
     while hasattr(state, "env"):
         params, state = getattr(state, "params", params), state.env

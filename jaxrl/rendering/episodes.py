@@ -1,4 +1,4 @@
-"""Films of policies: whole greedy episodes are played in one program; `film` makes pictures of them on the host."""
+"""Films of policies: one compiled program plays greedy episodes, and `film` draws them on the host."""
 
 from pathlib import Path
 from typing import Any
@@ -33,16 +33,17 @@ def render(
       key: consumed. All policies play episodes with the same starts and the same random numbers.
       learner: as it was trained.
       state: of one run, or of many with leaves `[S, ...]`, as `vmap` and `vectorize` return them.
-      out: the file: `.gif` is a film, `.png` a sheet with six moments of each policy.
-      draw: (env_state, obs, params) -> picture, of one state, one observation and the environment's parameters, as
-        NumPy arrays. The picture is a PIL image or uint8 `[height, width, 3]`, always of one size. By default jaxrl's own.
-      num_episodes: of each policy, one after the other.
-      max_steps: of an episode; a longer one is cut.
-      fps: frames in a second, one for each step, at most 50; by default what suits the environment.
+      out: the file: `.gif` is a film, `.png` a sheet with six snapshots of each policy.
+      draw: (env_state, obs, params) -> picture. It takes one state, one observation and the environment's parameters as
+        NumPy arrays, and returns a PIL image or uint8 `[height, width, 3]`, always of the same size. By default jaxrl's
+        own drawing of the environment.
+      num_episodes: episodes of each policy, shown one after the other.
+      max_steps: steps after which an episode is cut.
+      fps: frames per second, at most 50, with one frame for each step. The default depends on the environment.
 
     Raises:
-      ValueError: where jaxrl has no picture of the environment, the file cannot be written, or the film would be too long.
-      TypeError, ValueError: where the key is not a typed PRNG key, or a size is not a positive int.
+      ValueError: if jaxrl has no drawing of the environment, the file cannot be written, or the film would be too long.
+      TypeError, ValueError: if the key is not a typed PRNG key, or a size is not a positive int.
     """
     check_key(key)
     drawing = drawing_of(learner.env.name) if draw is None else Drawing(draw)
@@ -80,7 +81,7 @@ def record_episodes(
 ) -> Play:
     """Every step of greedy episodes, leaves `[max_steps, E, ...]`; the arguments are those of `rollout.play_episodes`.
 
-    Rows after the end of an episode mean nothing.
+    Entries after the end of an episode are meaningless.
     """
 
     def allocate(env_state, obs):
@@ -92,10 +93,10 @@ def record_episodes(
 
     def record(play, t, played):
         step = played.step
-        row = Play(unwrap_keys(played.env_state), step.obs, played.action, step.reward, step.terminated, step.truncated)
+        new = Play(unwrap_keys(played.env_state), step.obs, played.action, step.reward, step.terminated, step.truncated)
         at = Play(t + 1, t + 1, t, t, t, t)
-        write = lambda index, rows, new: jax.tree.map(lambda x, y: x.at[index].set(y), rows, new)
-        return Play(*(write(*fields) for fields in zip(at, play, row, strict=True)))
+        write = lambda index, buffer, value: jax.tree.map(lambda x, y: x.at[index].set(y), buffer, value)
+        return Play(*(write(*fields) for fields in zip(at, play, new, strict=True)))
 
     _, play = play_episodes(
         key, env, agent, policy_params, record, allocate, num_episodes=num_episodes, max_steps=max_steps, env_state=env_state

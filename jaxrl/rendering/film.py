@@ -1,4 +1,4 @@
-"""Write played episodes to a file, a GIF or a sheet: panels side by side, with text around each picture."""
+"""Write played episodes to a GIF or a PNG sheet: panels side by side, with text around each picture."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,11 +12,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from jaxrl._src.checks import check_size
 from jaxrl.rendering.drawings import INK, PAPER, RED, Drawing
-from jaxrl.types import Discrete, Environment
+from jaxrl.types import Discrete, Environment, MultiDiscrete
 
 _MAX_PICTURES = 20_000  # in one film, which takes about 1 GB of memory while it is written
 _MAX_COLUMNS = 8
-_MOMENTS = 6  # pictures of each policy on a sheet
+_NUM_SNAPSHOTS = 6  # number of pictures per policy on a sheet
 _MARGIN, _LINE, _MIN_WIDTH = 8, 17, 190  # pixels: around a panel, of a line of text, and of a panel wide enough for its text
 _GREY = "#69727d"
 
@@ -25,20 +25,20 @@ class Play(NamedTuple):
     """Played episodes: leaves `[T, E, ...]`; those of state and observation `[T + 1, E, ...]`."""
 
     state: Any  # with PRNG keys as raw bits
-    obs: Any
+    obs: Any  # an array, or a dict of arrays
     action: Any
     reward: Any
     terminated: Any
     truncated: Any
 
 
-class Moment(NamedTuple):
-    """A point of an episode: the state after `step` steps, and the return so far."""
+class Snapshot(NamedTuple):
+    """What a panel shows at one time: the state after `step` steps, and the return so far."""
 
     episode: int
     step: int
     total: float  # the return so far
-    end: str  # "terminated", "time limit", "cut", or "" while the episode goes on
+    end: str  # "terminated", "time limit", "cut", or "" while the episode continues
 
 
 class Panel(NamedTuple):
@@ -46,14 +46,15 @@ class Panel(NamedTuple):
 
     label: str  # may have several lines
     play: Play  # NumPy arrays
-    moments: list[Moment]
+    snapshots: list[Snapshot]
 
 
-Paint = Callable[[Panel, Moment], Image.Image]
+Paint = Callable[[Panel, Snapshot], Image.Image]
+Line = tuple[str, str]  # a line of text: its left and its right part
 
 
 def check_film(out: Path | str, fps: int, num_policies: int, num_episodes: int, max_steps: int) -> Path:
-    """Return the path of the file. Raises ValueError if such a film cannot be made, TypeError for sizes that are not ints."""
+    """Return the path of the file. Raises ValueError if the film cannot be made, TypeError for sizes that are not ints."""
     check_size("fps", fps, maximum=50)  # browsers play faster GIFs at ten frames per second
     pictures = num_policies * check_size("num_episodes", num_episodes) * check_size("max_steps", max_steps)
     if pictures > _MAX_PICTURES:
@@ -66,7 +67,7 @@ def check_film(out: Path | str, fps: int, num_policies: int, num_episodes: int, 
         raise ValueError(f"cannot write {out}: {'it is a folder' if out.is_dir() else f'there is no folder {out.parent}'}")
     out = out if out.suffix else out.with_suffix(".gif")
     if out.suffix.lower() not in (".gif", ".png"):
-        raise ValueError(f"a film is a .gif, or a .png sheet with {_MOMENTS} moments of each policy; got {out}")
+        raise ValueError(f"a film is a .gif, or a .png sheet with {_NUM_SNAPSHOTS} snapshots of each policy; got {out}")
     return out
 
 
@@ -87,7 +88,7 @@ def write(out: Path, labels: list[str], plays: Play, env: Environment, drawing: 
     plays = jax.tree.map(np.asarray, plays)
     each = [jax.tree.map(lambda x, i=i: x[i], plays) for i in range(len(labels))]
     film = out.suffix.lower() == ".gif"
-    panels = [Panel(label, play, moments(play, hold=fps // 2 if film else 0)) for label, play in zip(labels, each, strict=True)]
+    panels = [Panel(label, play, snapshots(play, hold=fps // 2 if film else 0)) for label, play in zip(labels, each, strict=True)]
     paint = _painter(env, drawing)
     try:
         if not film:
@@ -99,8 +100,8 @@ def write(out: Path, labels: list[str], plays: Play, env: Environment, drawing: 
     return out
 
 
-def moments(play: Play, *, hold: int) -> list[Moment]:
-    """The moments of all episodes, from start to end; the last one of each is repeated `hold` times."""
+def snapshots(play: Play, *, hold: int) -> list[Snapshot]:
+    """The snapshots of all episodes, one after the other; the last one of each episode is repeated `hold` times."""
     found = []
     for episode in range(play.reward.shape[1]):
         terminated, truncated = play.terminated[:, episode], play.truncated[:, episode]
@@ -108,8 +109,8 @@ def moments(play: Play, *, hold: int) -> list[Moment]:
         length = ends[0] + 1 if len(ends) else len(terminated)
         end = "cut" if not len(ends) else "terminated" if terminated[ends[0]] else "time limit"
         totals = [0.0, *np.cumsum(play.reward[:length, episode], dtype=np.float64)]
-        found += [Moment(episode, step, total, "") for step, total in enumerate(totals[:-1])]
-        found += [Moment(episode, length, totals[-1], end)] * (1 + hold)
+        found += [Snapshot(episode, step, total, "") for step, total in enumerate(totals[:-1])]
+        found += [Snapshot(episode, length, totals[-1], end)] * (1 + hold)
     return found
 
 
@@ -124,13 +125,14 @@ def _font() -> Any:
 
 
 def _painter(env: Environment, drawing: Drawing) -> Paint:
-    """A function that paints the panel of a policy at a moment: the picture, and the text around it."""
+    """Return a function that paints a panel at a snapshot: the picture, and the text around it."""
     params = jax.tree.map(np.asarray, env.params)
 
-    def paint(panel: Panel, moment: Moment) -> Image.Image:
-        at = moment.step, moment.episode
-        picture = _image(drawing.draw(jax.tree.map(lambda x: x[at], panel.play.state), panel.play.obs[at], params))
-        above, below = captions(panel, moment, env, drawing)
+    def paint(panel: Panel, snapshot: Snapshot) -> Image.Image:
+        at = snapshot.step, snapshot.episode
+        state, obs = jax.tree.map(lambda x: x[at], (panel.play.state, panel.play.obs))
+        picture = _image(drawing.draw(state, obs, params))
+        above, below = captions(panel, snapshot, env, drawing)
         top = _MARGIN // 2 + _LINE * len(above)
         width = max(picture.width, _MIN_WIDTH) + 2 * _MARGIN
         image = Image.new("RGB", (width, top + picture.height + _LINE + 2 * _MARGIN), PAPER)
@@ -143,15 +145,15 @@ def _painter(env: Environment, drawing: Drawing) -> Paint:
     return paint
 
 
-def captions(panel: Panel, moment: Moment, env: Environment, drawing: Drawing) -> tuple[list[tuple[str, str]], tuple[str, str]]:
-    """The lines of text above the picture and the one below it, each as (left, right)."""
+def captions(panel: Panel, snapshot: Snapshot, env: Environment, drawing: Drawing) -> tuple[list[Line], Line]:
+    """The lines of text above the picture and the line below it."""
     play = panel.play
     episodes = play.reward.shape[1]
     above = [(line, "") for line in panel.label.split("\n")]
-    above[0] = above[0][0], f"episode {moment.episode + 1} of {episodes}" if episodes > 1 else ""
-    above.append((f"return {_number(moment.total, play.reward)}", f"step {moment.step}"))
-    action = f"action {_action(env, drawing, play.action[moment.step - 1, moment.episode])}" if moment.step else ""
-    return above, (action, moment.end)
+    above[0] = above[0][0], f"episode {snapshot.episode + 1} of {episodes}" if episodes > 1 else ""
+    above.append((f"return {_number(snapshot.total, play.reward)}", f"step {snapshot.step}"))
+    action = f"action {_action(env, drawing, play.action[snapshot.step - 1, snapshot.episode])}" if snapshot.step else ""
+    return above, (action, snapshot.end)
 
 
 def _number(total: float, rewards: np.ndarray) -> str:
@@ -160,9 +162,11 @@ def _number(total: float, rewards: np.ndarray) -> str:
 
 
 def _action(env: Environment, drawing: Drawing, action: np.ndarray) -> str:
+    """The name or number of a Discrete action; the first components of any other."""
     if isinstance(env.action_space, Discrete):
         return drawing.actions[action] if len(drawing.actions) == env.action_space.n else str(action)
-    shown = " ".join(f"{x:+.2f}" for x in action.ravel()[:4])
+    form = "{:d}" if isinstance(env.action_space, MultiDiscrete) else "{:+.2f}"
+    shown = " ".join(map(form.format, action.ravel()[:4]))
     return shown + (" …" if action.size > 4 else "")
 
 
@@ -195,20 +199,20 @@ def _side_by_side(images: list[Image.Image], columns: int) -> Image.Image:
 
 
 def _frames(panels: list[Panel], paint: Paint, indices: range, columns: int) -> Iterator[Image.Image]:
-    """The frames with these indices; a policy that has finished stays at its last moment."""
+    """The frames with these indices; a policy that has finished stays at its last snapshot."""
     shown: list[Any] = [None] * len(panels)
     images: list[Any] = [None] * len(panels)
     for index in indices:
         for i, panel in enumerate(panels):
-            moment = panel.moments[min(index, len(panel.moments) - 1)]
-            if moment != shown[i]:
-                shown[i], images[i] = moment, paint(panel, moment)
+            snapshot = panel.snapshots[min(index, len(panel.snapshots) - 1)]
+            if snapshot != shown[i]:
+                shown[i], images[i] = snapshot, paint(panel, snapshot)
         yield _side_by_side(images, columns)
 
 
 def _save_gif(out: Path, panels: list[Panel], paint: Paint, fps: int, columns: int) -> None:
     """Use one palette for all frames, from a sample of them, so that colours do not flicker and frames store differences."""
-    length = max(len(panel.moments) for panel in panels)
+    length = max(len(panel.snapshots) for panel in panels)
     samples = list(_frames(panels, paint, range(0, length, math.ceil(length / 8)), columns))
     palette = _side_by_side(samples, 1).quantize(255)  # one colour is left for unchanged pixels
     frames = (
@@ -219,6 +223,6 @@ def _save_gif(out: Path, panels: list[Panel], paint: Paint, fps: int, columns: i
 
 
 def _sheet(panels: list[Panel], paint: Paint) -> Image.Image:
-    """A row for each policy, with evenly spaced moments from start to end."""
-    chosen = [np.linspace(0, len(panel.moments) - 1, _MOMENTS).astype(int) for panel in panels]
-    return _side_by_side([paint(p, p.moments[i]) for p, row in zip(panels, chosen, strict=True) for i in row], _MOMENTS)
+    """A row for each policy, with evenly spaced snapshots from start to end."""
+    chosen = [np.linspace(0, len(panel.snapshots) - 1, _NUM_SNAPSHOTS).astype(int) for panel in panels]
+    return _side_by_side([paint(p, p.snapshots[i]) for p, row in zip(panels, chosen, strict=True) for i in row], _NUM_SNAPSHOTS)

@@ -1,4 +1,4 @@
-"""Replay buffers as pure functions, which draw items or sequences uniformly; `jaxrl.replay.prioritized` draws by priority."""
+"""Replay buffers as pure functions. Items and sequences are drawn uniformly; `jaxrl.replay.prioritized` draws by priority."""
 
 from jaxrl.replay import prioritized
 from jaxrl.replay.sequences import NStep, n_step, sample_sequences, sequences_at, step_at

@@ -1,8 +1,8 @@
-"""Prioritized experience replay (Schaul et al. 2016, arXiv 1511.05952), its proportional variant, as pure functions.
+"""Prioritized experience replay (Schaul et al. 2016, arXiv 1511.05952), in its proportional variant, as pure functions.
 
-The items are in a buffer of `jaxrl.replay`, beside a tree of sums of their priorities. `add` gives new items the
-largest priority so far, `sample` draws in proportion to the priorities, and `update` replaces the priorities of
-the items that were drawn. Called in this order, they write in place.
+A buffer consists of a `jaxrl.replay.Replay` with the items, and a sum tree of their priorities. `add` gives new items the
+largest priority so far, `sample` draws in proportion to the priorities, and `update` replaces the priorities of the items
+that were drawn. Called in this order, they write in place.
 
 >>> import jax, jax.numpy as jnp
 >>> from jaxrl.replay import uniform as replay
@@ -30,7 +30,7 @@ from jaxrl.replay import uniform as replay
 
 _write = make_write(axis=-1)  # a level of sums: float32[..., nodes]
 
-# Children of a node. They are searched one by one: more would be fewer levels, but more code to compile.
+# Number of children of a node. They are searched one by one: more children mean fewer levels, but more code to compile.
 _WIDTH = 16
 
 
@@ -63,15 +63,15 @@ def init(example: Any, capacity: int) -> Prioritized:
 
 
 def add(buffer: Prioritized, items: Any, num_adds: jax.Array) -> Prioritized:
-    """Write `items` as `replay.add` does, each with the largest priority so far (algorithm 1, line 6).
+    """Add `items` as `replay.add` does, each with the largest priority so far (algorithm 1, line 6).
 
     Args:
-      buffer: donate it at the jit boundary, and the write is in place.
-      items: leaves `[n, ...]`. Every call for one buffer has the same n.
-      num_adds: int32 scalar, how often `add` was called before. Not batched, or the writes are scatters.
+      buffer: the buffer. Donate it at the jit boundary to write in place.
+      items: leaves `[n, ...]`, with the same n in every call.
+      num_adds: int32 scalar, the number of previous calls of `add`. If it is batched, the writes become scatters.
 
     Raises:
-      ValueError: where the capacity is not a multiple of n, or `items` differ from the example.
+      ValueError: if the capacity is not a multiple of n, or `items` differ from the example.
     """
     rows = replay.add(buffer.rows, items, num_adds)
     n = jax.tree.leaves(items)[0].shape[0]
@@ -88,7 +88,7 @@ def add(buffer: Prioritized, items: Any, num_adds: jax.Array) -> Prioritized:
 
 
 def noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """The uniform numbers that `sample` turns into items, `float32[shape]` in [0, 1)."""
+    """Draw the uniform numbers that `sample` maps to items, `float32[shape]` in [0, 1)."""
     return jax.random.uniform(key, shape, jnp.float32)
 
 
@@ -99,22 +99,22 @@ def sample(buffer: Prioritized, noise: jax.Array, num_stored: jax.Array, *, beta
     each, in order (appendix B.2.1). An item of priority 0 is never drawn, unless all are 0: then the draw is uniform.
 
     The weights are w_i = (N · P(i))^−β (section 3.4) divided by the largest in the batch, so that they only
-    scale losses down. N and the sum of the priorities cancel: what is left is (min_j p_j^α / p_i^α)^β. Divided by
-    the largest weight in the buffer instead, all weights would be tiny as soon as one item is very unlikely.
+    scale losses down. N and the sum of the priorities cancel, which leaves (min_j p_j^α / p_i^α)^β. If they were divided
+    by the largest weight in the buffer, all weights would be tiny as soon as one item is very unlikely.
 
     Args:
       buffer: the buffer.
       noise: `float32[batch]` in [0, 1), from `noise`. It has 23 bits: with N similar priorities, the probability of an
         item has a relative error of about N / (batch · 2^23).
-      num_stored: int32 scalar in 1 … capacity, from `replay.num_stored`; used only where all priorities are 0.
+      num_stored: int32 scalar in 1 … capacity, from `replay.num_stored`; used only if all priorities are 0.
       beta: β in [0, 1], a scalar that may be traced; 1 corrects the bias of the draw completely, 0 not at all.
 
     Returns:
-      A `Batch`. The weights are 1 where all priorities are 0.
+      A `Batch`. The weights are 1 if all priorities are 0.
 
     Raises:
-      ValueError: where `noise` does not have exactly one axis, or is empty.
-      TypeError: where `noise` is not float32.
+      ValueError: if `noise` does not have exactly one axis, or is empty.
+      TypeError: if `noise` is not float32.
     """
     if noise.ndim != 1 or noise.size == 0:
         raise ValueError(
@@ -133,23 +133,23 @@ def sample(buffer: Prioritized, noise: jax.Array, num_stored: jax.Array, *, beta
 def update(buffer: Prioritized, indices: jax.Array, td_error: jax.Array, *, alpha=0.6, eps=1e-6) -> Prioritized:
     """Set the priority of items to p^α = (|δ| + ε)^α (section 3.3).
 
-    Sums are recomputed from their terms, so rounding errors do not accumulate. Where an index occurs more than
-    once, the largest of its priorities is kept.
+    Sums are recomputed from their terms, so rounding errors do not accumulate. If an index occurs more than once, the
+    largest of its priorities is kept.
 
     Args:
-      buffer: donate it at the jit boundary, and the write is in place.
+      buffer: the buffer. Donate it at the jit boundary to write in place.
       indices: integers `[...]`, from `sample`.
       td_error: δ, `[...]`. If it is NaN, infinite, or so large that a buffer full of such errors would overflow,
-        the item gets the largest priority so far, as a new item does. So sampling still works; that
-        learning has diverged must be detected elsewhere.
+        the item gets the largest priority so far, like a new item. Sampling then still works, but diverged learning
+        must be detected elsewhere.
       alpha: α ≥ 0, a scalar that may be traced; 0 is uniform sampling. It is applied only here, so a changed α
         affects only priorities that are written afterwards.
       eps: ε ≥ 0, a scalar that may be traced, in units of δ. With 0, items without error are never drawn
         again. A p^α below 1.2e-38 (the smallest normal float32) becomes 0.
 
     Raises:
-      ValueError: where the shapes of `indices` and `td_error` differ, or are empty.
-      TypeError: where `indices` are not integers.
+      ValueError: if the shapes of `indices` and `td_error` differ, or are empty.
+      TypeError: if `indices` are not integers.
     """
     if indices.shape != td_error.shape or indices.size == 0:
         got = f"{indices.shape} and {td_error.shape}"

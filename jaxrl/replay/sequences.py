@@ -1,9 +1,8 @@
 """Consecutive steps of one environment from a replay buffer: for n-step returns and for recurrent agents.
 
-They are for buffers in which every `add` writes a rollout `[T, num_envs, ...]` as `T * num_envs` rows, time leading.
-The successor of a row in the same environment is then `num_envs` rows further. A sequence is found by arithmetic on
-its rows and read in one gather. It never continues from the newest step into the oldest, which a full buffer
-has next to each other.
+These functions are for buffers in which every `add` writes a rollout `[T, num_envs, ...]` as `T * num_envs` rows, in order
+of time. The next step of the same environment is then `num_envs` rows later. The rows of a sequence are computed and read in
+one gather. A sequence never continues from the newest step into the oldest, although they are adjacent in a full buffer.
 
 >>> import jax, jax.numpy as jnp
 >>> from jaxrl import replay
@@ -27,22 +26,22 @@ from jaxrl.replay.uniform import Replay, check_capacity, num_stored, take
 def sample_sequences(
     replay: Replay, noise: jax.Array, num_adds: jax.Array, *, length: int, num_envs: int, rows_per_add: int
 ) -> Any:
-    """Draw sequences uniformly from all that are stored, with replacement; they may run across the ends of episodes.
+    """Draw sequences uniformly from all stored ones, with replacement. They may span several episodes.
 
     Args:
       replay: the buffer.
       noise: `uint32[*shape]`, from `replay.noise`.
-      num_adds: int32 scalar, how often `add` was called so far. At least `length` steps of each environment must be
+      num_adds: int32 scalar, the number of calls of `add` so far. At least `length` steps of each environment must be
         stored, or the sequences contain rows that were never written.
-      length: steps in a sequence.
-      num_envs: environments in each `add`.
-      rows_per_add: rows in each `add`, a multiple of `num_envs`.
+      length: number of steps in a sequence.
+      num_envs: number of environments in each `add`.
+      rows_per_add: number of rows in each `add`, a multiple of `num_envs`.
 
     Returns:
       Items with leaves `[*shape, length, ...]`.
 
     Raises:
-      ValueError: where the sizes do not fit together.
+      ValueError: if the sizes do not fit together.
     """
     length = _check_sizes(replay, length, num_envs, rows_per_add)
     stored = num_stored(num_adds, rows_per_add, replay.capacity)
@@ -55,19 +54,19 @@ def sample_sequences(
 def sequences_at(
     replay: Replay, indices: jax.Array, num_adds: jax.Array, *, length: int, num_envs: int, rows_per_add: int
 ) -> tuple[Any, jax.Array]:
-    """The sequences that start in given rows, for example in those that `prioritized.sample` has drawn.
+    """The sequences that start at given rows, for example at those that `prioritized.sample` has drawn.
 
     Args:
-      replay: the buffer; of a prioritized one its field `rows`.
+      replay: the buffer; for a prioritized buffer, its field `rows`.
       indices: int32 `[*shape]`, rows that hold items.
       num_adds, length, num_envs, rows_per_add: as for `sample_sequences`.
 
     Returns:
-      Items with leaves `[*shape, length, ...]`, and which of them are part of the sequence, bool `[*shape, length]`: one
-      that reaches the newest step ends there, and is padded with copies of it.
+      Items with leaves `[*shape, length, ...]`, and a mask of the valid ones, bool `[*shape, length]`: a sequence that
+      reaches the newest step ends there, and is padded with copies of it.
 
     Raises:
-      ValueError: where the sizes do not fit together.
+      ValueError: if the sizes do not fit together.
     """
     length = _check_sizes(replay, length, num_envs, rows_per_add)
     oldest = _oldest_row(replay, num_adds, rows_per_add)
@@ -94,7 +93,7 @@ def _check_sizes(replay: Replay, length: int, num_envs: int, rows_per_add: int) 
 
 
 def _oldest_row(replay: Replay, num_adds: jax.Array, rows_per_add: int) -> jax.Array:
-    """The row of the oldest item: 0 until the buffer is full, then where the next `add` writes."""
+    """The row of the oldest item: 0 until the buffer is full, then the position of the next write."""
     num_blocks = replay.capacity // rows_per_add
     return jnp.where(num_adds < num_blocks, 0, (num_adds % num_blocks) * rows_per_add)
 
@@ -113,18 +112,18 @@ def _shift(index: jax.Array, by: jax.Array, capacity: int) -> jax.Array:
 
 
 class NStep(NamedTuple):
-    """What an n-step target is made of: `returns + discount * value of the next_obs of step last`."""
+    """The parts of an n-step target, `returns + discount * value(next_obs of step last)`."""
 
     returns: jax.Array  # float32[*shape]: Σ γ^k r_k over the steps up to `last`
-    discount: jax.Array  # float32[*shape]: γ^(last + 1), or 0 where the task ended
+    discount: jax.Array  # float32[*shape]: γ^(last + 1), or 0 if the episode terminated
     last: jax.Array  # int32[*shape] in 0 … n − 1: the step from whose successor to bootstrap
 
 
 def n_step(reward: jax.Array, terminated: jax.Array, truncated: jax.Array, discount, valid: jax.Array | None = None) -> NStep:
     """n-step returns of the first step of each sequence (Sutton & Barto 2018, eq. 7.1), as short as the episode requires.
 
-    A return ends with the n-th step, with the episode, or with the last valid step, whichever comes first. After a
-    termination there is no bootstrapping; after a truncation it is from the true successor, discounted by the steps taken.
+    A return ends with the n-th step, with the episode, or with the last valid step, whichever comes first. There is no
+    bootstrapping after a termination. After a truncation, the true successor's value is discounted by the steps taken.
 
     Args:
       reward, terminated, truncated: float32 and bool `[*shape, n]`. The loop over n is unrolled.
@@ -132,8 +131,8 @@ def n_step(reward: jax.Array, terminated: jax.Array, truncated: jax.Array, disco
       valid: bool `[*shape, n]`, from `sequences_at`; true in the first step.
 
     Returns:
-      `NStep`. With `step_at`: the target is
-      `returns + discount * value(step_at(items.next_obs, last))`, and belongs to the observation and action of step 0.
+      `NStep`. The target for the observation and action of step 0 is
+      `returns + discount * value(step_at(items.next_obs, last))`.
 
     >>> flags = jnp.array([[False, False, False], [False, True, False]])
     >>> out = n_step(jnp.array([[1.0, 2.0, 4.0], [1.0, 2.0, 4.0]]), flags, jnp.zeros_like(flags), 0.5)
@@ -154,7 +153,7 @@ def n_step(reward: jax.Array, terminated: jax.Array, truncated: jax.Array, disco
 
 
 def step_at(sequences: Any, index: jax.Array) -> Any:
-    """The step `index`, int32 `[*shape]`, of each sequence: leaves `[*shape, n, ...]` to `[*shape, ...]`."""
+    """Select step `index`, int32 `[*shape]`, of each sequence: leaves `[*shape, n, ...]` to `[*shape, ...]`."""
 
     def choose(x):
         chosen = x[(slice(None),) * index.ndim + (0,)]

@@ -1,9 +1,8 @@
 """A replay buffer as pure functions: `init`, `add`, `sample`.
 
-The buffer is one array of packed rows, one row for each item. Adding is one write in place and sampling is one
-gather, and neither takes longer for a larger capacity. The buffer holds no counter. The caller knows how often it
-has called `add` and passes that number: so the position of the write stays unbatched under `vmap` over seeds, and
-the write in place.
+The buffer is one array of packed rows, with one row for each item. Adding is one in-place write and sampling is one
+gather; neither takes longer for a larger capacity. The buffer holds no counter. Instead, the caller passes the number of
+previous calls of `add`, so that the position of the write stays unbatched under `vmap` over seeds, and the write in place.
 
 >>> import jax, jax.numpy as jnp
 >>> from jaxrl import replay
@@ -50,15 +49,15 @@ def init(example: Any, capacity: int) -> Replay:
 
 
 def add(replay: Replay, items: Any, num_adds: jax.Array) -> Replay:
-    """Write `items`, leaves `[n, ...]`; in a full buffer, over the n oldest.
+    """Add `items` to the buffer; in a full buffer, they replace the n oldest ones.
 
     Args:
-      replay: the buffer; donate it at the jit boundary, and the write is in place.
-      items: leaves `[n, ...]`. Every call for one buffer has the same n.
-      num_adds: int32 scalar, how often `add` was called before. Not batched, or the write is a scatter.
+      replay: the buffer. Donate it at the jit boundary to write in place.
+      items: leaves `[n, ...]`, with the same n in every call.
+      num_adds: int32 scalar, the number of previous calls of `add`. If it is batched, the write becomes a scatter.
 
     Raises:
-      ValueError: where the capacity is not a multiple of n, or `items` differ from the example.
+      ValueError: if the capacity is not a multiple of n, or `items` differ from the example.
     """
     layout = layout_of(items, batch_ndim=1)
     if layout != replay.layout:
@@ -88,7 +87,7 @@ def num_stored(num_adds, rows_per_add: int, capacity: int) -> jax.Array:
 
 
 def noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """The random bits that `sample` turns into indices, `uint32[shape]`."""
+    """Draw the random bits that `sample` maps to indices, `uint32[shape]`."""
     return jax.random.bits(key, shape, jnp.uint32)
 
 
@@ -108,7 +107,7 @@ def sample(replay: Replay, noise: jax.Array, num_stored: jax.Array) -> Any:
 
 
 def take(replay: Replay, indices: jax.Array) -> Any:
-    """The items in the rows `indices`, int32 `[*shape]` in 0 … capacity − 1, unchecked: leaves `[*shape, ...]`."""
+    """The items in the rows `indices`, int32 `[*shape]` in 0 … capacity − 1 (not checked): leaves `[*shape, ...]`."""
     return unpack(PackedRows(replay.rows.at[indices].get(mode="promise_in_bounds"), replay.layout))
 
 

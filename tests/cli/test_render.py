@@ -41,7 +41,7 @@ def test_a_film_of_a_run(run, tmp_path, capsys):
     sheet = tmp_path / "policy.png"
     assert main(["render", str(run), "-o", str(sheet), "--seeds", "5", "7", "--max-steps", "8"]) == 0
     with Image.open(sheet) as png:
-        assert png.size == (3 * two_rows_of_two[0], 2 * two_rows_of_two[1])  # six moments of four policies
+        assert png.size == (3 * two_rows_of_two[0], 2 * two_rows_of_two[1])  # six snapshots of four policies
 
 
 def other_run(tmp_path, **fields):

@@ -24,7 +24,7 @@ def test_the_code_of_the_page_runs():
         for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
             exec(block, scope)
     assert scope["last_returns"].shape == (16,)
-    for name, shape in {"returns": (100,), "seen": (100,), "unseen": (100,), "of_each": (200, 5)}.items():
+    for name, shape in {"returns": (100,), "seen": (100,), "unseen": (100,), "test_returns": (200, 5)}.items():
         assert scope[name].shape == shape
         assert np.isfinite(scope[name]).all(), name
     assert scope["bonus"](scope["env"], 1.0).name == "CartPole-v1"

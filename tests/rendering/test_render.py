@@ -12,8 +12,8 @@ import jaxrl
 from jaxrl.rendering import film
 from jaxrl.rendering.drawings import Drawing
 from jaxrl.rendering.episodes import record_episodes, render
-from jaxrl.rendering.film import Moment, Play, captions, check_film, moments
-from jaxrl.types import Box, Discrete, Environment, Step
+from jaxrl.rendering.film import Play, Snapshot, captions, check_film, snapshots
+from jaxrl.types import Box, Discrete, Environment, MultiDiscrete, Step
 from tests import problems
 
 
@@ -78,17 +78,17 @@ def some_play(rewards, terminated, truncated):
     return Play(state, state[..., None], 10 * state[1:], rewards.astype(np.float32), terminated == 1, truncated == 1)
 
 
-def test_moments_of_episodes_that_end_in_each_way():
+def test_snapshots_of_episodes_that_end_in_each_way():
     ended = some_play(
         [[1, 2, 4, 8], [1, 1, 1, 1], [0.5, 0, 0, 0], [5, 5, 5, 5]],
         [[0, 1, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]],
         [[0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]],
     )
-    assert moments(ended, hold=1) == [
-        *[Moment(0, 0, 0, ""), Moment(0, 1, 1, ""), *2 * [Moment(0, 2, 3, "terminated")]],
-        *[Moment(1, 0, 0, ""), Moment(1, 1, 1, ""), Moment(1, 2, 2, ""), *2 * [Moment(1, 3, 3, "time limit")]],
-        *[Moment(2, 0, 0, ""), *(Moment(2, t, 0.5, "") for t in (1, 2, 3)), *2 * [Moment(2, 4, 0.5, "cut")]],
-        *[Moment(3, 0, 0, ""), *2 * [Moment(3, 1, 5, "terminated")]],  # which wins over the clock
+    assert snapshots(ended, hold=1) == [
+        *[Snapshot(0, 0, 0, ""), Snapshot(0, 1, 1, ""), *2 * [Snapshot(0, 2, 3, "terminated")]],
+        *[Snapshot(1, 0, 0, ""), Snapshot(1, 1, 1, ""), Snapshot(1, 2, 2, ""), *2 * [Snapshot(1, 3, 3, "time limit")]],
+        *[Snapshot(2, 0, 0, ""), *(Snapshot(2, t, 0.5, "") for t in (1, 2, 3)), *2 * [Snapshot(2, 4, 0.5, "cut")]],
+        *[Snapshot(3, 0, 0, ""), *2 * [Snapshot(3, 1, 5, "terminated")]],  # which wins over the clock
     ]
 
 
@@ -153,44 +153,61 @@ def test_a_panel_says_return_step_action_and_end():
     played = some_play([[1, 2], [0.5, 1]], [[0, 1], [0, 0]], [[0, 0], [0, 1]])
     panel = film.Panel("seed 3\ntau 0.1", played, [])
     numbered = Drawing(bar)
-    above, below = captions(panel, Moment(0, 0, 0.0, ""), ENV, numbered)
+    above, below = captions(panel, Snapshot(0, 0, 0.0, ""), ENV, numbered)
     assert above == [("seed 3", "episode 1 of 2"), ("tau 0.1", ""), ("return 0.00", "step 0")]
     assert below == ("", "")  # nothing has been done yet
-    assert captions(panel, Moment(1, 2, 1.5, "time limit"), ENV, numbered)[1] == ("action 20", "time limit")
+    assert captions(panel, Snapshot(1, 2, 1.5, "time limit"), ENV, numbered)[1] == ("action 20", "time limit")
     one = film.Panel("seed 3", jax.tree.map(lambda x: x[:, :1], played), [])
-    assert captions(one, Moment(0, 1, 1.0, ""), ENV, numbered) == ([("seed 3", ""), ("return 1", "step 1")], ("action 10", ""))
+    assert captions(one, Snapshot(0, 1, 1.0, ""), ENV, numbered) == ([("seed 3", ""), ("return 1", "step 1")], ("action 10", ""))
     named = Drawing(bar, actions=tuple(f"<{i}>" for i in range(30)))
     many = ENV._replace(action_space=Discrete(30))
-    assert captions(one, Moment(0, 2, 3.0, "cut"), many, named)[1] == ("action <20>", "cut")
-    assert captions(one, Moment(0, 2, 3.0, "cut"), ENV, named)[1] == ("action 20", "cut")  # the names are of another space
+    assert captions(one, Snapshot(0, 2, 3.0, "cut"), many, named)[1] == ("action <20>", "cut")
+    assert captions(one, Snapshot(0, 2, 3.0, "cut"), ENV, named)[1] == ("action 20", "cut")  # the names are of another space
     assert film._number(-0.001, np.array([0.5, 1])) == "0.00"
     plane = ENV._replace(action_space=Box(-1, 1, (5,)))
     assert film._action(plane, numbered, np.array([0.5, -0.25, 0, 1, 2], np.float32)) == "+0.50 -0.25 +0.00 +1.00 …"
+    several = ENV._replace(action_space=MultiDiscrete((3, 12)))
+    assert film._action(several, numbered, np.array([0, 11], np.int32)) == "0 11"
+
+
+def test_a_drawing_receives_the_entries_of_a_dict_observation():
+    played = some_play([[1, 2]], [[0, 1]], [[0, 0]])
+    played = played._replace(obs={"x": played.obs, "mask": np.array([[[True, False]], [[False, True]], [[True, True]]])})
+    seen = []
+
+    def draw(state, obs, params):
+        seen.append((obs["x"].tolist(), obs["mask"].tolist()))
+        return np.zeros((4, 4, 3), np.uint8)
+
+    paint = film._painter(ENV, Drawing(draw))
+    for step in range(3):
+        paint(film.Panel("", played, []), Snapshot(0, step, 0.0, ""))
+    assert seen == [([0], [True, False]), ([1], [False, True]), ([2], [True, True])]
 
 
 def test_the_text_changes_with_what_it_says():
     panel_play = some_play([[1, 1]], [[0, 1]], [[0, 0]])
     paint = film._painter(ENV, Drawing(lambda state, obs, params: np.full((40, 200, 3), 255, np.uint8)))
 
-    def painted(label, moment):
-        return np.asarray(paint(film.Panel(label, panel_play, []), moment))
+    def painted(label, snapshot):
+        return np.asarray(paint(film.Panel(label, panel_play, []), snapshot))
 
-    base = painted("seed 0", Moment(0, 1, 1.0, ""))
-    for label, moment in [
-        ("seed 1", Moment(0, 1, 1.0, "")),
-        ("seed 0", Moment(0, 1, 2.0, "")),
-        ("seed 0", Moment(0, 2, 1.0, "")),
-        ("seed 0", Moment(0, 1, 1.0, "terminated")),
-        ("seed 0", Moment(0, 0, 1.0, "")),
+    base = painted("seed 0", Snapshot(0, 1, 1.0, ""))
+    for label, snapshot in [
+        ("seed 1", Snapshot(0, 1, 1.0, "")),
+        ("seed 0", Snapshot(0, 1, 2.0, "")),
+        ("seed 0", Snapshot(0, 2, 1.0, "")),
+        ("seed 0", Snapshot(0, 1, 1.0, "terminated")),
+        ("seed 0", Snapshot(0, 0, 1.0, "")),
     ]:
-        assert np.any(painted(label, moment) != base)
-    assert np.all(painted("seed 0", Moment(0, 1, 1.0, "")) == base)
+        assert np.any(painted(label, snapshot) != base)
+    assert np.all(painted("seed 0", Snapshot(0, 1, 1.0, "")) == base)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"out": "a.mp4"}, r"a film is a \.gif, or a \.png sheet with 6 moments of each policy; got a\.mp4"),
+        ({"out": "a.mp4"}, r"a film is a \.gif, or a \.png sheet with 6 snapshots of each policy; got a\.mp4"),
         ({"out": "/nowhere/a.gif"}, "there is no folder /nowhere"),
         ({"out": "/"}, "cannot write /"),
         ({"fps": 0}, "fps must be at least 1"),

@@ -45,8 +45,8 @@ def chain(
 def garnet_mdp(key: jax.Array, num_states: int = 20, num_actions: int = 4, branching: int = 3) -> TabularMDP:
     """A random MDP (Archibald et al. 1995; Bhatnagar et al. 2009). Pure: `vmap` it over keys.
 
-    Every state and action leads to `branching` different states, drawn uniformly, whose probabilities are the lengths of
-    the pieces into which uniform points divide the unit interval; r(s, a) ~ N(0, 1). Episodes start in a uniformly random
+    Every state and action leads to `branching` different states, drawn uniformly. Their probabilities are the lengths of the
+    intervals into which uniform points divide the unit interval; r(s, a) ~ N(0, 1). Episodes start in a uniformly random
     state and never terminate.
 
     Args:

@@ -137,8 +137,8 @@ def riccati(params: Params, discount, *, tolerance: float = 1e-6, max_iterations
     Args:
       params: of `lqr`; some control must keep γ^(t/2) s_t bounded, and Q must penalise every mode that does not decay.
       discount: γ in [0, 1], a scalar.
-      tolerance: stop when no element of P changes by more than this share of the largest.
-      max_iterations: stop after so many in any case.
+      tolerance: stop when no element of P changes by more than this fraction of the largest.
+      max_iterations: maximum number of iterations.
 
     Returns:
       A `Regulator`, gain `[m, n]`. Its value is exactly that of the gain at the end of the iteration. First derivatives with

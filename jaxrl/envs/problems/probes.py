@@ -1,9 +1,9 @@
 """Probes: tiny environments with known answers that show where an agent is wrong.
 
-Those of `PROBES` are in order: each needs one thing more than those before it, and the first whose answer an agent does
-not learn names the bug. Those of `SPACE_PROBES` test action masks, observations in a Dict and MultiDiscrete actions. Train
-with the probe's discount; compare action values with `q` at `obs`, a state value with `max_a q`. Linear networks can
-represent every answer but that of "memory", which needs a policy that remembers.
+`PROBES` are ordered: each requires one more thing than the previous ones, and the first probe that an agent fails names the
+bug. `SPACE_PROBES` test action masks, observations in a Dict and MultiDiscrete actions. Train with the probe's discount, and
+compare action values with `q` at `obs`, or a state value with `max_a q`. Linear networks can represent every answer except
+that of "memory", which needs a recurrent policy.
 
 >>> probe = PROBES["discounting"]()
 >>> probe.discount, probe.obs.tolist(), probe.q.tolist()
@@ -173,9 +173,9 @@ SPACE_PROBES: dict[str, Callable[[], Probe]] = {
 
 
 def _observe(env: Environment, obs: PyTree, space: Space) -> Environment:
-    """The environment, whose observations are one-hot, with those of `obs`, leaves `[S, ...]`, in their place.
+    """Replace the one-hot observations of an environment by `obs`, leaves `[S, ...]`.
 
-    The end, whose features are 0, shows the first of them: it is never acted in, and nothing is bootstrapped from it.
+    The terminal state, whose features are 0, shows the first one: no action is taken there, and no value bootstrapped from it.
     """
 
     def observe(one_hot):

@@ -16,8 +16,8 @@ from jaxrl.types import Box, Discrete, Environment, Step
 class TabularMDP(NamedTuple):
     """S states and A actions. The entries for terminal states in `transition` and `reward` are not used.
 
-    The environment pays a reward that depends on the successor as it is. The solvers use its expectation,
-    r(s, a) = Σ_s' P(s'|s, a) r(s, a, s'), on which alone values and policies depend.
+    If the reward depends on the successor, the environment pays that reward. The solvers use its expectation,
+    r(s, a) = Σ_s' P(s'|s, a) r(s, a, s'), since values and optimal policies depend on nothing else.
     """
 
     transition: jax.Array  # P(s'|s, a), [S, A, S]

@@ -1,4 +1,4 @@
-"""Shared by the adapters of other suites: fixed strong types around their code, and a time limit that truncates."""
+"""Helpers shared by the adapters of other suites: strong types around their code, and a time limit that truncates."""
 
 import difflib
 import warnings
@@ -75,7 +75,7 @@ def adapt(
 def lenient():
     """Run other people's code with JAX's default settings: implicit promotion, 32 bits, and no warnings.
 
-    Suites mix dtypes and ranks, and some fail with `jax_enable_x64`. The user's settings apply outside only.
+    Suites mix dtypes and ranks, and some fail with `jax_enable_x64`. The user's settings still apply outside.
     """
     promotion, ranks = jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
     with promotion, ranks, jax.enable_x64(False), warnings.catch_warnings():

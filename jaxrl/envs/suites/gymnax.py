@@ -97,7 +97,7 @@ CORRECTIONS: dict[str, Correction] = {
     ),
     "MetaMaze-misc": Correction(
         bounds=_meta_maze_bounds,
-        refused=dict.fromkeys(("maze_size", "rf_size"), "the agent would start beside the centre, or in a wall"),
+        refused=dict.fromkeys(("maze_size", "rf_size"), "the agent would start next to the centre, or in a wall"),
     ),
     "BernoulliBandit-misc": Correction(
         bounds=_bandit_bounds(0, 1), derived={"t_max": lambda params: params.max_steps_in_episode}

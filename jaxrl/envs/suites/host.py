@@ -26,7 +26,7 @@ class HostEnvs(NamedTuple):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Host:
-    """Describes an environment on the host, in the place of the parameters of an `Environment`.
+    """Describes an environment on the host; it replaces the parameters of an `Environment`.
 
     `reset` and `step` can be traced, so that everything that only needs shapes works as usual: `make_learner`, presets,
     networks. Compiling or running them raises TypeError.

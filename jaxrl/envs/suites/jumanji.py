@@ -66,14 +66,14 @@ def from_jumanji(env: Any, *, fields: Sequence[str] | None = None, max_steps_in_
     Actions of one number are Discrete. An action of several parts becomes
 
     - Discrete, numbered as by `numpy.ravel_multi_index`, if the mask is one of joint actions, `[n_1, ..., n_m]`;
-    - MultiDiscrete if there is a mask of each part, `[m, n]`;
+    - MultiDiscrete if each component has its own mask, `[m, n]`;
     - without a mask, Discrete, or MultiDiscrete if an int32 cannot number all joint actions.
 
     Jumanji terminates an episode at its time limit; here that is a truncation, and `terminated` is set by the task only.
 
     Args:
       env: an environment with one reward a step.
-      fields: the fields to observe, by default all. A single field is observed as it is, not as a dict.
+      fields: the fields to observe, by default all. A single field is observed directly, not as a dict.
       max_steps_in_episode: by default the environment's own `time_limit`, if it has one.
 
     Raises:
@@ -148,7 +148,7 @@ def _check_fields(observation: Any, fields: Sequence[str] | None) -> Sequence[st
 
 
 def _entries(tree: Any, spec: Any, names: Sequence[str] | None = None) -> Any:
-    """A record as a dict of its fields, nested records too; an array as it is."""
+    """Convert a record, including nested records, to a dict of its fields; an array is returned unchanged."""
     if isinstance(spec, specs.Array):
         return tree
     return {name: _entries(getattr(tree, name), spec[name]) for name in names or _field_names(tree)}

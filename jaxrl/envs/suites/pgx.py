@@ -1,11 +1,11 @@
 """pgx's board and card games against a fixed opponent, its 2048 and its MinAtar. Extra: `jaxrl[pgx]`.
 
-The agent is player 0. A step is its move and then those of the other players, until it is its turn again or the game is
-over. The player who begins is drawn at the reset. Rewards are those of the agent, summed over the moves of a step.
+The agent is player 0. A step consists of its move and the moves of the other players, until it is the agent's turn again or the
+game is over. The first player is drawn at the reset. Rewards are those of the agent, summed over the moves of a step.
 
-Observations are dicts: "observation" is what pgx shows, and "action_mask", bool `[n]`, marks the legal moves. An agent that
-uses the mask never plays an illegal move. For one that does not, pgx's rule holds: an illegal move ends the game at once,
-with a reward of −1 (backgammon: −3). MinAtar's actions are always legal, and its observations are arrays.
+Observations are dicts: "observation" is that of pgx, and "action_mask", bool `[n]`, marks the legal moves. An agent that uses
+the mask never plays an illegal move. For any other agent pgx's rule applies: an illegal move ends the game at once, with a
+reward of −1 (backgammon: −3). MinAtar's actions are always legal, and its observations are arrays.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from jaxrl.types import Environment
 
 Opponent = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # (key, obs, legal_action_mask) -> action
 
-# The most moves that the other players make between two of the agent's; one in all other games.
+# The maximum number of moves of the other players between two moves of the agent; one in all other games.
 _MOVES = {"backgammon": 4, "leduc_holdem": 2, "sparrow_mahjong": 2}
 
 

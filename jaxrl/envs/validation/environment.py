@@ -1,6 +1,6 @@
-"""`check_environment` finds the usual mistakes in an environment and says how to fix each.
+"""`check_environment` finds common mistakes in an environment and says how to fix them.
 
-This file checks the traced functions; `spaces` the spaces and observations; `random_play` what random actions show.
+This file checks the traced functions, `spaces` checks spaces and observations, and `random_play` takes random actions.
 """
 
 import re
@@ -25,7 +25,7 @@ _FORMS = {
     "carry_over": "carry_over(old env_state, fresh env_state, fresh obs) -> (env_state, obs)",
 }
 
-# Errors of tracing, subclasses first: what the user wrote, and what to write instead.
+# Errors during tracing, subclasses first: what the user wrote, and what to write instead.
 _UNTRACEABLE: dict[type[Exception], tuple[str, str]] = {
     jax.errors.TracerBoolConversionError: (
         "branches in Python (if, while, and, or, min, max) on a value that is traced under jit",
@@ -59,29 +59,29 @@ class Traced(NamedTuple):
 
 
 def check_environment(env: Environment, *, num_steps: int = 1000) -> list[str]:
-    """Find the usual mistakes in an environment.
+    """Find common mistakes in an environment.
 
-    `reset` and `step` are traced, which shows what cannot be compiled or batched, Python side effects, weak or
-    changing types and shapes, and observations that do not match their space. Then 16 copies take random actions, legal
-    ones where there is an action mask. This shows observations outside their space, masks without a legal action, NaN,
-    reused keys, a reset inside `step`, and confused flags:
+    Tracing `reset` and `step` reveals what cannot be compiled or batched, Python side effects, weak or changing types and
+    shapes, and observations that do not match their space. Then 16 copies take random actions, which are legal if there is
+    an action mask. This reveals observations outside their space, masks without a legal action, NaN, reused keys, a reset
+    inside `step`, and confused flags:
 
-    - A reset inside `step` shows in the state after an episode's end: a step counter goes back there, or the whole state
-      looks fresh (numbers that every reset starts with are back, the others lie where resets put them) while other
-      successors do not. It is not found where there is no counter and resets start in all states. An environment
-      without a counter that really ends where it began looks the same as one that resets.
+    - A reset inside `step` is recognised by the state after the end of an episode: a step counter goes back, or the whole
+      state looks fresh (constants of a reset are restored, and all other numbers are within their range after resets) while
+      other successors do not. It is not found if there is no counter and resets start in all states. An environment without
+      a counter whose episodes really end where they began looks the same as one that resets.
     - A time limit that is reported as `terminated` is found by setting each step counter of the state (a scalar that
-      every step changes by the same amount) far ahead: if that terminates the episode, and no observation shows the
+      every step changes by the same amount) far ahead. If that terminates the episode, and no observation shows the
       counter, it is a time limit. A limit that is kept in anything but such a counter is not found.
 
-    What random actions do not reach within `num_steps` is not checked.
+    States that random actions do not reach within `num_steps` are not checked.
 
     Args:
       env: the environment.
-      num_steps: steps of each copy, enough for some episodes to end.
+      num_steps: steps of each copy; choose enough for some episodes to end.
 
     Returns:
-      Remarks: what is unusual but may be intended, such as parameters that nothing reads. Often empty.
+      Remarks on what is unusual but may be intended, such as parameters that nothing reads. Often empty.
 
     Raises:
       ValueError: with every mistake found, and how to fix it.
@@ -117,7 +117,7 @@ def check_environment(env: Environment, *, num_steps: int = 1000) -> list[str]:
 
 
 def _check_programs(env: Environment) -> tuple[Findings, list[str], bool]:
-    """What tracing shows, remarks, and whether the functions are sound enough for random play."""
+    """The mistakes that tracing reveals, remarks, and whether the functions are sound enough for random play."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     args = (key, env.params)
     reset = _trace("reset", env.reset, *args)
@@ -168,7 +168,7 @@ def _not_a_pair(env: Environment, name: str, out: Any) -> Findings:
         given = f"{len(out)} values" if isinstance(out, tuple) else f"a {type(out).__name__}"
         return [(f"{name} returns {given}, not 2", fix)]
     if name == "step" and not isinstance(out[1], Step):
-        return [(f"step returns a {type(out[1]).__name__} beside the state, not a Step", fix)]
+        return [(f"step returns the state and a {type(out[1]).__name__}, not a Step", fix)]
     space = env.observation_space
     if name == "reset" and matches(space, out[0]) and not matches(space, out[1]):
         return [("reset returns the observation first and the state second", fix)]
@@ -187,7 +187,7 @@ def _reward_and_flags(out: Any) -> Findings:
 
 
 def _weak(name: str, state: Any, rest: Any) -> Findings:
-    """Weakly typed results, as of Python numbers: returned as an array, they change type, and JAX compiles again."""
+    """Find weakly typed results, such as Python numbers. As carried arrays they change type, so that JAX compiles again."""
     prefix = {"reset": "obs", "step": "Step"}[name]
     return [
         (
@@ -213,7 +213,7 @@ def _changed_types(name: str, before: Any, after: Any) -> Findings:
 
 
 def _impure(name: str, function: Any, args: Any, first: Traced) -> Findings:
-    """Traced a second time, a pure function is the same program and changes nothing outside of it."""
+    """Trace again: a pure function yields the same program and changes nothing outside of itself."""
     if isinstance(function, jax.stages.Wrapped):  # under jit it would not be traced again
         function = getattr(function, "__wrapped__", function)
     fix = "keep all that changes in env_state, and draw random numbers from the key"

@@ -1,4 +1,4 @@
-"""What random actions show and tracing does not: the second half of `check_environment`."""
+"""The second half of `check_environment`: mistakes that only random actions reveal."""
 
 import math
 from collections.abc import Callable
@@ -20,13 +20,13 @@ _FAR = 100_000  # steps: beyond most time limits
 _FEW = 32  # if an integer can start from fewer values than this, all of them are among the starts
 
 
-class Row(NamedTuple):
-    """What one step of the batch shows; leaves `[B]`, and `[T, B]` of all steps."""
+class StepRecord(NamedTuple):
+    """What is recorded of a step; leaves `[B]`, or `[T, B]` for all steps."""
 
     terminated: jax.Array
     truncated: jax.Array
     fresh: jax.Array  # the state after it looks like one that reset returns
-    change: jax.Array  # [..., L]: of each number in the state that may count steps
+    change: jax.Array  # [..., L]: the change of each number in the state that may count steps
     obs_bad: jax.Array  # NaN or infinite
     reward_bad: jax.Array  # NaN or infinite
     state_bad: jax.Array  # NaN; an infinity may be intended, such as "the best so far"
@@ -34,12 +34,12 @@ class Row(NamedTuple):
 
 
 class Ahead(NamedTuple):
-    """One more step, as it is, and with the l-th number of the state set far ahead."""
+    """One more step, from the state itself and with the l-th number of the state set far ahead."""
 
-    done: jax.Array  # [B]: as it is
-    terminated: jax.Array  # [L, B]: far ahead
+    done: jax.Array  # [B]: from the state itself
+    terminated: jax.Array  # [L, B]: with the number far ahead
     truncated: jax.Array
-    shown: jax.Array  # [L, B]: the observation differs from the one as it is
+    shown: jax.Array  # [L, B]: whether that changes the observation
 
 
 class Draw(NamedTuple):
@@ -52,7 +52,7 @@ class Draw(NamedTuple):
 
 
 def check_random_play(env: Environment, num_steps: int) -> Findings:
-    """What is wrong, and how to fix it, after `num_steps` random steps in each of 16 environments."""
+    """Take `num_steps` random steps in each of 16 environments, and return the mistakes found and how to fix them."""
     start_key, step_key = jax.random.split(jax.random.key(0))
     state, _ = jax.eval_shape(env.reset, start_key, env.params)
     numbers = [(path, i) for i, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(state)) if _may_count(leaf)]
@@ -63,19 +63,19 @@ def check_random_play(env: Environment, num_steps: int) -> Findings:
         action=_random_numbers(numpy, env, shape),
         fresh=numpy.integers(0, _STARTS, (num_steps, _NUM_ENVS), np.int32),
     )
-    # It runs once, so the time to compile matters most.
+    # The program runs once, so compile time matters most.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     play = jax.jit(lambda draw, params: _play(env, [i for _, i in numbers], draw, params), compiler_options=options)
     try:
         with jax.debug_key_reuse(True):
-            span, rows, ahead, start_masks = jax.tree.map(np.asarray, play(draw, env.params))
+            span, record, ahead, start_masks = jax.tree.map(np.asarray, play(draw, env.params))
     except jax.errors.KeyReuseError as error:
         return [(f"a key is used twice: {str(error).splitlines()[0]}", "split it, and use each part once")]
     names = [f"env_state{jax.tree_util.keystr(path)}" for path, _ in numbers]
-    done = rows.terminated | rows.truncated
-    pace = _pace(rows, done)
-    found = [*_not_finite(rows), *_out_of_bounds(env.observation_space, span), *_no_legal_action(env, rows, start_masks)]
-    return [*found, *_resets(rows, done, pace), *_flags(rows, done, pace, ahead, names)]
+    done = record.terminated | record.truncated
+    pace = _pace(record, done)
+    found = [*_not_finite(record), *_out_of_bounds(env.observation_space, span), *_no_legal_action(env, record, start_masks)]
+    return [*found, *_resets(record, done, pace), *_flags(record, done, pace, ahead, names)]
 
 
 def random_actions(draw: np.random.Generator, space: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -122,7 +122,7 @@ def _nvec(space: Any) -> tuple[int, ...]:
 
 
 def _play(env: Environment, numbers: list[int], draw: Draw, params: Any):
-    """The extremes of the observations, the rows `[T, B]`, what `_look_ahead` sees after them, and bool `[K]`: which
+    """The extremes of the observations, the record `[T, B]`, what `_look_ahead` finds after it, and bool `[K]`: which
     starts have a legal action.
 
     States are carried with their keys as bits: JAX's check of keys does not allow a choice between two keys, and starts
@@ -143,28 +143,28 @@ def _play(env: Environment, numbers: list[int], draw: Draw, params: Any):
         keys, number, fresh = drawn
         after, out = jax.vmap(step)(keys, state, mask, number)
         next_mask = split_action_mask(out.obs)[1]
-        row = _look(state, after, out, starts[0], numbers)
+        seen = _look(state, after, out, starts[0], numbers)
         if next_mask is not None:
-            row = row._replace(no_legal_action=~jax.vmap(partial(_any_legal, space))(next_mask) & ~out.terminated)
+            seen = seen._replace(no_legal_action=~jax.vmap(partial(_any_legal, space))(next_mask) & ~out.terminated)
         lowest, highest = (jax.tree.map(lambda x, f=f: f(x, axis=0), out.obs) for f in (jnp.min, jnp.max))
         span = jax.tree.map(jnp.minimum, low, lowest), jax.tree.map(jnp.maximum, high, highest)
         carry = select_done(out.terminated | out.truncated, jax.tree.map(lambda x: x[fresh], starts), (after, next_mask))
-        return (carry, span), row
+        return (carry, span), seen
 
     first_span = tuple(jax.tree.map(lambda x, f=f: f(x, axis=0), first_obs) for f in (jnp.min, jnp.max))
     first = jax.tree.map(lambda x: x[:_NUM_ENVS], starts), first_span
-    ((state, mask), span), rows = jax.lax.scan(look, first, (draw.step[:-1], draw.action[:-1], draw.fresh))
+    ((state, mask), span), record = jax.lax.scan(look, first, (draw.step[:-1], draw.action[:-1], draw.fresh))
     key_bits = _bits(draw.step[-1])
 
     def again(state):  # always with the same keys
         return jax.vmap(step)(jax.random.wrap_key_data(key_bits), state, mask, draw.action[-1])[1]
 
     has_legal = jnp.ones(1, bool) if starts[1] is None else jax.vmap(partial(_any_legal, space))(starts[1])
-    return span, rows, _look_ahead(again, state, rows, numbers), has_legal
+    return span, record, _look_ahead(again, state, record, numbers), has_legal
 
 
 def _bits(tree: Any) -> Any:
-    """The tree with the bits of every key in its place."""
+    """Replace every key in the tree by its bits."""
     return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x.dtype) else x, tree)
 
 
@@ -177,7 +177,7 @@ def _is_key(dtype: Any) -> bool:
     return jnp.issubdtype(dtype, jax.dtypes.prng_key)
 
 
-def _look(state: Any, after: Any, out: Step, starts: Any, numbers: list[int]) -> Row:
+def _look(state: Any, after: Any, out: Step, starts: Any, numbers: list[int]) -> StepRecord:
     nan = jnp.zeros(_NUM_ENVS, bool)
     for leaf in jax.tree.leaves(after):
         if jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -185,13 +185,13 @@ def _look(state: Any, after: Any, out: Step, starts: Any, numbers: list[int]) ->
     change = _take(after, numbers) - _take(state, numbers)
     obs_bad, reward_bad = (_any_leaf(lambda x: ~jnp.isfinite(x.astype(jnp.float32)), x) for x in (out.obs, out.reward))
     none = jnp.zeros(_NUM_ENVS, bool)
-    return Row(out.terminated, out.truncated, _looks_fresh(after, starts), change, obs_bad, reward_bad, nan, none)
+    return StepRecord(out.terminated, out.truncated, _looks_fresh(after, starts), change, obs_bad, reward_bad, nan, none)
 
 
-def _look_ahead(step: Callable[[Any], Step], state: Any, rows: Row, numbers: list[int]) -> Ahead:
-    """See what the step counters do: `_FAR` steps later, does the episode end, and how?"""
+def _look_ahead(step: Callable[[Any], Step], state: Any, record: StepRecord, numbers: list[int]) -> Ahead:
+    """Set each possible step counter `_FAR` steps ahead, and record whether and how the episode then ends."""
     leaves, structure = jax.tree.flatten(state)
-    change = jnp.max(rows.change, axis=(0, 1))  # of a counter it is the same in every step
+    change = jnp.max(record.change, axis=(0, 1))  # of a counter it is the same in every step
 
     def far(which):
         moved = list(leaves)
@@ -261,11 +261,11 @@ def _any_leaf(is_bad: Callable, *trees: Any) -> jax.Array:
 # --- findings -------------------------------------------------------------------------------------
 
 
-def _not_finite(rows: Row) -> Findings:
+def _not_finite(record: StepRecord) -> Findings:
     bad = {
-        "an observation that is NaN or infinite": rows.obs_bad,
-        "a reward that is NaN or infinite": rows.reward_bad,
-        "NaN in env_state": rows.state_bad,
+        "an observation that is NaN or infinite": record.obs_bad,
+        "a reward that is NaN or infinite": record.reward_bad,
+        "NaN in env_state": record.state_bad,
     }
     return [
         (
@@ -278,7 +278,7 @@ def _not_finite(rows: Row) -> Findings:
 
 
 def _out_of_bounds(space: Space, span: tuple[Any, Any], entry: str = "") -> Findings:
-    """Observations may pass a bound by a rounding error, no more."""
+    """Observations may exceed a bound by a rounding error only."""
     if isinstance(space, Dict):
         least, most = span
         return [f for name in space for f in _out_of_bounds(space[name], (least[name], most[name]), f"{entry}[{name!r}]")]
@@ -298,22 +298,22 @@ def _out_of_bounds(space: Space, span: tuple[Any, Any], entry: str = "") -> Find
     ]
 
 
-def _no_legal_action(env: Environment, rows: Row, has_legal: np.ndarray) -> Findings:
-    fix = "leave at least one action legal wherever the episode goes on, such as one that does nothing, or terminate there"
+def _no_legal_action(env: Environment, record: StepRecord, has_legal: np.ndarray) -> Findings:
+    fix = "leave at least one action legal wherever the episode continues, such as one that does nothing, or terminate there"
     component = "" if isinstance(env.action_space, Discrete) else " of some component"
     if not has_legal.all():
         return [(f"the action mask after a reset allows no action{component}", fix)]
-    if rows.no_legal_action.any():
-        first = np.flatnonzero(rows.no_legal_action.any(axis=1))[0] + 1
-        wrong = f"the action mask allows no action{component} where the episode goes on, first after {first} random steps"
+    if record.no_legal_action.any():
+        first = np.flatnonzero(record.no_legal_action.any(axis=1))[0] + 1
+        wrong = f"the action mask allows no action{component} where the episode continues, first after {first} random steps"
         return [(wrong, fix)]
     return []
 
 
-def _resets(rows: Row, done: np.ndarray, pace: np.ndarray) -> Findings:
-    ends, others = rows.fresh[done], rows.fresh[~done]
+def _resets(record: StepRecord, done: np.ndarray, pace: np.ndarray) -> Findings:
+    ends, others = record.fresh[done], record.fresh[~done]
     looks_fresh = ends.size and others.size and ends.mean() > 0.9 and others.mean() < 0.5
-    goes_back = done.any() and np.any((rows.change[done] * pace < 0).all(axis=0))
+    goes_back = done.any() and np.any((record.change[done] * pace < 0).all(axis=0))
     if not (looks_fresh or goes_back):
         return []
     return [
@@ -324,14 +324,14 @@ def _resets(rows: Row, done: np.ndarray, pace: np.ndarray) -> Findings:
     ]
 
 
-def _pace(rows: Row, done: np.ndarray) -> np.ndarray:
-    """`[L]`: by how much a step counter moves in each step that does not end an episode; 0 for other numbers."""
-    steps = rows.change[~done]
+def _pace(record: StepRecord, done: np.ndarray) -> np.ndarray:
+    """`[L]`: the change of a step counter in each step that does not end an episode; 0 for other numbers."""
+    steps = record.change[~done]
     steady = np.all(steps == steps[:1], axis=0)
-    return np.where(steady, steps[0], 0) if len(steps) else np.zeros(rows.change.shape[-1])
+    return np.where(steady, steps[0], 0) if len(steps) else np.zeros(record.change.shape[-1])
 
 
-def _flags(rows: Row, done: np.ndarray, pace: np.ndarray, ahead: Ahead, names: list[str]) -> Findings:
+def _flags(record: StepRecord, done: np.ndarray, pace: np.ndarray, ahead: Ahead, names: list[str]) -> Findings:
     """The two flags: what sets them, and whether they are ever set."""
     opened = (pace != 0)[:, None] & ~ahead.done
     limits = (opened & ahead.terminated).any(axis=1) & ~ahead.shown.any(axis=1)
@@ -339,8 +339,8 @@ def _flags(rows: Row, done: np.ndarray, pace: np.ndarray, ahead: Ahead, names: l
         which = ", ".join(name for name, limit in zip(names, limits, strict=True) if limit)
         wrong = f"terminated is set by the number of steps ({which}), which no observation shows: a time limit"
         return [(wrong, "set truncated there, and terminated only where the task itself ends")]
-    truncates = (rows.truncated & ~rows.terminated).any() or (opened & ahead.truncated & ~ahead.terminated).any()
-    if done.any() and not truncates and np.array_equal(rows.terminated, rows.truncated):
+    truncates = (record.truncated & ~record.terminated).any() or (opened & ahead.truncated & ~ahead.terminated).any()
+    if done.any() and not truncates and np.array_equal(record.terminated, record.truncated):
         fix = "set terminated where the task ends, truncated at a time limit only, and jnp.bool_(False) for what never happens"
         return [("every end sets both terminated and truncated", fix)]
     if not done.any() and not (opened & (ahead.terminated | ahead.truncated)).any():

@@ -1,4 +1,4 @@
-"""Wrappers: pure functions from an `Environment` to an `Environment`. They compose in any order; see docs/wrappers.md."""
+"""Wrappers: pure functions from `Environment` to `Environment`, which compose in any order; see docs/wrappers.md."""
 
 from jaxrl.envs.wrappers.actions import (
     action_grid,

@@ -1,4 +1,4 @@
-"""Helpers that the wrappers share. A wrapper that keeps a state holds that of the environment inside as its field `env`."""
+"""Helpers shared by the wrappers. The state of a wrapper keeps that of the inner environment in its field `env`."""
 
 import itertools
 from collections.abc import Callable
@@ -11,25 +11,25 @@ import numpy as np
 from jaxrl.spaces import ACTION_MASK, split_action_mask
 from jaxrl.types import Box, Dict, Discrete, Environment, EnvState, MultiDiscrete, PyTree, Space
 
-OBSERVATION = "observation"  # the entry for the rest of an observation, where a wrapper makes a `Dict` of it
-KEEP = "keep"  # stands for an entry of an observation that a wrapper leaves as it is
+OBSERVATION = "observation"  # the entry for the original observation, if a wrapper turns it into a `Dict`
+KEEP = "keep"  # marks an entry of an observation that a wrapper leaves unchanged
 
 
 # --- time limits and episodes ---------------------------------------------------------------------
 
 
 def inner_time_limit(params: Any) -> Any:
-    """The time limit of the environment inside, whose parameters are `params.env`; None if it has none."""
+    """The time limit of the inner environment, whose parameters are `params.env`, or None."""
     return getattr(params.env, "max_steps_in_episode", None)
 
 
 def carry_over_or_fresh(env: Environment) -> Callable:
-    """`env.carry_over`, or its default where nothing outlives an episode: the fresh state and observation."""
+    """`env.carry_over`, or a function that returns the fresh state and observation if the environment has none."""
     return env.carry_over or (lambda old, fresh, obs: (fresh, obs))
 
 
 def carry_over_inside(env: Environment) -> Callable | None:
-    """`carry_over` of a wrapper whose own state starts anew with each episode and that does not change observations."""
+    """The `carry_over` of a wrapper that resets its own state at each episode and does not change observations."""
 
     def carry_over(old, fresh, obs):
         state, obs = carry_over_or_fresh(env)(old.env, fresh.env, obs)
@@ -46,10 +46,10 @@ class Observed(NamedTuple):
 
 
 def keep_observation(env: Environment) -> Environment:
-    """The environment with its last observation in its state, if it has a `carry_over`; otherwise as it is.
+    """Keep the last observation of an environment in its state, if it has a `carry_over`; otherwise return it unchanged.
 
-    `carry_over` receives the fresh observation as the wrapper outside changed it, and the original can often not be
-    computed from that. The one returned here ignores the observation that it receives.
+    `carry_over` receives the fresh observation after the outer wrapper has changed it, and often the original cannot be
+    recovered from that. The `carry_over` of the result ignores the observation that it receives.
     """
     if env.carry_over is None:
         return env
@@ -73,7 +73,7 @@ def keep_observation(env: Environment) -> Environment:
 
 
 def map_observations(env: Environment, observe: Callable[[PyTree], PyTree], space: Space) -> Environment:
-    """Replace every observation by `observe(obs)`, which lies in `space`; nothing else changes."""
+    """Replace every observation by `observe(obs)`, an element of `space`."""
     env = keep_observation(env)
 
     def reset(key, params):
@@ -94,12 +94,12 @@ def map_observations(env: Environment, observe: Callable[[PyTree], PyTree], spac
 
 
 def entries(space: Space) -> PyTree:
-    """The space as a pytree with the structure of its observations: a dict of spaces for a `Dict`."""
+    """The space as a pytree with the structure of its observations; a `Dict` becomes a dict of spaces."""
     return {name: entries(entry) for name, entry in space.items()} if isinstance(space, Dict) else space
 
 
 def space_of(tree: PyTree) -> Space:
-    """The space of these entries, the inverse of `entries`."""
+    """The inverse of `entries`."""
     return Dict({name: space_of(entry) for name, entry in tree.items()}) if isinstance(tree, dict) else tree
 
 
@@ -107,7 +107,7 @@ def choose_entries(wrapper: str, env: Environment, wanted: Callable[[Space], boo
     """`entries(env.observation_space)`, with `KEEP` for the action mask and for entries that are not `wanted`.
 
     Raises:
-      ValueError: if none is wanted, with what the wrapper `needs` and the `fix`.
+      ValueError: if no entry is wanted. The message says what the wrapper `needs`, and the `fix`.
     """
     rest, mask = split_action_mask(env.observation_space)
     chosen = jax.tree.map(lambda space: space if wanted(space) else KEEP, entries(rest))
@@ -117,7 +117,7 @@ def choose_entries(wrapper: str, env: Environment, wanted: Callable[[Space], boo
 
 
 def map_entries(function: Callable, chosen: PyTree, first: PyTree, *others: PyTree) -> PyTree:
-    """`function(space, x, *others)` of every chosen entry; of the others, what stands in the tree `first`."""
+    """Apply `function(space, x, *others)` to every chosen entry; keep the entries of the tree `first` elsewhere."""
 
     def one(space, x, *others):
         return x if space is KEEP else function(space, x, *others)
@@ -138,7 +138,7 @@ def is_integer(space: Space) -> bool:
 
 
 def one_hot_of(space: Any, x: jax.Array) -> jax.Array:
-    """float32 `[n]` of a Discrete, or `[sum(nvec)]` of a MultiDiscrete: one vector after the other."""
+    """One-hot vector, float32: `[n]` for a Discrete, or `[sum(nvec)]`, the components concatenated, for a MultiDiscrete."""
     if isinstance(space, Discrete):
         return jax.nn.one_hot(x, space.n, dtype=jnp.float32)
     return jnp.concatenate([jax.nn.one_hot(x[i], n, dtype=jnp.float32) for i, n in enumerate(space.nvec)])
@@ -158,10 +158,10 @@ def check_broadcast(name: str, shape: tuple[int, ...], space: Box) -> None:
 
 
 def action_box(wrapper: str, env: Environment, *, bounded: bool = False) -> Box:
-    """The action space, which must be a Box of floats, with finite bounds if `bounded`.
+    """Return the action space, which must be a Box of floats, with finite bounds if `bounded`.
 
     Raises:
-      ValueError: if it is not.
+      ValueError: for any other action space.
     """
     space = env.action_space
     if not isinstance(space, Box) or not np.issubdtype(space.dtype, np.floating):
@@ -179,7 +179,7 @@ def action_mask(env: Environment, obs: PyTree) -> jax.Array | None:
 
 
 def is_legal(space: Any, mask: Any, action: jax.Array) -> jax.Array:
-    """bool `[]`: whether the mask `[n]` of a Discrete action `[]`, or `[sum(nvec)]` of a MultiDiscrete one `[m]`, allows it."""
+    """Whether an action is legal, bool `[]`: Discrete `[]` with a mask `[n]`, or MultiDiscrete `[m]` with `[sum(nvec)]`."""
     nvec = (space.n,) if isinstance(space, Discrete) else space.nvec
     components = jnp.asarray(action, jnp.int32).reshape(len(nvec))
     taken = [np.arange(n, dtype=np.int32) == components[i] for i, n in enumerate(nvec)]  # compared, which fuses on a GPU

@@ -40,15 +40,15 @@ class StickyActions(NamedTuple):
     """State of `sticky_actions`."""
 
     env: EnvState
-    action: jax.Array  # the last executed one
-    started: jax.Array  # bool: whether there is one
-    mask: Any  # bool, of the legal actions; None for an environment without
+    action: jax.Array  # the action executed last
+    started: jax.Array  # bool: whether an action has been executed
+    mask: Any  # the action mask, bool, or None
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class RepeatParams:
-    """Parameters of `action_repeat`: those of the environment inside, and the number of repeats, which is static."""
+    """Parameters of `action_repeat`: those of the inner environment, and the number of repeats, which is static."""
 
     env: Any
     num_repeats: int = field(metadata={"static": True})
@@ -56,16 +56,18 @@ class RepeatParams:
 
     @property
     def max_steps_in_episode(self) -> Any:
-        """The limit inside, counted in actions: rounded up, since the last may be cut short."""
+        """The inner time limit in actions, rounded up, since the last action may be cut short."""
         limit = inner_time_limit(self)
         return limit if limit is None or self.masked else -(-limit // self.num_repeats)
 
 
 def rescale_actions(env: Environment) -> Environment:
-    """Actions in [-1, 1], scaled to the bounds: −1 becomes `low` and 1 becomes `high`, exactly. Others are clipped first.
+    """Take actions in [-1, 1] and scale them to the bounds: −1 becomes exactly `low` and 1 exactly `high`.
+
+    Actions outside [-1, 1] are clipped first.
 
     Raises:
-      ValueError: if the actions are not in a Box of floats with finite bounds.
+      ValueError: if the action space is not a Box of floats with finite bounds.
     """
     space = action_box("rescale_actions", env, bounded=True)
 
@@ -78,10 +80,10 @@ def rescale_actions(env: Environment) -> Environment:
 
 
 def clip_actions(env: Environment) -> Environment:
-    """Accept any action, and clip it to the bounds before it is executed.
+    """Accept any action and clip it to the bounds.
 
     Raises:
-      ValueError: if the actions are not in a Box of floats.
+      ValueError: if the action space is not a Box of floats.
     """
     space = action_box("clip_actions", env)
 
@@ -92,9 +94,9 @@ def clip_actions(env: Environment) -> Environment:
 
 
 def action_grid(space: Space, bins: int) -> np.ndarray:
-    """`bins` evenly spaced values in each dimension, bounds included, in all combinations: `[bins ** m, *shape]`.
+    """All combinations of `bins` evenly spaced values in each dimension, bounds included: `[bins ** m, *shape]`.
 
-    The last dimension varies fastest. For `discretize_actions`.
+    The last dimension varies fastest. Use it with `discretize_actions`.
 
     Raises:
       ValueError: if the space is not a Box with finite bounds, `bins` is below 2, or there are more than 65,536 combinations.
@@ -117,11 +119,11 @@ def action_grid(space: Space, bins: int) -> np.ndarray:
 
 
 def discretize_actions(env: Environment, actions: Any) -> Environment:
-    """Integers instead of actions in a Box.
+    """Replace actions in a Box by integers.
 
-    With a list of N actions `[N, *shape]` the action space is Discrete(N): action i executes the i-th. With an int `bins` it is
-    MultiDiscrete, with `bins` evenly spaced values in each dimension, bounds included (Tang & Agrawal 2020): that grows
-    linearly in the number of dimensions, where a grid grows exponentially.
+    With a list of N actions `[N, *shape]`, the action space is Discrete(N), and action i executes the i-th entry. With an int
+    `bins`, it is MultiDiscrete with `bins` evenly spaced values in each dimension, bounds included (Tang & Agrawal 2020). Its
+    size grows linearly with the number of dimensions, while that of a grid grows exponentially.
 
     Args:
       env: with actions in a Box of floats, without an action mask.
@@ -129,8 +131,8 @@ def discretize_actions(env: Environment, actions: Any) -> Environment:
         finite bounds.
 
     Raises:
-      ValueError: if the actions are not in such a Box, one of the list is not in it, or the environment has an action mask,
-        which cannot describe the new actions.
+      ValueError: if the action space is not such a Box, an action of the list is not in it, or the environment has an action
+        mask, which cannot describe the new actions.
     """
     space = action_box("discretize_actions", env)
     if split_action_mask(env.observation_space)[1] is not None:
@@ -204,14 +206,14 @@ def flatten_actions(env: Environment) -> Environment:
 
 
 def sticky_actions(env: Environment, probability: Any = 0.25) -> Environment:
-    """With `probability`, execute the action executed last again, in place of the new one (Machado et al. 2018).
+    """Repeat the last executed action with `probability`, instead of executing the new one (Machado et al. 2018).
 
-    The first action of an episode is always executed. So is the new one where an action mask says that repeating the
-    last would be illegal; of a MultiDiscrete action all components are repeated, or none.
+    The first action of an episode is always executed, and so is any new action if an action mask forbids repeating the last
+    one. Either all components of a MultiDiscrete action are repeated, or none.
 
     Args:
       env: any environment.
-      probability: ς in [0, 1], by default the paper's; a field of `params`, traced.
+      probability: ς in [0, 1], by default that of the paper; becomes a field of `params`, and may be traced.
 
     Raises:
       ValueError: if the probability is not in [0, 1].
@@ -236,13 +238,14 @@ def sticky_actions(env: Environment, probability: Any = 0.25) -> Environment:
 
 
 def action_repeat(env: Environment, num_repeats: int) -> Environment:
-    """Execute each action `num_repeats` times, or until the episode ends; rewards are summed, without a discount.
+    """Execute each action `num_repeats` times, or until the episode ends; rewards are summed without a discount.
 
-    Where an action mask says that the action has become illegal, the repeats end early and the agent chooses again.
+    If an action mask says that the action has become illegal, the repeats end early and the agent chooses again.
 
-    The successor and the flags are those of the last executed step. So a time limit inside counts steps inside, and
-    `params.max_steps_in_episode` says how many actions that can be: it is rounded up, and with an action mask it is the
-    limit itself, since each action may be executed only once. A `time_limit` outside counts actions.
+    The successor and the flags are those of the last executed step. An inner time limit therefore counts inner steps, and
+    `params.max_steps_in_episode` is the largest number of actions within that limit: the limit divided by `num_repeats` and
+    rounded up, or with an action mask the limit itself, since each action may be executed only once. An outer `time_limit`
+    counts actions.
 
     Raises:
       ValueError: if `num_repeats` is below 1.
@@ -265,7 +268,7 @@ def action_repeat(env: Environment, num_repeats: int) -> Environment:
             after = after._replace(reward=old.reward + after.reward)
             return jax.tree.map(lambda x, y: jnp.where(over, x, y), carry, (state, after)), None
 
-        # Before the first step: whatever the mask says, the agent's own action is executed once.
+        # Before the first step all actions count as legal, so that the agent's action is executed at least once.
         obs = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), observed)
         nothing = Step(obs, jnp.float32(0), jnp.bool_(False), jnp.bool_(False))
         return jax.lax.scan(again, (state, nothing), jax.random.split(key, num_repeats))[0]

@@ -1,4 +1,4 @@
-"""Wrappers about whole episodes: when they end, and their returns."""
+"""Wrappers that limit the length of episodes or record their returns."""
 
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,7 +21,7 @@ class TimeLimitParams(NamedTuple):
 
     @property
     def max_steps_in_episode(self) -> Any:
-        """The smaller of this limit and that of the environment inside."""
+        """The smaller of this limit and that of the inner environment."""
         limits = [limit for limit in (self.max_steps, inner_time_limit(self)) if limit is not None]
         traced = any(isinstance(limit, jax.core.Tracer) for limit in limits)
         return limits[0] if len(limits) == 1 else (jnp.minimum if traced else np.minimum)(*limits)
@@ -40,19 +40,19 @@ class EpisodeStatistics(NamedTuple):
     env: EnvState
     episode_return: jax.Array  # float32: of the running episode
     episode_length: jax.Array  # int32
-    last_return: jax.Array  # float32: of the last episode that ended; NaN before the first
-    last_length: jax.Array  # int32; 0 before the first
-    episodes: jax.Array  # int32: number of episodes that have ended
+    last_return: jax.Array  # float32: of the last finished episode; NaN before the first
+    last_length: jax.Array  # int32: of the last finished episode; 0 before the first
+    episodes: jax.Array  # int32: number of finished episodes
 
 
 def time_limit(env: Environment, max_steps: Any) -> Environment:
-    """Truncate episodes after `max_steps` steps. Where the environment terminates on the same step, that wins.
+    """Truncate episodes after `max_steps` steps. If the environment terminates on the same step, termination takes precedence.
 
-    A limit that the environment already has stays: the earlier of the two ends the episode.
+    An existing limit of the environment stays in effect: the earlier of the two ends the episode.
 
     Args:
       env: any environment, with or without a time limit.
-      max_steps: a field of `params`, may be traced.
+      max_steps: becomes a field of `params`; may be traced.
 
     Raises:
       ValueError: if `max_steps` is below 1.
@@ -75,10 +75,10 @@ def time_limit(env: Environment, max_steps: Any) -> Environment:
 
 
 def episode_statistics(env: Environment) -> Environment:
-    """Keep return and length of the running episode and of the last finished one in the state; nothing else changes.
+    """Record the return and length of the running episode and of the last finished episode in the state.
 
-    Put it inside the wrappers that scale or clip rewards to have the returns of the task. Read them from a `LearnerState`:
-    `find_state(state.env, EpisodeStatistics).last_return`, `[B]`.
+    To record the returns of the task, put it inside wrappers that scale or clip rewards. Read the record from a
+    `LearnerState`: `find_state(state.env, EpisodeStatistics).last_return`, `[B]`.
     """
 
     def reset(key, params):

@@ -1,4 +1,4 @@
-"""Observations and rewards normalised by running statistics, which are part of the environment's state and outlive episodes."""
+"""Normalisation of observations and rewards by running statistics, which are in the state and persist across episodes."""
 
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ class NormalizedObservations(NamedTuple):
     """State of `normalize_observations`."""
 
     env: EnvState
-    statistics: Any  # a RunningStatistics of [*obs_shape]; of a Dict, one for each entry that is normalised, () for others
+    statistics: Any  # RunningStatistics of [*obs_shape]; for a Dict, one for each normalised entry and () for the others
 
 
 class NormalizedRewards(NamedTuple):
@@ -34,22 +34,22 @@ class NormalizedRewards(NamedTuple):
 
 
 def normalize_observations(env: Environment, *, clip: float = 10.0) -> Environment:
-    """Normalise observations to mean 0 and variance 1 over all observations so far, as float32, clipped to ± `clip`.
+    """Normalise observations to mean 0 and variance 1 over all observations so far, as float32, and clip them to ± `clip`.
 
-    Of a `Dict`, every Box is normalised; Discrete and MultiDiscrete entries and the action mask stay as they are.
+    In a `Dict`, every Box is normalised; Discrete and MultiDiscrete entries and the action mask are unchanged.
 
-    An observation is added to the statistics first, and is then normalised once: the true successor of a step is the
-    observation acted on in the next (up to rounding). What an agent keeps in a replay stays as it was normalised then.
+    Each observation is first added to the statistics and then normalised once, so the true successor of a step equals the
+    observation that the agent acts on next (up to rounding). Observations in a replay are not normalised again.
 
-    **Each environment of a batch has its own statistics**, which start empty. So the same state looks different in two
-    environments until both have seen much, and learning can be worse than without normalisation: call `synchronize`
-    between calls of `jaxrl.advance`, or use the normalisation of an agent that has one, which all its environments share.
-    `freeze` stops the statistics for an evaluation.
+    **Each environment of a batch has its own statistics**, which start empty. The same state therefore looks different in two
+    environments until both have seen many observations, and learning can be worse than without normalisation. Call
+    `synchronize` between calls of `jaxrl.advance`, or use the agent's own normalisation if it has one, which all environments
+    share. `freeze` stops the statistics for an evaluation.
 
     Args:
       env: with observations in a Box, or a `Dict` with at least one. They are converted to float32, which rounds integers
         above 2^24.
-      clip: bound of the normalised observations, and of their space, so it must not be a tracer; inf for no bound.
+      clip: bound of the normalised observations and of their space, so it must not be traced; inf for no bound.
 
     Raises:
       ValueError: if no observation is in a Box, or `clip` is negative.
@@ -78,7 +78,7 @@ def normalize_observations(env: Environment, *, clip: float = 10.0) -> Environme
         return state, after._replace(obs=obs)
 
     def carry_over(old, fresh, obs):
-        # Fresh statistics are of a single observation, so their mean is that observation.
+        # The fresh statistics contain a single observation, so their mean is that observation.
         first = map_entries(lambda space, _, own: own.mean.astype(space.dtype), chosen, obs, fresh.statistics)
         state, obs = carry_over_or_fresh(env)(old.env, fresh.env, first)
         return observe(state, old.statistics, obs)
@@ -91,14 +91,14 @@ def normalize_rewards(env: Environment, *, discount: float = 0.99, clip: float =
     """Divide rewards by the standard deviation of the discounted return so far, and clip them to ± `clip`.
 
     R_t = γ R_{t−1} + r_t from the start of each episode, and the reward is r_t / √(Var[R_0 … R_t] + 1e-8): the reward
-    scaling of Engstrom et al. (2020, algorithm 1). No mean is subtracted, since that would change the optimal policy.
-    Returns, `episode_return` and the results of `jaxrl.evaluate` are then in other units; put `episode_statistics` inside to
-    keep those of the task. Each environment of a batch has its own statistics, see `normalize_observations`.
+    scaling of Engstrom et al. (2020, algorithm 1). No mean is subtracted, since that would change the optimal policy. The
+    metric `episode_return` and the results of `jaxrl.evaluate` are in normalised units; put `episode_statistics` inside to
+    record the returns of the task. Each environment of a batch has its own statistics, see `normalize_observations`.
 
     Args:
       env: any environment.
-      discount: γ, that of the agent. May be traced.
-      clip: bound of the normalised rewards; may be traced; inf for no bound.
+      discount: γ, the discount factor of the agent. May be traced.
+      clip: bound of the normalised rewards; inf for no bound. May be traced.
 
     Raises:
       ValueError: if `discount` is not in [0, 1], or `clip` is negative.

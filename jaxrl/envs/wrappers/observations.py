@@ -1,6 +1,6 @@
-"""Wrappers that change what is observed.
+"""Wrappers that change observations.
 
-Of observations in a `Dict` they change the entries that they can, and leave the others and the action mask as they are.
+In a `Dict` they change the entries that they support, and leave the other entries and the action mask unchanged.
 """
 
 from collections.abc import Mapping
@@ -60,14 +60,14 @@ class TimeAware(NamedTuple):
 
 
 def flatten(env: Environment) -> Environment:
-    """Observations as one vector `[n]`.
+    """Flatten observations to one vector `[n]`.
 
-    Boxes are reshaped. Discrete and MultiDiscrete observations become one-hot. The entries of a `Dict` are joined in the
-    order of their names, in their dtype if they share one, otherwise as float32; an action mask stays an entry, so the
-    observation becomes `{"action_mask": …, "observation": [n]}`.
+    Boxes are reshaped. Discrete and MultiDiscrete observations become one-hot. The entries of a `Dict` are concatenated in
+    the order of their names, in their common dtype if they have one, otherwise as float32. An action mask stays a separate
+    entry, so the observation becomes `{"action_mask": …, "observation": [n]}`.
 
     Raises:
-      ValueError: if the observation is an action mask and nothing else.
+      ValueError: if the observation has no entry except the action mask.
 
     >>> import jaxrl
     >>> flatten(jaxrl.make("Catch-bsuite")).observation_space.shape
@@ -104,9 +104,9 @@ def _vector(space: Space, obs: jax.Array) -> jax.Array:
 
 
 def one_hot(env: Environment) -> Environment:
-    """Discrete(n) observations as float32 `[n]`, 1 at the observed number and 0 elsewhere.
+    """Encode Discrete(n) observations as one-hot vectors, float32 `[n]`.
 
-    MultiDiscrete ones become one such vector after the other, `[sum(nvec)]`. Of a `Dict`, all such entries are changed.
+    MultiDiscrete observations become concatenated one-hot vectors, `[sum(nvec)]`. In a `Dict`, all such entries change.
 
     Raises:
       ValueError: if no observation is Discrete or MultiDiscrete.
@@ -118,18 +118,18 @@ def one_hot(env: Environment) -> Environment:
 
 
 def partial_observation(env: Environment, visible: Any) -> Environment:
-    """Hide components: where `visible` is False, the observation reads 0. Shapes and dtypes stay.
+    """Hide components of observations: where `visible` is False, they are 0. Shapes and dtypes do not change.
 
-    CartPole without its velocities, which requires memory (Morad et al. 2023), is `[True, False, True, False]`.
+    For example, `[True, False, True, False]` hides CartPole's velocities, so that the task requires memory (Morad et al. 2023).
 
     Args:
       env: with observations in a Box, or a `Dict` with at least one.
-      visible: bool, broadcast to `[*obs_shape]`. For a `Dict`, a dict of these for the entries in which something is hidden,
-        e.g. `{"goal": False}`; each must be a Box.
+      visible: bool, broadcast to `[*obs_shape]`. For a `Dict`, a dict with such a mask for each entry to hide components of,
+        e.g. `{"goal": False}`; each entry must be a Box.
 
     Raises:
       ValueError: if the observations are not in a Box, a mask does not broadcast to them, or a name is not that of a Box.
-      TypeError: if a mask is not of bools.
+      TypeError: if a mask is not boolean.
     """
     space = env.observation_space
     if not isinstance(space, Dict):
@@ -162,10 +162,11 @@ def _visible(name: str, visible: Any, space: Any) -> tuple[np.ndarray, Box]:
 
 
 def frame_stack(env: Environment, num_frames: int) -> Environment:
-    """The last observations, oldest first, joined along their last axis (Mnih et al. 2015): `[..., C]` becomes `[..., N * C]`.
+    """Concatenate the last N observations along their last axis, oldest first: `[..., C]` becomes `[..., N * C]`.
 
-    So vectors stay vectors, images `[H, W, C]` stay images, and a scalar becomes a vector. An episode begins with its first
-    observation in every place: no stack holds a frame of another episode. Of a `Dict`, every Box is stacked.
+    Vectors stay vectors, images `[H, W, C]` stay images, and scalars become vectors (Mnih et al. 2015). At the start of an
+    episode the stack holds N copies of the first observation, so it never contains a frame of another episode. In a `Dict`,
+    every Box is stacked.
 
     Raises:
       ValueError: if no observation is in a Box, or `num_frames` is below 1.
@@ -214,14 +215,16 @@ def _channels(space: Box) -> int:
 
 
 def observation_noise(env: Environment, scale: Any) -> Environment:
-    """Add independent N(0, scale²) to observations, from the first of an episode on; the state is not changed.
+    """Add independent N(0, scale²) noise to all observations; the state is not changed.
 
-    The noise leaves every bound, so the space has none. It is drawn once for each observation: the successor of a step is
-    the observation acted on next. Of a `Dict`, every Box of floats gets noise; for scales of their own, `flatten` first.
+    The result has no bounds. The noise is drawn once for each observation, so the successor of a step equals the observation
+    that the agent acts on next. In a `Dict`, noise is added to every Box of floats; apply `flatten` first to use a different
+    scale for each.
 
     Args:
       env: with observations in a Box of floats, or a `Dict` with at least one.
-      scale: standard deviation, broadcast to `[*obs_shape]`, for a `Dict` to every entry; a field of `params`, traced.
+      scale: standard deviation, broadcast to `[*obs_shape]`, or for a `Dict` to every entry. Becomes a field of `params`, and
+        may be traced.
 
     Raises:
       ValueError: if no observation is in a Box of floats, or a scale is negative or does not broadcast.
@@ -275,13 +278,13 @@ def time_aware(env: Environment) -> Environment:
 
     A `Dict` gets the entry `"time_remaining"`, float32 `[1]`.
 
-    If a time limit is part of the task, so that its end is worth nothing, the value depends on the remaining time
-    (Pardo et al. 2018, "time-awareness"). The flags do not change: the limit still truncates. If each episode draws
-    its own limit, put this inside `randomize_params`.
+    If a time limit is part of the task, so that nothing can be earned after it, the value depends on the remaining time
+    (Pardo et al. 2018, "time-awareness"). The flags do not change: the limit still truncates. If each episode draws its own
+    limit, put this wrapper inside `randomize_params`.
 
     Raises:
-      ValueError: if the observations are neither a vector of floats nor a `Dict` without such an entry, or the environment
-        has no time limit.
+      ValueError: if the observations are neither a vector of floats nor a `Dict`, the `Dict` already has such an entry, or
+        the environment has no time limit.
     """
     space: Any = env.observation_space
     if isinstance(space, Dict):

@@ -30,7 +30,7 @@ class ParamSet(NamedTuple):
 
     @property
     def max_steps_in_episode(self) -> Any:
-        """The longest that any member allows."""
+        """The longest time limit of all members."""
         limits = getattr(self.members, "max_steps_in_episode", None)
         if limits is None:
             return None
@@ -38,19 +38,19 @@ class ParamSet(NamedTuple):
 
 
 def randomize_params(env: Environment, sample: Sample) -> Environment:
-    """Draw new parameters at each reset and keep them for the episode: domain randomisation (Tobin et al. 2017; of dynamics,
-    Peng et al. 2018).
+    """Domain randomisation: draw new parameters at each reset and keep them for the episode.
 
-    The environment's `params` stay the nominal ones, which `sample` receives; a learner checks the length of its rollouts
-    with their time limit. The drawn parameters are part of the state, so they are stored for every environment of a batch.
+    Tobin et al. 2017; for dynamics, Peng et al. 2018. The environment's `params` stay the nominal ones, which `sample`
+    receives; a learner compares the length of its rollouts with their time limit. The drawn parameters are part of the state,
+    so every environment of a batch stores its own.
 
     Args:
       env: any environment.
-      sample: `(key, params) -> params`, traced; `uniform_params` makes one. It returns parameters with the structure and
+      sample: `(key, params) -> params`, traced; e.g. from `uniform_params`. It must return parameters with the structure and
         shapes of `env.params`.
 
     Raises:
-      ValueError: if it returns something else.
+      ValueError: if `sample` returns anything else.
     """
     drawn = jax.eval_shape(lambda key: _strongly_typed(sample(key, env.params)), jax.random.key(0))
     _check_same("randomize_params: sample must return parameters like env.params", drawn, env.params)
@@ -58,13 +58,14 @@ def randomize_params(env: Environment, sample: Sample) -> Environment:
 
 
 def uniform_params(**ranges: tuple[Any, Any]) -> Sample:
-    """A `sample` that draws the named parameters uniformly from their (low, high), as float32, and leaves the others.
+    """Return a `sample` that draws the named parameters uniformly from (low, high), as float32, and keeps the others.
 
-    Every component of an array is drawn independently. Where several wrappers have a parameter of that name, the outermost
+    Every component of an array is drawn independently. If several wrappers have a parameter of the same name, the outermost
     one is drawn.
 
     Raises:
-      ValueError: if a range is not finite, or its low is above its high; when it is used, if there is no such parameter.
+      ValueError: if a range is not finite, or its low is above its high; and when the result is called, if there is no such
+        parameter.
 
     >>> import jaxrl
     >>> env = randomize_params(jaxrl.make("PointMass"), uniform_params(noise_scale=(0.0, 0.1), start_range=(0.5, 2.0)))
@@ -99,17 +100,17 @@ def uniform_params(**ranges: tuple[Any, Any]) -> Sample:
 
 
 def split_params(key: jax.Array, params: PyTree, sample: Sample, *, num_train: int, num_test: int) -> tuple[PyTree, PyTree]:
-    """Draw parameters for training and others for testing, to measure how well a policy generalises (Cobbe et al. 2019).
+    """Draw parameters for training and for testing, to measure how well a policy generalises (Cobbe et al. 2019).
 
     Args:
       key: consumed.
       params: the nominal parameters, which `sample` receives.
       sample: as for `randomize_params`.
-      num_train, num_test: how many of each, at least 1.
+      num_train, num_test: the number of draws for each, at least 1.
 
     Returns:
-      Parameters with leaves `[num_train, ...]` and `[num_test, ...]`, for `over_params`. All draws are independent, so a
-      distribution over few values may put the same parameters into both.
+      Parameters with leaves `[num_train, ...]` and `[num_test, ...]`, for `over_params`. All draws are independent, so if
+      `sample` has few possible values, the same parameters may be in both.
 
     Raises:
       ValueError: if a number is below 1.
@@ -123,7 +124,7 @@ def split_params(key: jax.Array, params: PyTree, sample: Sample, *, num_train: i
 
 
 def over_params(env: Environment, members: PyTree) -> Environment:
-    """Choose one of N sets of parameters at each reset, uniformly at random, and keep it for the episode.
+    """Choose one of N sets of parameters uniformly at random at each reset, and keep it for the episode.
 
     Args:
       env: any environment.

@@ -1,4 +1,4 @@
-"""Inputs for agents with memory."""
+"""Observations for recurrent agents."""
 
 from typing import Any
 
@@ -13,19 +13,19 @@ PREVIOUS_ACTION, PREVIOUS_REWARD = "previous_action", "previous_reward"
 
 
 def previous_action_and_reward(env: Environment) -> Environment:
-    """Observations with the action and the reward that led to them, both zeros at the start of an episode.
+    """Add the last action and reward to observations; both are zero at the start of an episode.
 
-    Inputs of recurrent agents (Mirowski et al. 2017; Duan et al. 2016; Kapturowski et al. 2019). The action is one-hot
-    for Discrete and MultiDiscrete spaces, `[sum(nvec)]`, and a float32 vector for a Box. It is the action that this wrapper
-    receives: put `sticky_actions` outside to observe the executed one. The reward is that of the environment inside: put
-    `clip_rewards` and the like inside to observe the changed one.
+    Recurrent agents often take them as inputs (Mirowski et al. 2017; Duan et al. 2016; Kapturowski et al. 2019). The action is
+    one-hot for Discrete and MultiDiscrete spaces, `[sum(nvec)]`, and a float32 vector for a Box. It is the action that this
+    wrapper receives: put `sticky_actions` outside to observe the executed one. The reward is that of the inner environment: put
+    wrappers such as `clip_rewards` inside to observe the changed reward.
 
     A float32 vector `[n]` becomes `[n + A + 1]`: observation, action, reward. A `Dict` gets the entries
     `"previous_action"` `[A]` and `"previous_reward"` `[1]`. Any other observation becomes the entry `"observation"` of such
     a `Dict`.
 
     Raises:
-      ValueError: if a `Dict` has one of the entries already.
+      ValueError: if a `Dict` already has one of these entries.
     """
     space, action_space = env.observation_space, env.action_space
     if isinstance(space, Dict) and (taken := {PREVIOUS_ACTION, PREVIOUS_REWARD} & set(space)):
@@ -65,7 +65,7 @@ def previous_action_and_reward(env: Environment) -> Environment:
 
 
 def _action_box(space: Any) -> Box:
-    """What the previous action lies in; 0 too, which stands for none."""
+    """The space of the previous action, extended to contain 0, which means that there is none."""
     if is_integer(space):
         return Box(0, 1, (num_choices(space),))
     low, high = np.minimum(space.low, 0).ravel(), np.maximum(space.high, 0).ravel()

@@ -1,4 +1,4 @@
-"""Running mean and variance of a stream, updated exactly, and merged over streams."""
+"""Running mean and variance of a stream, with exact updates and merging of streams."""
 
 from typing import Any, NamedTuple
 
@@ -11,12 +11,12 @@ EPSILON = 1e-8  # added to a variance before its square root is taken
 
 
 class RunningStatistics(NamedTuple):
-    """Number, mean and variance of all that has been seen; float32.
+    """Count, mean and variance of all observations so far; float32.
 
-    The compensations hold the digits that a float32 has no room for. Without them the number stops at 2^24 where
-    observations come one by one, and each update of the mean and the variance is rounded to the last digit of the sum: the
-    variance of normal numbers was off by up to 1 % after two million of them, and by 13 % after 40 million. With them it
-    is right to 1e-7, also where the mean is 10^7 standard deviations.
+    The compensations hold the digits that do not fit into a float32. Without them, the count stops at 2^24 if observations
+    are added one by one, and each update of the mean and the variance is rounded to the last digit of the sum: the variance
+    of normal numbers was off by up to 1 % after two million, and by 13 % after 40 million. With them it is accurate to 1e-7,
+    even if the mean is 10^7 standard deviations.
     """
 
     num: jax.Array  # []
@@ -39,9 +39,10 @@ def statistics_of(x: jax.Array) -> RunningStatistics:
 
 
 def merge(a: RunningStatistics, b: RunningStatistics) -> RunningStatistics:
-    """The statistics of two streams together (Chan, Golub & LeVeque 1983); with a `b` of one observation, Welford's (1962).
+    """Merge the statistics of two streams (Chan, Golub & LeVeque 1983).
 
-    Exact up to rounding, in any order; most accurate where `a` is the longer stream.
+    If `b` is a single observation, this is the update of Welford (1962). Exact up to rounding, in any order; most accurate if
+    `a` is the longer stream.
 
     >>> import jax.numpy as jnp
     >>> both = merge(statistics_of(jnp.float32(1.0)), statistics_of(jnp.float32(3.0)))
@@ -59,19 +60,19 @@ def merge(a: RunningStatistics, b: RunningStatistics) -> RunningStatistics:
 
 
 def merge_all(statistics: RunningStatistics) -> RunningStatistics:
-    """Merge statistics over their leading axis, of length at least 1: of environments, seeds or devices.
+    """Merge statistics over their leading axis, e.g. of environments, seeds or devices, of length at least 1.
 
-    Arrays that are sharded over devices can be passed as they are. Inside `shard_map`, gather first:
+    Arrays may be sharded over devices. Inside `shard_map`, gather first:
     `merge_all(jax.lax.all_gather(statistics, axis_name))`.
     """
     return jax.tree.map(lambda x: x[-1], jax.lax.associative_scan(jax.vmap(merge), statistics))
 
 
 def synchronize(env_state: EnvState) -> EnvState:
-    """Replace the statistics of every environment by those of all environments together.
+    """Replace the statistics of every environment by the merged statistics of all environments.
 
-    Each then counts for an equal share of the observations, so merging again later counts nothing twice. Call it between
-    two calls of `jaxrl.advance`: within a rollout each environment updates its own statistics.
+    The count is divided equally among the environments, so merging again later does not count any observation twice. Call
+    this between calls of `jaxrl.advance`: within a rollout, each environment updates its own statistics.
 
     Args:
       env_state: of a batch of wrapped environments, leaves `[B, ...]`, as in `LearnerState.env`; `vmap` it over seeds.
@@ -90,10 +91,10 @@ def synchronize(env_state: EnvState) -> EnvState:
 
 
 def freeze(env_state: EnvState) -> EnvState:
-    """Stop all running statistics: their number becomes infinite, so that new observations have no weight.
+    """Stop updating all running statistics: their count becomes infinite, so that new observations have no weight.
 
-    For evaluation: `jaxrl.evaluate(key, learner, state._replace(env=freeze(state.env)), ...)`. Frozen statistics must not
-    be merged.
+    Use it for evaluation: `jaxrl.evaluate(key, learner, state._replace(env=freeze(state.env)), ...)`. Do not merge frozen
+    statistics.
     """
     return _map_statistics(lambda statistics: statistics._replace(num=jnp.full_like(statistics.num, jnp.inf)), env_state)
 
@@ -110,7 +111,7 @@ def standard_deviation(statistics: RunningStatistics) -> jax.Array:
 
 
 def _add_counts(a: RunningStatistics, b: RunningStatistics) -> tuple[jax.Array, jax.Array]:
-    """The number of both and its compensation. That of frozen statistics stays infinite, without an inf − inf on the way."""
+    """The total count and its compensation. The count of frozen statistics stays infinite, without computing inf − inf."""
     frozen = jnp.isinf(a.num)
     num, lost = _two_sum(jnp.where(frozen, 0.0, a.num), b.num)
     num, compensation = _two_sum(num, lost + a.num_compensation + b.num_compensation)

@@ -181,7 +181,7 @@ def test_results_in_another_order():
     finds(swapped, "reset returns the observation first and the state second")
     gymnax_style = SOUND._replace(step=lambda *args: (step(*args)[1].obs, step(*args)[0], 0.0, False, {}))
     finds(gymnax_style, "step returns 5 values, not 2")
-    finds(with_step(lambda key, old, state, out: (state, tuple(out))), "step returns a tuple beside the state, not a Step")
+    finds(with_step(lambda key, old, state, out: (state, tuple(out))), "step returns the state and a tuple, not a Step")
     finds(SOUND._replace(reset=lambda key: reset(key, Params())), "reset raises TypeError")
 
 

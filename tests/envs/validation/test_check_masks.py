@@ -108,7 +108,7 @@ def test_a_mask_without_a_legal_action(name):
     component = " of some component" if name == "MultiDiscrete" else ""
     first_choices = np.arange(num_choices(space)) < num_choices(space) - 3
     late = game(space, lambda time: mask_at(time) & ((time != 7) | first_choices))
-    finds(late, f"mask allows no action{component} where the episode goes on, first after 7 random steps", num_steps=100)
+    finds(late, f"mask allows no action{component} where the episode continues, first after 7 random steps", num_steps=100)
     at_once = game(space, lambda time: mask_at(time) & (time > 0))
     finds(at_once, f"the action mask after a reset allows no action{component}", num_steps=50)
 
