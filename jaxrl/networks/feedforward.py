@@ -81,7 +81,7 @@ def q_network(
         get the value −inf, unless no action is legal.
       action_space: `Discrete(n)`.
       hidden: widths of the hidden layers.
-      activation: one of `ACTIVATIONS`.
+      activation: "relu", "tanh", "silu", "gelu" or "elu".
       channels: output channels of 3×3 convolutions before the hidden layers, for observations `[H, W, C]`.
       dueling: use separate streams for the state's value and the advantages, from the last hidden layer on (Wang et al. 2016).
       layer_norm: apply LayerNorm before each activation.
