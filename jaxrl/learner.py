@@ -51,6 +51,10 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
         time limit is longer than the rollout, or if a function of the agent violates its protocol in `jaxrl.types` (the
         error names the field and how to fix it).
     """
+    if not isinstance(env, Environment):
+        raise TypeError(f"env must be an Environment, such as jaxrl.make('CartPole-v1'); got {env!r}")
+    if not isinstance(agent, Agent):
+        raise TypeError(f"agent must be an Agent, such as jaxrl.agents.dqn(network, env.action_space); got {agent!r}")
     num_envs = check_size("num_envs", num_envs)
     rollout_length = check_size("rollout_length", rollout_length)
     reset_pool = None if reset_pool is None else check_size("reset_pool", reset_pool)

@@ -268,6 +268,7 @@ def build(settings: Settings, env: Environment, **hparams: Any) -> Preset:
         )
     check_iterations(num_iterations, agent.warmup)
     log_every = max(1, num_iterations // 100)  # so that the run divides into about a hundred logging intervals,
+    log_every += num_iterations // log_every > 125
     log_every -= log_every % 16 if log_every >= 64 else 0  # and an interval into blocks of noise
     num_iterations -= num_iterations % log_every
     given = {**settings.hparams, **_schedules(settings, num_iterations, agent.warmup), **hparams}

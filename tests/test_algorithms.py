@@ -6,10 +6,10 @@ from typing import Literal
 
 import pytest
 
-from jaxrl import agents, networks, presets
+from jaxrl import agents, envs, networks, presets
 from jaxrl._src.signatures import Option, help_of, options_of
 from jaxrl.algorithms import ALGORITHMS, Algorithm, algorithm
-from jaxrl.types import Box, Discrete
+from jaxrl.types import Box, Discrete, MultiDiscrete
 
 ROWS = list(ALGORITHMS.values())
 
@@ -66,8 +66,6 @@ def test_a_docstring_without_a_section_has_no_texts():
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_every_option_and_hyperparameter_has_a_text(row):
-    assert row.agent_options
-    assert row.network_options
     for option in (*presets.options_of_agent(row), *row.network_options):
         assert len(option.help) > 5, option.name
     assert row.hparams_help.keys() == set(row.hparams._fields)
@@ -104,7 +102,22 @@ def test_action_spaces_are_listed():
 
 
 def test_an_unknown_algorithm_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="unknown algorithm 'trpo'; there are dqn, ppo, reinforce, sac"):
+    with pytest.raises(ValueError, match=f"unknown algorithm 'trpo'; there are {', '.join(ALGORITHMS)}"):
         algorithm("trpo")
     with pytest.raises(ValueError, match="unknown algorithm 'trpo'"):
         presets.Settings("trpo")
+
+
+ENVIRONMENTS = {
+    Discrete: lambda: envs.make("CartPole-v1"),
+    MultiDiscrete: lambda: envs.wrappers.discretize_actions(envs.make("PointMass"), 3),
+    Box: lambda: envs.make("PointMass"),
+}
+
+
+@pytest.mark.parametrize(("row", "space"), [(row, space) for row in ROWS for space in row.action_spaces])
+def test_every_row_builds_its_network_for_its_action_spaces(row, space):
+    """An option that the row sets itself must be in `derived`; the learner checks that network and agent fit each other."""
+    assert not {option.name for option in row.network_options} & set(row.derived)
+    built = presets.build(presets.default_settings(row.name), ENVIRONMENTS[space]())
+    assert isinstance(built.learner.env.action_space, space)

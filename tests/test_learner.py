@@ -135,6 +135,13 @@ def test_a_number_of_iterations_that_is_none_is_refused(learner, num, error):
         jaxrl.train(jax.random.key(0), learner, num)
 
 
+def test_what_is_no_environment_or_agent_is_refused(learner):
+    with pytest.raises(TypeError, match=r"env must be an Environment, such as jaxrl.make\('CartPole-v1'\); got 'CartPole-v1'"):
+        jaxrl.make_learner("CartPole-v1", learner.agent, num_envs=2, rollout_length=1)
+    with pytest.raises(TypeError, match="agent must be an Agent"):
+        jaxrl.make_learner(learner.env, jaxrl.agents.dqn, num_envs=2, rollout_length=1)
+
+
 def test_sizes_of_a_learner_are_checked(learner):
     with pytest.raises(ValueError, match="num_envs must be at least 1, got 0"):
         jaxrl.make_learner(learner.env, learner.agent, num_envs=0, rollout_length=1)

@@ -90,6 +90,8 @@ def check_hparams(hparams: Any, kind: type, ranges: Mapping[str, tuple[float, fl
     """
     check_record(hparams, kind)
     for name, value in hparams._asdict().items():
+        if name not in ranges:
+            raise TypeError(f"{kind.__name__}.{name} has no range: give (low, high) for every field, such as FRACTION or FINITE")
         low, high = ranges[name]
         if isinstance(value, jax.core.Tracer):
             continue

@@ -74,7 +74,7 @@ def dqn(
     double: bool = False,
     loss: str = "squared",
     optimizer: Optimizer = adam,
-    hparams: DQNHParams = DQNHParams(tau=0.01),  # noqa: B008 - a NamedTuple of floats is immutable
+    hparams: DQNHParams = DQNHParams(tau=0.01),
 ) -> Agent:
     """Deep Q-learning for discrete actions.
 
@@ -106,8 +106,8 @@ def dqn(
     """
     if not isinstance(action_space, Discrete):
         raise ValueError(
-            f"dqn needs a Discrete action space, got {action_space}; for other actions use jaxrl.agents.reinforce, or wrap the "
-            "environment in jaxrl.envs.wrappers.discretize_actions"
+            f"dqn needs a Discrete action space, got {action_space}; for others use jaxrl.agents.ppo, reinforce or sac, or "
+            "wrap the environment in jaxrl.envs.wrappers.discretize_actions"
         )
     batch_size, capacity, warmup, updates_per_iteration = check_replay_sizes(batch_size, capacity, warmup, updates_per_iteration)
     target_update_period = check_size("target_update_period", target_update_period)

@@ -81,8 +81,8 @@ def ppo(
     num_minibatches: int = 4,
     squash: bool = False,
     normalize_advantage: bool = True,
-    optimizer: Optimizer = partial(adam, eps=1e-5),  # noqa: B008 - a partial of a function is immutable
-    hparams: PPOHParams = PPOHParams(),  # noqa: B008 - a NamedTuple of floats is immutable
+    optimizer: Optimizer = partial(adam, eps=1e-5),
+    hparams: PPOHParams = PPOHParams(),
 ) -> Agent:
     """Proximal policy optimization with generalised advantage estimates.
 

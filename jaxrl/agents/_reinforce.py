@@ -68,7 +68,7 @@ def reinforce(
     squash: bool = False,
     normalize_advantage: bool = False,
     optimizer: Optimizer = adam,
-    hparams: ReinforceHParams = ReinforceHParams(),  # noqa: B008 - a NamedTuple of floats is immutable
+    hparams: ReinforceHParams = ReinforceHParams(),
 ) -> Agent:
     """The Monte-Carlo policy gradient.
 

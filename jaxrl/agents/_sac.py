@@ -68,7 +68,7 @@ def sac(
     warmup: int = 1_000,
     updates_per_iteration: int = 1,
     optimizer: Optimizer = adam,
-    hparams: SACHParams = SACHParams(),  # noqa: B008 - a NamedTuple of floats is immutable
+    hparams: SACHParams = SACHParams(),
 ) -> Agent:
     """Soft actor-critic for continuous actions.
 

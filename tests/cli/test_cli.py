@@ -306,7 +306,7 @@ def test_a_third_algorithm_is_a_row(monkeypatch, tmp_path, capsys):
     assert read_curves(out)[0].label == "Third on CartPole-v1"
 
 
-def third(network, action_space, *, width: int = 5, hparams: DQNHParams = DQNHParams(tau=0.5)):  # noqa: B008
+def third(network, action_space, *, width: int = 5, hparams: DQNHParams = DQNHParams(tau=0.5)):
     """A third algorithm.
 
     Args:

@@ -80,7 +80,7 @@ class Room(NamedTuple):
     time: jax.Array
 
 
-def room(action_space=Discrete(4), limit: int = 5) -> Environment:  # noqa: B008 (spaces are immutable)
+def room(action_space=Discrete(4), limit: int = 5) -> Environment:
     """Observations in a Dict, of every kind, with an action mask; an illegal action pays -100. It terminates beyond 1.
 
     All entries of the mask are True but one: entry t mod n at step t.
