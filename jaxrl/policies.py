@@ -30,26 +30,48 @@ Params = Any  # logits, or (mean, log_std)
 
 
 class PolicyHead(NamedTuple):
-    """A stochastic policy, given the outputs of a network, with any leading axes."""
+    """A stochastic policy as functions of a network's output, here called `params`; `policy_head` builds one.
 
-    params_spec: Callable[[tuple[int, ...]], Params]  # (batch_shape) -> what the network must return, as ShapeDtypeStructs
-    noise: Callable[[jax.Array, tuple[int, ...]], jax.Array]  # (key, batch_shape): what `sample` takes
-    sample: Callable[[Params, jax.Array], jax.Array]  # (params, noise) -> raw_action; reparameterised for a Box
-    mode: Callable[[Params], jax.Array]  # (params) -> the raw action of the greedy policy
-    to_action: Callable[[jax.Array], jax.Array]  # (raw_action) -> action [..., *action_shape], in the space's dtype
-    log_prob: Callable[[Params, jax.Array], jax.Array]  # (params, raw_action) -> [...]
-    entropy: Callable[[Params, jax.Array], jax.Array]  # (params, raw_action) -> [...]; most heads ignore the raw action
-    kl: Callable[[Params, Params], jax.Array]  # (params, other) -> KL(params, other), [...]
+    `params` is the logits, or `(mean, log_std)` for a Box. It may have any leading axes `[...]`, and the results have the same.
+
+    Attributes:
+      params_spec: `(batch_shape) -> params` as `jax.ShapeDtypeStruct`s: what the network must return for a batch of this shape.
+      noise: `(key, batch_shape) -> noise`, everything random that `sample` needs. The key is consumed.
+      sample: `(params, noise) -> raw_action`, a sample of the distribution. For a Box it is reparameterised: gradients with
+        respect to `params` pass through it.
+      mode: `(params) -> raw_action`, that of the greedy policy.
+      to_action: `(raw_action) -> action[..., *action_shape]`, in the dtype of the action space and inside its bounds.
+      log_prob: `(params, raw_action) -> [...]`, the log-probability, or the log-density for a Box.
+      entropy: `(params, raw_action) -> [...]`. Only a squashed Gaussian reads the raw action, which must be a sample.
+      kl: `(params, other) -> [...]`, the divergence KL(params, other).
+    """
+
+    params_spec: Callable[[tuple[int, ...]], Params]
+    noise: Callable[[jax.Array, tuple[int, ...]], jax.Array]
+    sample: Callable[[Params, jax.Array], jax.Array]
+    mode: Callable[[Params], jax.Array]
+    to_action: Callable[[jax.Array], jax.Array]
+    log_prob: Callable[[Params, jax.Array], jax.Array]
+    entropy: Callable[[Params, jax.Array], jax.Array]
+    kl: Callable[[Params, Params], jax.Array]
 
 
 class DeterministicHead(NamedTuple):
-    """A deterministic policy, given the output `[..., m]` of a network, with any leading axes."""
+    """A deterministic policy as functions of a network's output `[..., m]`, `params`; `deterministic_head` builds one.
 
-    params_spec: Callable[[tuple[int, ...]], Params]  # (batch_shape) -> what the network must return
-    noise: Callable[[jax.Array, tuple[int, ...]], jax.Array]  # (key, batch_shape): standard normal, [*batch_shape, m]
-    mode: Callable[[Params], jax.Array]  # (params) -> raw_action [..., m]
-    perturb: Callable[[jax.Array, jax.Array], jax.Array]  # (raw_action, scaled noise) -> their sum, clipped to the bounds
-    to_action: Callable[[jax.Array], jax.Array]  # (raw_action) -> action [..., *action_shape], in the space's dtype
+    Attributes:
+      params_spec: `(batch_shape) -> params` as a `jax.ShapeDtypeStruct`: what the network must return for a batch of this shape.
+      noise: `(key, batch_shape) -> noise[*batch_shape, m]`, standard normal. The key is consumed.
+      mode: `(params) -> raw_action[..., m]`.
+      perturb: `(raw_action, scaled_noise) -> raw_action`, the sum of the two, clipped to the bounds.
+      to_action: `(raw_action) -> action[..., *action_shape]`, in the dtype of the action space and inside its bounds.
+    """
+
+    params_spec: Callable[[tuple[int, ...]], Params]
+    noise: Callable[[jax.Array, tuple[int, ...]], jax.Array]
+    mode: Callable[[Params], jax.Array]
+    perturb: Callable[[jax.Array, jax.Array], jax.Array]
+    to_action: Callable[[jax.Array], jax.Array]
 
 
 def policy_head(action_space: Space, *, squash: bool = False) -> PolicyHead:

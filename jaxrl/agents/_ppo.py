@@ -94,7 +94,7 @@ def ppo(
         `jaxrl.policies.policy_head` takes; e.g. from `jaxrl.networks.policy(..., value=True)`.
       action_space: `Discrete`, `MultiDiscrete`, or a `Box` of floats.
       num_epochs: passes over the rollout.
-      num_minibatches: minibatches per epoch; must divide `num_envs * rollout_length`.
+      num_minibatches: minibatches of each epoch; divides `num_envs * rollout_length`.
       squash: for a Box with finite bounds, apply a tanh to the Gaussian's sample instead of clipping it to the bounds.
       normalize_advantage: normalise the advantages of each minibatch to mean 0 and standard deviation 1.
       optimizer: function from a learning rate to an optax transformation.

@@ -124,7 +124,7 @@ def actor_critic(
     Args:
       observation_space, hidden, activation, channels, layer_norm, scale_observations, dtype: as for `policy`, for both networks.
       action_space: a `Box` of floats.
-      num_critics: K, the number of critics; their values are `[K, ...]`.
+      num_critics: number of critics, K; their values are `[K, ...]`.
 
     Raises:
       ValueError, TypeError: as `policy` and `critic`.

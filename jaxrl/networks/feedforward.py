@@ -81,8 +81,9 @@ def q_network(
         get the value −inf, unless no action is legal.
       action_space: `Discrete(n)`.
       hidden: widths of the hidden layers.
-      activation: "relu", "tanh", "silu", "gelu" or "elu".
-      channels: output channels of 3×3 convolutions before the hidden layers, for observations `[H, W, C]`.
+      activation: activation function of the hidden layers: "relu", "tanh", "silu", "gelu" or "elu".
+      channels: output channels of each 3×3 convolution before the hidden layers. Convolutions are for images, observations
+        `[H, W, C]`, and are followed by a ReLU.
       dueling: use separate streams for the state's value and the advantages, from the last hidden layer on (Wang et al. 2016).
       layer_norm: apply LayerNorm before each activation.
       scale_observations: scale bounded integers, such as uint8 images, from their bounds to [0, 1]; False only casts them.
@@ -134,8 +135,10 @@ def policy(
         `"action_mask"` of a `Dict`, bool with one entry for each logit, sets the logits of illegal actions to −inf.
       action_space: `Discrete`, `MultiDiscrete` or `Box`.
       value: return `(policy, value[...])`, with the value of the state from a second network of the same form.
-      state_dependent_std: make `log_std` an output of the network; otherwise it is a separate parameter.
-      log_std: initial value of `log_std`, in the normalised units of the policy head.
+      state_dependent_std: for a Box of actions, make the standard deviation an output of the network; otherwise it is a separate
+        parameter.
+      log_std: initial value of `log_std`, the logarithm of the standard deviation, for a Box of actions. It is in normalised
+        units: where both bounds are finite, [-1, 1] stands for [low, high].
 
     Raises:
       ValueError: for another action space, an action mask that does not fit it, an unknown activation or dtype, `channels`
