@@ -92,6 +92,11 @@ def layers():
     return [set(re.findall(r"(\w+)(?:/|\.py)", re.split(r"\s{4,}", line)[0])) for line in block.splitlines()]
 
 
+def test_the_layout_has_every_module():
+    modules = {path.stem for path in (ROOT / "jaxrl").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert set.union(*layers()) == modules - {"__init__", "__main__"}
+
+
 def imported_by(path):
     """The modules below `jaxrl` that a file imports, by their first name."""
     for node in ast.walk(ast.parse(path.read_text())):
