@@ -1,5 +1,6 @@
 """docs/algorithms.md: its algorithms are complete, keep the contract and learn, and its error messages are the real ones."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import jaxrl
+from jaxrl import algorithms, presets
 from jaxrl.types import Agent, Box, Dict, Discrete, Environment, Step
 from tests.agents import test_contract
 
@@ -16,7 +18,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "algorithms.md"
 TEXT = PAGE.read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 FAILING = re.findall(r"```python\n([^`]*)```\s*```text\n(.*?)```", TEXT, re.DOTALL)
-A2C, CARTPOLE, BATCHED, SOFT_Q, PROBE, RECURRENT, MEMORY = [b for b in BLOCKS if b not in [code for code, _ in FAILING]]
+A2C, CARTPOLE, BATCHED, SOFT_Q, PROBE, RECURRENT, MEMORY, TABLE = [b for b in BLOCKS if b not in [code for code, _ in FAILING]]
 
 
 def run(block, names):
@@ -54,8 +56,9 @@ def learner(request, names):
 
 # These run on the `learner` of this file.
 hparams = test_contract.hparams
+train = test_contract.train
 test_a_step_keeps_shapes_dtypes_and_strong_types = test_contract.test_a_step_keeps_shapes_dtypes_and_strong_types
-test_every_hyperparameter_can_be_batched_alone = test_contract.test_every_hyperparameter_can_be_batched_alone
+test_runs_in_a_batch_equal_each_alone = test_contract.test_runs_in_a_batch_equal_each_alone
 test_no_key_is_used_twice = test_contract.test_no_key_is_used_twice
 
 
@@ -109,6 +112,50 @@ def test_illegal_actions_are_never_taken_and_harm_nothing(names, name):
     np.testing.assert_array_equal(metrics["episode_return"], 1)
     np.testing.assert_array_equal(jaxrl.evaluate(jax.random.key(1), learner, state, num_episodes=3), 1)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((metrics, state.agent.params)))
+
+
+@pytest.mark.parametrize("value", [float("nan"), -1.0])
+def test_the_actor_critic_refuses_hyperparameters_out_of_range(names, value):
+    env = jaxrl.envs.probes.action_and_observation().env
+    agent = agent_of(names, "a2c", env)
+    assert names["_RANGES"].keys() == set(agent.hparams._fields)
+    for field in agent.hparams._fields:
+        wrong = agent.hparams._replace(**{field: value})
+        with pytest.raises(ValueError, match=rf"hparams\.{field} must lie in"):
+            agent.init(jax.random.key(0), jnp.zeros((4, 2)), wrong)
+        with pytest.raises(ValueError, match=rf"hparams\.{field} must lie in"):
+            names["a2c"](None, env.action_space, hparams=wrong)
+
+
+def test_the_actor_critic_refuses_a_network_without_a_value(names):
+    env = jaxrl.envs.probes.action_and_observation().env
+    agent = names["a2c"](jaxrl.networks.policy(env.observation_space, env.action_space), env.action_space)
+    with pytest.raises(ValueError, match=r"a2c: the network must return shapes .* Build it with jaxrl\.networks\.policy"):
+        jaxrl.make_learner(env, agent, num_envs=4, rollout_length=2)
+
+
+def test_the_row_of_the_table_makes_it_an_algorithm(names, monkeypatch):
+    monkeypatch.setattr(jaxrl.agents, "a2c", names["a2c"], raising=False)
+    entry = run("entry = " + TABLE, dict(vars(algorithms)))["entry"]
+    assert [(option.name, option.default) for option in entry.agent_options] == [("normalize_advantage", True)]
+    assert all(option.help for option in entry.agent_options + entry.network_options)
+    assert "value" not in [option.name for option in entry.network_options]
+    assert entry.hparams_help.keys() == set(entry.hparams._fields)
+    monkeypatch.setitem(algorithms.ALGORITHMS, "a2c", entry)
+    settings = presets.override(presets.default_settings("a2c"), steps=1024, network={"hidden": (8,)})
+    env = jaxrl.envs.probes.action_and_observation().env
+    assert presets.build(settings, env).hparams == entry.hparams  # nothing is scheduled
+    scheduled = presets.override(settings, schedules={"learning_rate_fraction": 0.5})
+    assert presets.build(scheduled, env).hparams.learning_rate_iterations == 1.0  # of two
+
+
+def test_the_page_names_every_module_that_the_agents_import():
+    intro = TEXT.partition("## An actor-critic")[0]
+    files = (Path(jaxrl.__file__).parent / "agents").glob("_*.py")
+    imports = [node for file in files for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
+    modules = {node.module.split(".")[1] for node in imports if (node.module or "").startswith("jaxrl.")} - {"agents"}
+    assert {"checks", "minibatches", "noise"} <= modules
+    assert modules <= {name.removeprefix("jaxrl.") for name in re.findall(r"`([\w.]+)`", intro)}
 
 
 def test_the_page_lists_every_field_of_an_agent():
