@@ -181,3 +181,14 @@ def test_an_agent_of_another_action_space_is_refused():
     state = jax.eval_shape(learner.init, jax.random.key(0), learner.agent.hparams)
     with pytest.raises(TypeError, match="key must be a typed PRNG key"):
         jaxrl.evaluate(jnp.zeros(2, jnp.uint32), learner, state, num_episodes=1)
+
+
+def test_an_iteration_within_the_warm_up_is_refused(learner):
+    """`learner.init` has done the warm-up: to begin before it would sample a replay that is not filled as it seems."""
+    state = learner.init(jax.random.key(0), learner.agent.hparams)
+    warmup = learner.agent.warmup
+    for iteration in (0, jnp.int32(warmup - 1)):
+        with pytest.raises(ValueError, match=rf"is within the warm-up of {warmup} iterations.* agent\.warmup = {warmup}"):
+            jaxrl.advance(state, iteration, learner, 1)
+    jax.eval_shape(lambda state: jaxrl.advance(state, warmup, learner, 1), state)
+    jax.eval_shape(lambda state, iteration: jaxrl.advance(state, iteration, learner, 1), state, jnp.int32(0))  # traced: unknown

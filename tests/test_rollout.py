@@ -165,3 +165,15 @@ def test_evaluate_refuses_no_episodes():
     state = learner.init(jax.random.key(0), learner.agent.hparams)
     with pytest.raises(ValueError, match="num_episodes must be at least 1, got 0"):
         jaxrl.evaluate(jax.random.key(1), learner, state, num_episodes=0)
+
+
+def test_evaluate_refuses_a_batch_of_states_and_says_vmap():
+    learner = dqn_learner(countdown())
+    keys = jax.random.split(jax.random.key(0), 3)
+    states = jax.vmap(lambda key: learner.init(key, jax.tree.map(jnp.float32, learner.agent.hparams)))(keys)
+    with pytest.raises(
+        ValueError, match=r"state of one run, .* batch of states \(statistics \[3, 4\], not \[4\]\): use jax.vmap"
+    ):
+        jaxrl.evaluate(jax.random.key(1), learner, states, num_episodes=2)
+    returns = jax.vmap(lambda state: jaxrl.evaluate(jax.random.key(1), learner, state, num_episodes=2))(states)
+    np.testing.assert_array_equal(returns, np.full((3, 2), 3.0))
