@@ -32,8 +32,8 @@ def epsilon_greedy(q: jax.Array, noise: tuple[jax.Array, jax.Array], epsilon, *,
       noise: from `epsilon_greedy_noise`, two arrays `uint32[...]`. The random action is the k-th of n legal ones with
         k = bits mod n, so the relative difference of their probabilities is at most n / 2^32.
       epsilon: probability in [0, 1], a scalar or `[...]`.
-      all_legal: whether all actions are known to be legal. Then the random action does not depend on `q`, which saves a GPU
-        five of the 35 kernels in an iteration of DQN.
+      all_legal: whether all actions are known to be legal. Then the random action does not depend on `q`, and a GPU
+        launches fewer kernels.
 
     Returns:
       int32 actions `[...]`.
