@@ -10,7 +10,7 @@ import pytest
 
 import jaxrl
 from jaxrl.optimizers import adam
-from tests.problems import LEARNERS, dqn_learner, plain, ppo_learner, recurrent_learner, reinforce_learner
+from tests.problems import LEARNERS, a2c_learner, dqn_learner, plain, ppo_learner, recurrent_learner, reinforce_learner
 
 NUM_ITERATIONS = 5
 
@@ -54,7 +54,7 @@ def test_every_hyperparameter_changes_the_run(name):
     assert {field for field, unread in zip(fields, same, strict=True) if unread} == UNREAD.get(name, set())
 
 
-ONE_OF_EACH = ["dqn", "reinforce, continuing", "ppo", "sac"]
+ONE_OF_EACH = ["a2c", "dqn", "reinforce, continuing", "ppo", "sac"]
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
@@ -82,6 +82,7 @@ def test_an_agent_refuses_the_hyperparameters_of_another(name):
 
 
 SCHEDULED = {
+    "a2c": a2c_learner,
     "dqn": functools.partial(dqn_learner, num_envs=256, capacity=2048, warmup=5),
     "reinforce": functools.partial(reinforce_learner, mode="continuing", baseline="value"),
     "ppo": functools.partial(ppo_learner, num_envs=16),
@@ -89,6 +90,7 @@ SCHEDULED = {
 LENGTH = 4.0
 CASES = [
     # learner, what is scheduled, from which iteration on, its start, its end
+    ("a2c", "learning_rate", 0, 0.02, 0.0),
     ("dqn", "learning_rate", 5, 0.02, 0.0),
     ("dqn", "epsilon", 0, 0.9, 0.1),
     ("reinforce", "learning_rate", 0, 0.02, 0.0),
