@@ -135,6 +135,13 @@ _PPO = Settings(
     schedules={"learning_rate_fraction": 1.0},
     hparams={"learning_rate": 1e-3},
 )
+_PQN = Settings(
+    "pqn",
+    num_envs=32,
+    rollout_length=32,
+    network={"layer_norm": True},
+    schedules={"epsilon_fraction": 0.2, "learning_rate_fraction": 1.0},
+)
 _SAC = Settings(
     "sac",
     steps=20_000,
@@ -146,7 +153,7 @@ _SAC = Settings(
 )
 
 # The settings for environments that are not in PRESETS.
-DEFAULTS: dict[str, Settings] = {"dqn": _DQN, "ppo": _PPO, "reinforce": _REINFORCE, "sac": _SAC}
+DEFAULTS: dict[str, Settings] = {"dqn": _DQN, "ppo": _PPO, "pqn": _PQN, "reinforce": _REINFORCE, "sac": _SAC}
 
 # Several settings for one environment are for runs of different lengths; `tuned` chooses the nearest.
 PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
