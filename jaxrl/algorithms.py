@@ -80,6 +80,7 @@ _TABLE = (
     Algorithm("a2c", "A2C", agents.a2c, _ANY, _policy, networks.policy, derived=("value",)),
     Algorithm("dqn", "DQN", agents.dqn, (Discrete,), _q_network, networks.q_network),
     Algorithm("ppo", "PPO", agents.ppo, _ANY, _policy, networks.policy, derived=("value",)),
+    Algorithm("pqn", "PQN", agents.pqn, (Discrete,), _q_network, networks.q_network),
     Algorithm("reinforce", "REINFORCE", agents.reinforce, _ANY, _policy, networks.policy, derived=("value",)),
     Algorithm("sac", "SAC", agents.sac, (Box,), _actor_critic, networks.actor_critic),
 )

@@ -142,6 +142,13 @@ _PPO = Settings(
     schedules={"learning_rate_fraction": 1.0},
     hparams={"learning_rate": 1e-3},
 )
+_PQN = Settings(
+    "pqn",
+    num_envs=32,
+    rollout_length=32,
+    network={"layer_norm": True},
+    schedules={"epsilon_fraction": 0.2, "learning_rate_fraction": 1.0},
+)
 _SAC = Settings(
     "sac",
     steps=20_000,
@@ -153,7 +160,7 @@ _SAC = Settings(
 )
 
 # The settings for environments that are not in PRESETS.
-DEFAULTS: dict[str, Settings] = {"a2c": _A2C, "dqn": _DQN, "ppo": _PPO, "reinforce": _REINFORCE, "sac": _SAC}
+DEFAULTS: dict[str, Settings] = {settings.algorithm: settings for settings in (_A2C, _DQN, _PPO, _PQN, _REINFORCE, _SAC)}
 
 # Several settings for one environment are for runs of different lengths; `tuned` chooses the nearest.
 PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {

@@ -147,6 +147,13 @@ def ppo_learner(env=None, *, num_envs=4, rollout_length=8, hidden=(16,), **stati
     return jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
 
 
+def pqn_learner(env=None, *, num_envs=4, rollout_length=8, hidden=(16,), layer_norm=True, **static):
+    env = jaxrl.make("CartPole-v1") if env is None else env
+    network = jaxrl.networks.q_network(env.observation_space, env.action_space, hidden=hidden, layer_norm=layer_norm)
+    agent = jaxrl.agents.pqn(network, env.action_space, **{"num_epochs": 2, "num_minibatches": 2} | static)
+    return jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
+
+
 def sac_learner(env=None, *, num_envs=4, rollout_length=1, hidden=(16,), **static):
     env = lopsided() if env is None else env
     network = jaxrl.networks.actor_critic(env.observation_space, env.action_space, hidden=hidden)
@@ -255,6 +262,7 @@ LEARNERS = {
     "reinforce, squashed": lambda: reinforce_learner(lopsided(), rollout_length=3, baseline="value", squash=True),
     "ppo": ppo_learner,
     "ppo, continuous": lambda: ppo_learner(lopsided(), normalize_advantage=False),
+    "pqn": pqn_learner,
     "sac": functools.partial(sac_learner, updates_per_iteration=2),
     "recurrent": recurrent_learner,
 }
