@@ -142,6 +142,13 @@ _PPO = Settings(
     schedules={"learning_rate_fraction": 1.0},
     hparams={"learning_rate": 1e-3},
 )
+_RECURRENT_PPO = Settings(
+    "recurrent_ppo",
+    num_envs=16,
+    rollout_length=64,
+    schedules={"learning_rate_fraction": 1.0},
+    hparams={"learning_rate": 1e-3},
+)
 _SAC = Settings(
     "sac",
     steps=20_000,
@@ -153,7 +160,14 @@ _SAC = Settings(
 )
 
 # The settings for environments that are not in PRESETS.
-DEFAULTS: dict[str, Settings] = {"a2c": _A2C, "dqn": _DQN, "ppo": _PPO, "reinforce": _REINFORCE, "sac": _SAC}
+DEFAULTS: dict[str, Settings] = {
+    "a2c": _A2C,
+    "dqn": _DQN,
+    "ppo": _PPO,
+    "recurrent_ppo": _RECURRENT_PPO,
+    "reinforce": _REINFORCE,
+    "sac": _SAC,
+}
 
 # Several settings for one environment are for runs of different lengths; `tuned` chooses the nearest.
 PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
