@@ -148,6 +148,12 @@ _PQN = Settings(
     rollout_length=32,
     network={"layer_norm": True},
     schedules={"epsilon_fraction": 0.2, "learning_rate_fraction": 1.0},
+_RECURRENT_PPO = Settings(
+    "recurrent_ppo",
+    num_envs=16,
+    rollout_length=64,
+    schedules={"learning_rate_fraction": 1.0},
+    hparams={"learning_rate": 1e-3},
 )
 _SAC = Settings(
     "sac",
@@ -160,7 +166,7 @@ _SAC = Settings(
 )
 
 # The settings for environments that are not in PRESETS.
-DEFAULTS: dict[str, Settings] = {settings.algorithm: settings for settings in (_A2C, _DQN, _PPO, _PQN, _REINFORCE, _SAC)}
+DEFAULTS: dict[str, Settings] = {settings.algorithm: settings for settings in (_A2C, _DQN, _PPO, _PQN, _REINFORCE, _SAC), "a2c": _A2C, "dqn": _DQN, "ppo": _PPO, "recurrent_ppo": _RECURRENT_PPO, "reinforce": _REINFORCE, "sac": _SAC}
 
 # Several settings for one environment are for runs of different lengths; `tuned` chooses the nearest.
 PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {

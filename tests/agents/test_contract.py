@@ -61,10 +61,11 @@ METRICS = {
     "reinforce, episodic": REINFORCE_METRICS | {"unfinished"},
     "reinforce, squashed": REINFORCE_METRICS | {"value_loss", "unfinished"},
     "ppo": PPO_METRICS,
+    "ppo, normalised": PPO_METRICS,
     "ppo, continuous": PPO_METRICS,
     "pqn": {"loss", "q", "gradient_norm"},
     "sac": {"loss", "critic_loss", "actor_loss", "temperature", "entropy", "q"},
-    "recurrent": {"loss", "value_loss", "entropy", "ratio_error"},
+    "recurrent ppo": PPO_METRICS,
 }
 
 

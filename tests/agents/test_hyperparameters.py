@@ -10,16 +10,7 @@ import pytest
 
 import jaxrl
 from jaxrl.optimizers import adam
-from tests.problems import (
-    LEARNERS,
-    a2c_learner,
-    dqn_learner,
-    plain,
-    ppo_learner,
-    pqn_learner,
-    recurrent_learner,
-    reinforce_learner,
-)
+from tests.problems import (LEARNERS, a2c_learner, dqn_learner, plain, ppo_learner, pqn_learner, recurrent_learner, recurrent_ppo_learner, reinforce_learner)
 
 NUM_ITERATIONS = 5
 
@@ -77,7 +68,7 @@ def test_every_hyperparameter_changes_the_run(name):
     assert {field for field, unread in zip(fields, same, strict=True) if unread} == UNREAD.get(name, set())
 
 
-ONE_OF_EACH = ["a2c", "dqn", "reinforce, continuing", "ppo", "sac", "pqn"]
+ONE_OF_EACH = ["a2c", "dqn", "reinforce, continuing", "ppo", "sac", "pqn", "recurrent ppo"]
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
@@ -183,6 +174,8 @@ ADAM = functools.partial(adam, eps=1e-20)  # ε would blur the steps of small gr
         recurrent_learner(optimizer=ADAM),
     ],
     ids=["reinforce", "ppo", "pqn", "recurrent"],
+        recurrent_ppo_learner(num_epochs=1, num_minibatches=1, optimizer=ADAM),
+    ids=["reinforce", "ppo", "recurrent ppo"],
 )
 def test_the_step_count_of_the_optimizer_is_that_of_the_iteration(learner):
     """From moments of zero, Adam changes a parameter by η √(1 − β₂ⁿ) / (1 − β₁ⁿ) · (1 − β₁) / √(1 − β₂) at its n-th step."""
