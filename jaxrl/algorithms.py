@@ -77,6 +77,7 @@ def _actor_critic(env: Environment, network: Options, agent: Options) -> ActorCr
 _ANY = (Discrete, MultiDiscrete, Box)
 
 _TABLE = (
+    Algorithm("a2c", "A2C", agents.a2c, _ANY, _policy, networks.policy, derived=("value",)),
     Algorithm("dqn", "DQN", agents.dqn, (Discrete,), _q_network, networks.q_network),
     Algorithm("ppo", "PPO", agents.ppo, _ANY, _policy, networks.policy, derived=("value",)),
     Algorithm("reinforce", "REINFORCE", agents.reinforce, _ANY, _policy, networks.policy, derived=("value",)),

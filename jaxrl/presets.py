@@ -113,6 +113,13 @@ def override(settings: Settings, **changes: Any) -> Settings:
     return replace(settings, **merged)
 
 
+_A2C = Settings(
+    "a2c",
+    num_envs=8,
+    rollout_length=32,
+    schedules={"learning_rate_fraction": 1.0},
+    hparams={"learning_rate": 6e-3, "gae_lambda": 0.9},
+)
 _DQN = Settings(
     "dqn",
     num_envs=8,
@@ -146,7 +153,7 @@ _SAC = Settings(
 )
 
 # The settings for environments that are not in PRESETS.
-DEFAULTS: dict[str, Settings] = {"dqn": _DQN, "ppo": _PPO, "reinforce": _REINFORCE, "sac": _SAC}
+DEFAULTS: dict[str, Settings] = {"a2c": _A2C, "dqn": _DQN, "ppo": _PPO, "reinforce": _REINFORCE, "sac": _SAC}
 
 # Several settings for one environment are for runs of different lengths; `tuned` chooses the nearest.
 PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {

@@ -116,6 +116,13 @@ def lopsided(limit: int = 3) -> Environment:
     return Environment(reset, step, (), Box(-1, 1, (1,)), LOPSIDED, "lopsided")
 
 
+def a2c_learner(env=None, *, num_envs=4, rollout_length=8, hidden=(16,), **static):
+    env = jaxrl.make("CartPole-v1") if env is None else env
+    network = jaxrl.networks.policy(env.observation_space, env.action_space, hidden=hidden, value=True)
+    agent = jaxrl.agents.a2c(network, env.action_space, **static)
+    return jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
+
+
 def dqn_learner(env=None, *, num_envs=4, rollout_length=1, hidden=(16,), **static):
     env = jaxrl.make("CartPole-v1") if env is None else env
     network = jaxrl.networks.q_network(env.observation_space, env.action_space, hidden=hidden)
@@ -236,10 +243,13 @@ def recurrent_learner(env=None, *, num_envs=4, rollout_length=8, num_units=8, **
 
 
 LEARNERS = {
+    "a2c": a2c_learner,
     "dqn": dqn_learner,
     "double dqn, huber, hard sync, rollouts": lambda: dqn_learner(
         double=True, loss="huber", target_update_period=3, updates_per_iteration=2, rollout_length=3
     ),
+    "dqn, three steps, prioritized": lambda: dqn_learner(n_step=3, prioritized=True, updates_per_iteration=2, rollout_length=3),
+    "dqn, munchausen": lambda: dqn_learner(munchausen=True),
     "reinforce, continuing": lambda: reinforce_learner(mode="continuing", baseline="value", normalize_advantage=True),
     "reinforce, episodic": lambda: reinforce_learner(short_point_mass(), rollout_length=5),
     "reinforce, squashed": lambda: reinforce_learner(lopsided(), rollout_length=3, baseline="value", squash=True),

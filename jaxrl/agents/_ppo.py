@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import losses, transitions
-from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_hparams, check_network_output, check_size
-from jaxrl.minibatches import grad_of_mean, map_rows, scan_minibatches
+from jaxrl.agents._actor_critic import ActorCriticState, actor_critic, make_batch, total_loss
+from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_size
+from jaxrl.minibatches import grad_of_mean, scan_minibatches
 from jaxrl.optimizers import Optimizer, adam, num_updates, optimizer_step
 from jaxrl.policies import PolicyHead, policy_head
 from jaxrl.schedules import linear_schedule
-from jaxrl.types import Agent, Network, Noise, Space, Transition
+from jaxrl.types import Agent, Network, Noise, Space
 
 
 class PPOHParams(NamedTuple):
@@ -57,22 +58,6 @@ _RANGES = dict.fromkeys(PPOHParams._fields, AT_LEAST_ZERO) | {
 }
 
 
-class PPOState(NamedTuple):
-    params: Any
-    opt_state: Any
-
-
-class Batch(NamedTuple):
-    """What the loss reads of a rollout's N = T * B steps, or of a minibatch of them."""
-
-    obs: Any  # leaves [N, ...]
-    raw_action: jax.Array  # [N, ...], what the policy sampled
-    log_prob: jax.Array  # [N], of the policy that acted
-    value: jax.Array  # [N], before the update
-    target: jax.Array  # [N], λ-returns
-    advantage: jax.Array  # [N]
-
-
 def ppo(
     network: Network,
     action_space: Space,
@@ -109,31 +94,14 @@ def ppo(
       ValueError, TypeError: for an unsupported action space, or sizes that are not positive ints.
     """
     num_epochs, num_minibatches = check_size("num_epochs", num_epochs), check_size("num_minibatches", num_minibatches)
-    check_hparams(hparams, PPOHParams, _RANGES)
     head = policy_head(action_space, squash=squash)
-
-    def init(key, obs, hparams):
-        check_hparams(hparams, PPOHParams, _RANGES)
-        params = network.init(key, obs)
-        batch_shape = (jax.tree.leaves(obs)[0].shape[0],)
-        wanted = head.params_spec(batch_shape), jax.ShapeDtypeStruct(batch_shape, jnp.float32)
-        out, hint = jax.eval_shape(network.apply, params, obs), "Build it with jaxrl.networks.policy(..., value=True)"
-        check_network_output("ppo", out, wanted, hint)
-        return PPOState(params, optimizer(hparams.learning_rate).init(params))
 
     def noise(key, num_steps, num_envs):
         act_key, update_key = jax.random.split(key)
         return Noise(act=head.noise(act_key, (num_steps, num_envs)), update=jax.random.split(update_key, num_epochs))
 
-    def explore(params, obs, carry, noise_t, hparams, iteration):
-        raw_action = head.sample(network.apply(params, obs)[0], noise_t)
-        return head.to_action(raw_action), carry, raw_action
-
-    def exploit(params, obs, carry, key):
-        return head.to_action(head.mode(network.apply(params, obs)[0])), carry
-
     def update(state, rollout, noise, hparams, iteration):
-        batch = _make_batch(network, head, state.params, rollout, hparams)
+        batch = make_batch(network, head, state.params, rollout, hparams)
         learning_rate = linear_schedule(hparams.learning_rate, 0.0, hparams.learning_rate_iterations, iteration)
         clip_range = linear_schedule(hparams.clip_range, 0.0, hparams.clip_range_iterations, iteration)
         loss = _make_loss(network, head, hparams, clip_range)
@@ -153,25 +121,10 @@ def ppo(
 
         carry = jnp.int32(0), jnp.bool_(True), state.params, state.opt_state
         (_, _, params, opt_state), metrics = scan_minibatches(step, carry, batch, noise, num_minibatches)
-        return PPOState(params, opt_state), metrics
+        return ActorCriticState(params, opt_state), metrics
 
-    policy = lambda state: state.params
-    return Agent(hparams=hparams, init=init, noise=noise, policy=policy, explore=explore, exploit=exploit, update=update)
-
-
-def _make_batch(network: Network, head: PolicyHead, params: Any, rollout: Transition, hparams: PPOHParams) -> Batch:
-    """Compute the old log-probabilities and values in one pass over all steps, which is cheaper than during the rollout."""
-
-    def old_outputs(steps):
-        policy, value = network.apply(params, steps.obs)
-        return head.log_prob(policy, steps.extras), value, network.apply(params, steps.next_obs)[1]
-
-    flat, shape = transitions.flatten(rollout), rollout.reward.shape
-    log_prob, value, next_value = map_rows(old_outputs, flat)
-    advantage, target = transitions.advantages(
-        rollout, value.reshape(shape), next_value.reshape(shape), hparams.discount, hparams.gae_lambda
-    )
-    return Batch(flat.obs, flat.extras, log_prob, value, *transitions.flatten((target, advantage)))
+    agent = actor_critic("ppo", network, head, update, optimizer=optimizer, hparams=hparams, record=PPOHParams, ranges=_RANGES)
+    return agent._replace(noise=noise)
 
 
 def _make_loss(network: Network, head: PolicyHead, hparams: PPOHParams, clip_range: jax.Array) -> Callable[..., Any]:
@@ -180,18 +133,13 @@ def _make_loss(network: Network, head: PolicyHead, hparams: PPOHParams, clip_ran
     def loss(params, batch):
         policy, value = network.apply(params, batch.obs)
         log_prob = head.log_prob(policy, batch.raw_action)
-        policy_loss = jnp.mean(losses.ppo_clip(log_prob, batch.log_prob, batch.advantage, clip_range))
-        value_loss = jnp.mean(losses.ppo_value_loss(value, batch.value, batch.target, hparams.value_clip_range))
-        entropy = jnp.mean(head.entropy(policy, batch.raw_action))
+        policy_loss = losses.ppo_clip(log_prob, batch.log_prob, batch.advantage, clip_range)
+        value_loss = losses.ppo_value_loss(value, batch.value, batch.target, hparams.value_clip_range)
+        total, metrics = total_loss(policy_loss, value_loss, head.entropy(policy, batch.raw_action), hparams)
         log_ratio = log_prob - batch.log_prob
-        metrics = {
-            "policy_loss": policy_loss,
-            "value_loss": value_loss,
-            "entropy": entropy,
+        return total, metrics | {
             "approx_kl": jnp.mean(jnp.expm1(log_ratio) - log_ratio),
             "clip_fraction": jnp.mean((jnp.abs(jnp.expm1(log_ratio)) > clip_range).astype(jnp.float32)),
         }
-        total = policy_loss + hparams.value_coef * value_loss - hparams.entropy_coef * entropy
-        return total, {"loss": total} | metrics
 
     return loss

@@ -52,8 +52,11 @@ LEARNER_METRICS = {"episode_return", "episode_length", "episodes"}
 REINFORCE_METRICS = {"loss", "entropy", "gradient_norm"}
 PPO_METRICS = {"loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "gradient_norm"}
 METRICS = {
+    "a2c": {"loss", "policy_loss", "value_loss", "entropy", "gradient_norm"},
     "dqn": {"loss", "q"},
     "double dqn, huber, hard sync, rollouts": {"loss", "q"},
+    "dqn, three steps, prioritized": {"loss", "q"},
+    "dqn, munchausen": {"loss", "q"},
     "reinforce, continuing": REINFORCE_METRICS | {"value_loss"},
     "reinforce, episodic": REINFORCE_METRICS | {"unfinished"},
     "reinforce, squashed": REINFORCE_METRICS | {"value_loss", "unfinished"},

@@ -10,7 +10,7 @@ import pytest
 
 import jaxrl
 from jaxrl.optimizers import adam
-from tests.problems import LEARNERS, dqn_learner, plain, ppo_learner, recurrent_learner, reinforce_learner
+from tests.problems import LEARNERS, a2c_learner, dqn_learner, plain, ppo_learner, recurrent_learner, reinforce_learner
 
 NUM_ITERATIONS = 5
 
@@ -23,6 +23,11 @@ SETTINGS = {
     "epsilon_start": (0.9, 0.2),
     "epsilon_end": (0.1, 0.8),
     "epsilon_iterations": (20.0, 7.0),
+    "priority_exponent": (0.6, 0.2),
+    "importance_exponent": (0.4, 0.9),
+    "importance_exponent_iterations": (20.0, 7.0),
+    "munchausen_scale": (0.9, 0.5),
+    "munchausen_temperature": (0.5, 0.1),
     "entropy_coef": (0.1, 0.2),
     "value_coef": (0.5, 1.0),
     "max_grad_norm": (0.5, 0.1),
@@ -35,7 +40,15 @@ SETTINGS = {
     "target_entropy": (-1.0, -0.5),
 }
 
-UNREAD = {"reinforce, episodic": {"value_coef"}}  # its baseline is not learned
+PRIORITIZED = {"priority_exponent", "importance_exponent", "importance_exponent_iterations"}
+MUNCHAUSEN = {"munchausen_scale", "munchausen_temperature"}
+UNREAD = {  # since an option is off
+    "dqn": PRIORITIZED | MUNCHAUSEN,
+    "double dqn, huber, hard sync, rollouts": PRIORITIZED | MUNCHAUSEN,
+    "dqn, three steps, prioritized": MUNCHAUSEN,
+    "dqn, munchausen": PRIORITIZED,
+    "reinforce, episodic": {"value_coef"},  # its baseline is not learned
+}
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -54,7 +67,7 @@ def test_every_hyperparameter_changes_the_run(name):
     assert {field for field, unread in zip(fields, same, strict=True) if unread} == UNREAD.get(name, set())
 
 
-ONE_OF_EACH = ["dqn", "reinforce, continuing", "ppo", "sac"]
+ONE_OF_EACH = ["a2c", "dqn", "reinforce, continuing", "ppo", "sac"]
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
@@ -82,6 +95,7 @@ def test_an_agent_refuses_the_hyperparameters_of_another(name):
 
 
 SCHEDULED = {
+    "a2c": a2c_learner,
     "dqn": functools.partial(dqn_learner, num_envs=256, capacity=2048, warmup=5),
     "reinforce": functools.partial(reinforce_learner, mode="continuing", baseline="value"),
     "ppo": functools.partial(ppo_learner, num_envs=16),
@@ -89,6 +103,7 @@ SCHEDULED = {
 LENGTH = 4.0
 CASES = [
     # learner, what is scheduled, from which iteration on, its start, its end
+    ("a2c", "learning_rate", 0, 0.02, 0.0),
     ("dqn", "learning_rate", 5, 0.02, 0.0),
     ("dqn", "epsilon", 0, 0.9, 0.1),
     ("reinforce", "learning_rate", 0, 0.02, 0.0),

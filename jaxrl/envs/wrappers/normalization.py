@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxrl._src.checks import AT_LEAST_ZERO, FRACTION, check_scalar
 from jaxrl.envs.wrappers._inner import KEEP, carry_over_or_fresh, choose_entries, entries, is_box, map_entries, space_of
-from jaxrl.envs.wrappers.running_statistics import (
+from jaxrl.running_statistics import (
     RunningStatistics,
     empty_statistics,
     merge,
