@@ -10,7 +10,16 @@ import pytest
 
 import jaxrl
 from jaxrl.optimizers import adam
-from tests.problems import (LEARNERS, a2c_learner, dqn_learner, plain, ppo_learner, pqn_learner, recurrent_learner, recurrent_ppo_learner, reinforce_learner)
+from tests.problems import (
+    LEARNERS,
+    a2c_learner,
+    dqn_learner,
+    plain,
+    ppo_learner,
+    pqn_learner,
+    recurrent_ppo_learner,
+    reinforce_learner,
+)
 
 NUM_ITERATIONS = 5
 
@@ -171,11 +180,9 @@ ADAM = functools.partial(adam, eps=1e-20)  # ε would blur the steps of small gr
         reinforce_learner(mode="continuing", baseline="value", optimizer=ADAM),
         ppo_learner(num_epochs=1, num_minibatches=1, optimizer=ADAM),
         pqn_learner(num_epochs=1, num_minibatches=1, optimizer=ADAM, hparams=jaxrl.agents.PQNHParams(epsilon_end=1.0)),
-        recurrent_learner(optimizer=ADAM),
-    ],
-    ids=["reinforce", "ppo", "pqn", "recurrent"],
         recurrent_ppo_learner(num_epochs=1, num_minibatches=1, optimizer=ADAM),
-    ids=["reinforce", "ppo", "recurrent ppo"],
+    ],
+    ids=["reinforce", "ppo", "pqn", "recurrent ppo"],
 )
 def test_the_step_count_of_the_optimizer_is_that_of_the_iteration(learner):
     """From moments of zero, Adam changes a parameter by η √(1 − β₂ⁿ) / (1 − β₁ⁿ) · (1 − β₁) / √(1 − β₂) at its n-th step."""
