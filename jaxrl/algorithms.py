@@ -65,6 +65,15 @@ def _q_network(env: Environment, network: Options, agent: Options) -> Network:
     return networks.q_network(env.observation_space, env.action_space, **network)
 
 
+def _distributional(env: Environment, network: Options, agent: Options) -> Network:
+    noisy = agent["noisy"]
+    return networks.distributional_q_network(env.observation_space, env.action_space, noisy=noisy, **network)
+
+
+def _implicit_quantiles(env: Environment, network: Options, agent: Options) -> Network:
+    return networks.implicit_quantile_network(env.observation_space, env.action_space, **network)
+
+
 def _policy(env: Environment, network: Options, agent: Options) -> Network:
     value = agent.get("baseline", "value") == "value"
     return networks.policy(env.observation_space, env.action_space, value=value, **network)
@@ -75,10 +84,15 @@ def _actor_critic(env: Environment, network: Options, agent: Options) -> ActorCr
 
 
 _ANY = (Discrete, MultiDiscrete, Box)
+_ATOMS = (_distributional, networks.distributional_q_network, ("noisy",))
 
 _TABLE = (
+    Algorithm("c51", "C51", agents.c51, (Discrete,), *_ATOMS),
     Algorithm("dqn", "DQN", agents.dqn, (Discrete,), _q_network, networks.q_network),
+    Algorithm("iqn", "IQN", agents.iqn, (Discrete,), _implicit_quantiles, networks.implicit_quantile_network),
     Algorithm("ppo", "PPO", agents.ppo, _ANY, _policy, networks.policy, derived=("value",)),
+    Algorithm("qr_dqn", "QR-DQN", agents.qr_dqn, (Discrete,), *_ATOMS),
+    Algorithm("rainbow", "Rainbow", agents.rainbow, (Discrete,), *_ATOMS),
     Algorithm("reinforce", "REINFORCE", agents.reinforce, _ANY, _policy, networks.policy, derived=("value",)),
     Algorithm("sac", "SAC", agents.sac, (Box,), _actor_critic, networks.actor_critic),
 )

@@ -113,14 +113,23 @@ def override(settings: Settings, **changes: Any) -> Settings:
     return replace(settings, **merged)
 
 
-_DQN = Settings(
-    "dqn",
-    num_envs=8,
-    rollout_length=1,
-    network={"hidden": (64, 64)},
-    agent={"batch_size": 128, "capacity": 100_000, "warmup_steps": 1_000, "updates_per_iteration": 4},
-    schedules={"epsilon_fraction": 0.3, "learning_rate_fraction": 1.0},
-    hparams={"learning_rate": 1e-3, "tau": 0.02, "epsilon_end": 0.02},
+_Q_LEARNING: dict[str, Any] = {
+    "num_envs": 8,
+    "rollout_length": 1,
+    "network": {"hidden": (64, 64)},
+    "agent": {"batch_size": 128, "capacity": 100_000, "warmup_steps": 1_000, "updates_per_iteration": 4},
+    "schedules": {"epsilon_fraction": 0.3, "learning_rate_fraction": 1.0},
+    "hparams": {"learning_rate": 1e-3, "tau": 0.02, "epsilon_end": 0.02},
+}
+_C51 = Settings("c51", **_Q_LEARNING)
+_DQN = Settings("dqn", **_Q_LEARNING)
+_IQN = Settings("iqn", **_Q_LEARNING)
+_QR_DQN = Settings("qr_dqn", **_Q_LEARNING)
+_RAINBOW = override(
+    Settings("rainbow", **_Q_LEARNING),
+    network={"dueling": True},
+    schedules={"epsilon_fraction": math.inf, "importance_exponent_fraction": 1.0},
+    hparams={"epsilon_start": 0.0, "epsilon_end": 0.0, "priority_exponent": 0.5},
 )
 _REINFORCE = Settings(
     "reinforce",
@@ -146,7 +155,16 @@ _SAC = Settings(
 )
 
 # The settings for environments that are not in PRESETS.
-DEFAULTS: dict[str, Settings] = {"dqn": _DQN, "ppo": _PPO, "reinforce": _REINFORCE, "sac": _SAC}
+DEFAULTS: dict[str, Settings] = {
+    "c51": _C51,
+    "dqn": _DQN,
+    "iqn": _IQN,
+    "ppo": _PPO,
+    "qr_dqn": _QR_DQN,
+    "rainbow": _RAINBOW,
+    "reinforce": _REINFORCE,
+    "sac": _SAC,
+}
 
 # Several settings for one environment are for runs of different lengths; `tuned` chooses the nearest.
 PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
