@@ -54,6 +54,8 @@ PPO_METRICS = {"loss", "policy_loss", "value_loss", "entropy", "approx_kl", "cli
 METRICS = {
     "dqn": {"loss", "q"},
     "double dqn, huber, hard sync, rollouts": {"loss", "q"},
+    "dqn, three steps, prioritized": {"loss", "q"},
+    "dqn, munchausen": {"loss", "q"},
     "reinforce, continuing": REINFORCE_METRICS | {"value_loss"},
     "reinforce, episodic": REINFORCE_METRICS | {"unfinished"},
     "reinforce, squashed": REINFORCE_METRICS | {"value_loss", "unfinished"},

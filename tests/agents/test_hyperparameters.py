@@ -23,6 +23,11 @@ SETTINGS = {
     "epsilon_start": (0.9, 0.2),
     "epsilon_end": (0.1, 0.8),
     "epsilon_iterations": (20.0, 7.0),
+    "priority_exponent": (0.6, 0.2),
+    "importance_exponent": (0.4, 0.9),
+    "importance_exponent_iterations": (20.0, 7.0),
+    "munchausen_scale": (0.9, 0.5),
+    "munchausen_temperature": (0.5, 0.1),
     "entropy_coef": (0.1, 0.2),
     "value_coef": (0.5, 1.0),
     "max_grad_norm": (0.5, 0.1),
@@ -35,7 +40,15 @@ SETTINGS = {
     "target_entropy": (-1.0, -0.5),
 }
 
-UNREAD = {"reinforce, episodic": {"value_coef"}}  # its baseline is not learned
+PRIORITIZED = {"priority_exponent", "importance_exponent", "importance_exponent_iterations"}
+MUNCHAUSEN = {"munchausen_scale", "munchausen_temperature"}
+UNREAD = {  # since an option is off
+    "dqn": PRIORITIZED | MUNCHAUSEN,
+    "double dqn, huber, hard sync, rollouts": PRIORITIZED | MUNCHAUSEN,
+    "dqn, three steps, prioritized": MUNCHAUSEN,
+    "dqn, munchausen": PRIORITIZED,
+    "reinforce, episodic": {"value_coef"},  # its baseline is not learned
+}
 
 
 @pytest.mark.parametrize("name", LEARNERS)
