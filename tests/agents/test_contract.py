@@ -52,10 +52,14 @@ LEARNER_METRICS = {"episode_return", "episode_length", "episodes"}
 REINFORCE_METRICS = {"loss", "entropy", "gradient_norm"}
 PPO_METRICS = {"loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "gradient_norm"}
 METRICS = {
+    "c51": {"loss", "q"},
     "dqn": {"loss", "q"},
     "double dqn, huber, hard sync, rollouts": {"loss", "q"},
     "dqn, three steps, prioritized": {"loss", "q"},
     "dqn, munchausen": {"loss", "q"},
+    "iqn": {"loss", "q"},
+    "qr_dqn": {"loss", "q"},
+    "rainbow": {"loss", "q"},
     "reinforce, continuing": REINFORCE_METRICS | {"value_loss"},
     "reinforce, episodic": REINFORCE_METRICS | {"unfinished"},
     "reinforce, squashed": REINFORCE_METRICS | {"value_loss", "unfinished"},

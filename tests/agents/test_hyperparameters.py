@@ -43,10 +43,13 @@ SETTINGS = {
 PRIORITIZED = {"priority_exponent", "importance_exponent", "importance_exponent_iterations"}
 MUNCHAUSEN = {"munchausen_scale", "munchausen_temperature"}
 UNREAD = {  # since an option is off
+    "c51": PRIORITIZED,
     "dqn": PRIORITIZED | MUNCHAUSEN,
     "double dqn, huber, hard sync, rollouts": PRIORITIZED | MUNCHAUSEN,
     "dqn, three steps, prioritized": MUNCHAUSEN,
     "dqn, munchausen": PRIORITIZED,
+    "iqn": PRIORITIZED,
+    "qr_dqn": PRIORITIZED,
     "reinforce, episodic": {"value_coef"},  # its baseline is not learned
 }
 
@@ -67,7 +70,7 @@ def test_every_hyperparameter_changes_the_run(name):
     assert {field for field, unread in zip(fields, same, strict=True) if unread} == UNREAD.get(name, set())
 
 
-ONE_OF_EACH = ["dqn", "reinforce, continuing", "ppo", "sac"]
+ONE_OF_EACH = ["c51", "dqn", "iqn", "qr_dqn", "rainbow", "reinforce, continuing", "ppo", "sac"]
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
