@@ -62,12 +62,11 @@ class Algorithm(NamedTuple):
 
 
 def _q_network(env: Environment, network: Options, agent: Options) -> Network:
-    return networks.q_network(env.observation_space, env.action_space, **network)
+    return networks.q_network(env.observation_space, env.action_space, noisy=agent.get("noisy", False), **network)
 
 
 def _distributional(env: Environment, network: Options, agent: Options) -> Network:
-    noisy = agent["noisy"]
-    return networks.distributional_q_network(env.observation_space, env.action_space, noisy=noisy, **network)
+    return networks.distributional_q_network(env.observation_space, env.action_space, noisy=agent["noisy"], **network)
 
 
 def _implicit_quantiles(env: Environment, network: Options, agent: Options) -> Network:
@@ -88,7 +87,7 @@ _ATOMS = (_distributional, networks.distributional_q_network, ("noisy",))
 
 _TABLE = (
     Algorithm("c51", "C51", agents.c51, (Discrete,), *_ATOMS),
-    Algorithm("dqn", "DQN", agents.dqn, (Discrete,), _q_network, networks.q_network),
+    Algorithm("dqn", "DQN", agents.dqn, (Discrete,), _q_network, networks.q_network, derived=("noisy",)),
     Algorithm("iqn", "IQN", agents.iqn, (Discrete,), _implicit_quantiles, networks.implicit_quantile_network),
     Algorithm("ppo", "PPO", agents.ppo, _ANY, _policy, networks.policy, derived=("value",)),
     Algorithm("qr_dqn", "QR-DQN", agents.qr_dqn, (Discrete,), *_ATOMS),
