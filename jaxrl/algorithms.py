@@ -62,7 +62,15 @@ class Algorithm(NamedTuple):
 
 
 def _q_network(env: Environment, network: Options, agent: Options) -> Network:
-    return networks.q_network(env.observation_space, env.action_space, **network)
+    return networks.q_network(env.observation_space, env.action_space, noisy=agent.get("noisy", False), **network)
+
+
+def _distributional(env: Environment, network: Options, agent: Options) -> Network:
+    return networks.distributional_q_network(env.observation_space, env.action_space, noisy=agent["noisy"], **network)
+
+
+def _implicit_quantiles(env: Environment, network: Options, agent: Options) -> Network:
+    return networks.implicit_quantile_network(env.observation_space, env.action_space, **network)
 
 
 def _policy(env: Environment, network: Options, agent: Options) -> Network:
@@ -79,12 +87,17 @@ def _recurrent_policy(env: Environment, network: Options, agent: Options) -> Rec
 
 
 _ANY = (Discrete, MultiDiscrete, Box)
+_ATOMS = (_distributional, networks.distributional_q_network, ("noisy",))
 
 _TABLE = (
     Algorithm("a2c", "A2C", agents.a2c, _ANY, _policy, networks.policy, derived=("value",)),
-    Algorithm("dqn", "DQN", agents.dqn, (Discrete,), _q_network, networks.q_network),
+    Algorithm("c51", "C51", agents.c51, (Discrete,), *_ATOMS),
+    Algorithm("dqn", "DQN", agents.dqn, (Discrete,), _q_network, networks.q_network, derived=("noisy",)),
+    Algorithm("iqn", "IQN", agents.iqn, (Discrete,), _implicit_quantiles, networks.implicit_quantile_network),
     Algorithm("ppo", "PPO", agents.ppo, _ANY, _policy, networks.policy, derived=("value",)),
     Algorithm("pqn", "PQN", agents.pqn, (Discrete,), _q_network, networks.q_network),
+    Algorithm("qr_dqn", "QR-DQN", agents.qr_dqn, (Discrete,), *_ATOMS),
+    Algorithm("rainbow", "Rainbow", agents.rainbow, (Discrete,), *_ATOMS),
     Algorithm(
         "recurrent_ppo",
         "Recurrent PPO",

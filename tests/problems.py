@@ -129,6 +129,25 @@ def dqn_learner(env=None, *, num_envs=4, rollout_length=1, hidden=(16,), **stati
     )
 
 
+def distributional_learner(name="c51", env=None, *, num_envs=4, rollout_length=1, hidden=(16,), num_atoms=7, **static):
+    """A learner of c51, qr_dqn, iqn or rainbow."""
+    env = jaxrl.make("CartPole-v1") if env is None else env
+    network = distributional_network(name, env, hidden=hidden, num_atoms=num_atoms)
+    static = {"warmup": 5, "capacity": 96, "batch_size": 16} | static
+    if name == "iqn":
+        static = {"num_quantiles": 4, "num_policy_quantiles": num_atoms} | static
+    agent = getattr(jaxrl.agents, name)(network, env.action_space, **static)
+    return jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
+
+
+def distributional_network(name, env, *, hidden=(16,), num_atoms=7):
+    spaces = env.observation_space, env.action_space
+    if name == "iqn":
+        return jaxrl.networks.implicit_quantile_network(*spaces, hidden=hidden, embedding_size=6)
+    dueling, noisy = name == "rainbow", name == "rainbow"
+    return jaxrl.networks.distributional_q_network(*spaces, hidden=hidden, num_atoms=num_atoms, dueling=dueling, noisy=noisy)
+
+
 def reinforce_learner(env=None, *, num_envs=4, rollout_length=8, hidden=(16,), **static):
     env = jaxrl.make("CartPole-v1") if env is None else env
     value = static.get("baseline") == "value"
@@ -174,6 +193,7 @@ def recurrent_ppo_learner(env=None, *, num_envs=4, rollout_length=8, num_units=8
 
 LEARNERS = {
     "a2c": a2c_learner,
+    "c51": distributional_learner,
     "dqn": dqn_learner,
     "double dqn, huber, hard sync, rollouts": lambda: dqn_learner(
         double=True, loss="huber", target_update_period=3, updates_per_iteration=2, rollout_length=3
@@ -181,6 +201,9 @@ LEARNERS = {
     "dqn, three steps, prioritized": lambda: dqn_learner(n_step=3, prioritized=True, updates_per_iteration=2, rollout_length=3),
     "dqn, munchausen": lambda: dqn_learner(munchausen=True),
     "recurrent ppo": recurrent_ppo_learner,
+    "iqn": functools.partial(distributional_learner, "iqn"),
+    "qr_dqn": functools.partial(distributional_learner, "qr_dqn", double=True),
+    "rainbow": functools.partial(distributional_learner, "rainbow", updates_per_iteration=2),
     "reinforce, continuing": lambda: reinforce_learner(mode="continuing", baseline="value", normalize_advantage=True),
     "reinforce, episodic": lambda: reinforce_learner(short_point_mass(), rollout_length=5),
     "reinforce, squashed": lambda: reinforce_learner(lopsided(), rollout_length=3, baseline="value", squash=True),

@@ -53,10 +53,14 @@ REINFORCE_METRICS = {"loss", "entropy", "gradient_norm"}
 PPO_METRICS = {"loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "gradient_norm"}
 METRICS = {
     "a2c": {"loss", "policy_loss", "value_loss", "entropy", "gradient_norm"},
+    "c51": {"loss", "q"},
     "dqn": {"loss", "q"},
     "double dqn, huber, hard sync, rollouts": {"loss", "q"},
     "dqn, three steps, prioritized": {"loss", "q"},
     "dqn, munchausen": {"loss", "q"},
+    "iqn": {"loss", "q"},
+    "qr_dqn": {"loss", "q"},
+    "rainbow": {"loss", "q"},
     "reinforce, continuing": REINFORCE_METRICS | {"value_loss"},
     "reinforce, episodic": REINFORCE_METRICS | {"unfinished"},
     "reinforce, squashed": REINFORCE_METRICS | {"value_loss", "unfinished"},

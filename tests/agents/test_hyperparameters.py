@@ -53,10 +53,13 @@ SETTINGS = {
 PRIORITIZED = {"priority_exponent", "importance_exponent", "importance_exponent_iterations"}
 MUNCHAUSEN = {"munchausen_scale", "munchausen_temperature"}
 UNREAD = {  # since an option is off
+    "c51": PRIORITIZED,
     "dqn": PRIORITIZED | MUNCHAUSEN,
     "double dqn, huber, hard sync, rollouts": PRIORITIZED | MUNCHAUSEN,
     "dqn, three steps, prioritized": MUNCHAUSEN,
     "dqn, munchausen": PRIORITIZED,
+    "iqn": PRIORITIZED,
+    "qr_dqn": PRIORITIZED,
     "reinforce, episodic": {"value_coef"},  # its baseline is not learned
 }
 
@@ -77,7 +80,7 @@ def test_every_hyperparameter_changes_the_run(name):
     assert {field for field, unread in zip(fields, same, strict=True) if unread} == UNREAD.get(name, set())
 
 
-ONE_OF_EACH = ["a2c", "dqn", "reinforce, continuing", "ppo", "sac", "pqn", "recurrent ppo"]
+ONE_OF_EACH = ["a2c", "c51", "dqn", "iqn", "ppo", "pqn", "qr_dqn", "rainbow", "recurrent ppo", "reinforce, continuing", "sac"]
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)

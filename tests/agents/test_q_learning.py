@@ -80,18 +80,22 @@ class Loop:
             value = next_q_target.max()
         return total + discount * value - q[action]
 
+    def draw(self, bits, iteration):
+        """The rows that random bits `[N]` select, and their importance weights."""
+        batch_size, stored = len(bits), self.stored()
+        if not self.prioritized:
+            return bits % stored, np.ones(batch_size)
+        uniform = (bits >> 8) / 2**24
+        points = (np.arange(batch_size) + uniform) / batch_size * self.priority.sum()
+        rows = np.searchsorted(np.cumsum(self.priority), points, side="right")
+        beta = BETA + (1 - BETA) * min(iteration / BETA_ITERATIONS, 1.0)
+        weights = (stored * self.priority[rows] / self.priority.sum()) ** -beta
+        return rows, weights / weights.max()
+
     def update(self, bits, iteration):
         """One gradient step with random bits `[N]`."""
-        batch_size, stored = len(bits), self.stored()
-        if self.prioritized:
-            uniform = (bits >> 8) / 2**24
-            points = (np.arange(batch_size) + uniform) / batch_size * self.priority.sum()
-            rows = np.searchsorted(np.cumsum(self.priority), points, side="right")
-            beta = BETA + (1 - BETA) * min(iteration / BETA_ITERATIONS, 1.0)
-            weights = (stored * self.priority[rows] / self.priority.sum()) ** -beta
-            weights /= weights.max()
-        else:
-            rows, weights = bits % stored, np.ones(batch_size)
+        batch_size = len(bits)
+        rows, weights = self.draw(bits, iteration)
         batch = [self.transition(row) for row in rows]
         errors = np.array([self.td_error(*transition) for transition in batch])
         gradient = np.zeros_like(self.params)
