@@ -236,12 +236,12 @@ def linear_critics(num_iterations, builder, agent=(), **hparams):
     return Linear(network, num_iterations, 16, 1, sizes | dict(agent), {"learning_rate": 0.02, "tau": 0.02} | hparams)
 
 
-REGULATORS = {
+REGULATORS = {  # the entropy keeps the noise up, which moves no gain
     "a2c": Linear(
-        policy_with_quadratic_value, 3_000, 64, 32, {"normalize_advantage": True}, {"learning_rate": 0.02, "entropy_coef": 0.0}
+        policy_with_quadratic_value, 3_000, 64, 32, {"normalize_advantage": True}, {"learning_rate": 0.02, "entropy_coef": 0.05}
     ),
     "ddpg": linear_critics(6_000, "deterministic_actor_critic", exploration_noise=0.5),
-    "ppo": Linear(policy_with_quadratic_value, 500, 64, 32, {}, {"learning_rate": 0.02, "entropy_coef": 0.0}),
+    "ppo": Linear(policy_with_quadratic_value, 1_000, 64, 32, {}, {"learning_rate": 0.01, "entropy_coef": 0.05}),
     "sac": linear_critics(6_000, "actor_critic", target_entropy=-3.0),
     "td3": linear_critics(6_000, "deterministic_actor_critic", agent={"updates_per_iteration": 2}, exploration_noise=0.5),
 }
