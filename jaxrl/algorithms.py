@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from jaxrl import agents, networks
 from jaxrl._src.signatures import Option, help_of, options_of
-from jaxrl.types import ActorCritic, Agent, Box, Discrete, Environment, HParams, MultiDiscrete, Network
+from jaxrl.types import ActorCritic, Agent, Box, Discrete, Environment, HParams, MultiDiscrete, Network, RecurrentNetwork
 
 Options = Mapping[str, Any]
 
@@ -32,7 +32,7 @@ class Algorithm(NamedTuple):
     title: str
     factory: Callable[..., Agent]
     action_spaces: tuple[type, ...]
-    network: Callable[[Environment, Options, Options], Network | ActorCritic]
+    network: Callable[[Environment, Options, Options], Network | RecurrentNetwork | ActorCritic]
     network_builder: Callable
     derived: tuple[str, ...] = ()
 
@@ -62,7 +62,15 @@ class Algorithm(NamedTuple):
 
 
 def _q_network(env: Environment, network: Options, agent: Options) -> Network:
-    return networks.q_network(env.observation_space, env.action_space, **network)
+    return networks.q_network(env.observation_space, env.action_space, noisy=agent.get("noisy", False), **network)
+
+
+def _distributional(env: Environment, network: Options, agent: Options) -> Network:
+    return networks.distributional_q_network(env.observation_space, env.action_space, noisy=agent["noisy"], **network)
+
+
+def _implicit_quantiles(env: Environment, network: Options, agent: Options) -> Network:
+    return networks.implicit_quantile_network(env.observation_space, env.action_space, **network)
 
 
 def _policy(env: Environment, network: Options, agent: Options) -> Network:
@@ -74,12 +82,31 @@ def _actor_critic(env: Environment, network: Options, agent: Options) -> ActorCr
     return networks.actor_critic(env.observation_space, env.action_space, **network)
 
 
+def _recurrent_policy(env: Environment, network: Options, agent: Options) -> RecurrentNetwork:
+    return networks.recurrent_policy(env.observation_space, env.action_space, value=True, **network)
+
+
 _ANY = (Discrete, MultiDiscrete, Box)
+_ATOMS = (_distributional, networks.distributional_q_network, ("noisy",))
 
 _TABLE = (
     Algorithm("a2c", "A2C", agents.a2c, _ANY, _policy, networks.policy, derived=("value",)),
-    Algorithm("dqn", "DQN", agents.dqn, (Discrete,), _q_network, networks.q_network),
+    Algorithm("c51", "C51", agents.c51, (Discrete,), *_ATOMS),
+    Algorithm("dqn", "DQN", agents.dqn, (Discrete,), _q_network, networks.q_network, derived=("noisy",)),
+    Algorithm("iqn", "IQN", agents.iqn, (Discrete,), _implicit_quantiles, networks.implicit_quantile_network),
     Algorithm("ppo", "PPO", agents.ppo, _ANY, _policy, networks.policy, derived=("value",)),
+    Algorithm("pqn", "PQN", agents.pqn, (Discrete,), _q_network, networks.q_network),
+    Algorithm("qr_dqn", "QR-DQN", agents.qr_dqn, (Discrete,), *_ATOMS),
+    Algorithm("rainbow", "Rainbow", agents.rainbow, (Discrete,), *_ATOMS),
+    Algorithm(
+        "recurrent_ppo",
+        "Recurrent PPO",
+        agents.recurrent_ppo,
+        _ANY,
+        _recurrent_policy,
+        networks.recurrent_policy,
+        derived=("value",),
+    ),
     Algorithm("reinforce", "REINFORCE", agents.reinforce, _ANY, _policy, networks.policy, derived=("value",)),
     Algorithm("sac", "SAC", agents.sac, (Box,), _actor_critic, networks.actor_critic),
 )

@@ -118,16 +118,25 @@ _A2C = Settings(
     num_envs=8,
     rollout_length=32,
     schedules={"learning_rate_fraction": 1.0},
-    hparams={"learning_rate": 6e-3, "gae_lambda": 0.9},
+    hparams={"learning_rate": 6e-3, "value_coef": 0.01},
 )
-_DQN = Settings(
-    "dqn",
-    num_envs=8,
-    rollout_length=1,
-    network={"hidden": (64, 64)},
-    agent={"batch_size": 128, "capacity": 100_000, "warmup_steps": 1_000, "updates_per_iteration": 4},
-    schedules={"epsilon_fraction": 0.3, "learning_rate_fraction": 1.0},
-    hparams={"learning_rate": 1e-3, "tau": 0.02, "epsilon_end": 0.02},
+_Q_LEARNING: dict[str, Any] = {
+    "num_envs": 8,
+    "rollout_length": 1,
+    "network": {"hidden": (64, 64)},
+    "agent": {"batch_size": 128, "capacity": 100_000, "warmup_steps": 1_000, "updates_per_iteration": 4},
+    "schedules": {"epsilon_fraction": 0.3, "learning_rate_fraction": 1.0, "importance_exponent_fraction": 1.0},
+    "hparams": {"learning_rate": 1e-3, "tau": 0.02, "epsilon_end": 0.02},
+}
+_C51 = Settings("c51", **_Q_LEARNING)
+_DQN = Settings("dqn", **_Q_LEARNING)
+_IQN = Settings("iqn", **_Q_LEARNING)
+_QR_DQN = Settings("qr_dqn", **_Q_LEARNING)
+_RAINBOW = override(
+    Settings("rainbow", **_Q_LEARNING),
+    network={"dueling": True},
+    schedules={"epsilon_fraction": math.inf},
+    hparams={"epsilon_start": 0.0, "epsilon_end": 0.0, "priority_exponent": 0.5},
 )
 _REINFORCE = Settings(
     "reinforce",
@@ -142,6 +151,20 @@ _PPO = Settings(
     schedules={"learning_rate_fraction": 1.0},
     hparams={"learning_rate": 1e-3},
 )
+_PQN = Settings(
+    "pqn",
+    num_envs=32,
+    rollout_length=32,
+    network={"layer_norm": True},
+    schedules={"epsilon_fraction": 0.2, "learning_rate_fraction": 1.0},
+)
+_RECURRENT_PPO = Settings(
+    "recurrent_ppo",
+    num_envs=16,
+    rollout_length=64,
+    schedules={"learning_rate_fraction": 1.0},
+    hparams={"learning_rate": 1e-3},
+)
 _SAC = Settings(
     "sac",
     steps=20_000,
@@ -153,7 +176,10 @@ _SAC = Settings(
 )
 
 # The settings for environments that are not in PRESETS.
-DEFAULTS: dict[str, Settings] = {"a2c": _A2C, "dqn": _DQN, "ppo": _PPO, "reinforce": _REINFORCE, "sac": _SAC}
+DEFAULTS: dict[str, Settings] = {
+    settings.algorithm: settings
+    for settings in (_A2C, _C51, _DQN, _IQN, _PPO, _PQN, _QR_DQN, _RAINBOW, _RECURRENT_PPO, _REINFORCE, _SAC)
+}
 
 # Several settings for one environment are for runs of different lengths; `tuned` chooses the nearest.
 PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {

@@ -73,10 +73,13 @@ def merge(a: RunningStatistics, b: RunningStatistics) -> RunningStatistics:
     """
     num, num_compensation = _add_counts(a, b)
     weight = b.num / jnp.where(num > 0, num, 1.0)
-    delta = (b.mean - a.mean) + (b.mean_compensation - a.mean_compensation)
+    difference, rest = _two_sum(b.mean, -a.mean)
+    rest = rest + (b.mean_compensation - a.mean_compensation)
+    delta = difference + rest
     spread = (b.variance - a.variance) + (b.variance_compensation - a.variance_compensation)
     spread = spread + (1.0 - weight) * jnp.square(delta)
-    mean, mean_compensation = _two_sum(a.mean, a.mean_compensation + weight * delta)
+    mean, lost = _two_sum(a.mean, weight * difference)
+    mean, mean_compensation = _two_sum(mean, lost + a.mean_compensation + weight * rest)
     variance, variance_compensation = _two_sum(a.variance, a.variance_compensation + weight * spread)
     return RunningStatistics(num, mean, variance, mean_compensation, variance_compensation, num_compensation)
 

@@ -13,8 +13,8 @@ from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete, Space
 __all__ = [
     "ActorCritic", "Agent", "AgentState", "Box", "Carry", "Dict", "Discrete", "EnvState", "Environment", "EpisodeStats",
     "ExploitFn", "ExploreFn", "HParams", "InitFn", "InitialCarryFn", "Learner", "LearnerState", "Metrics",
-    "MultiDiscrete", "Network", "Noise", "NoiseFn", "Obs", "PolicyFn", "PolicyParams", "PyTree", "RecurrentNetwork",
-    "Space", "Step", "StoreFn", "Transition", "UpdateFn",
+    "MultiDiscrete", "Network", "Noise", "NoiseFn", "NoisyNetwork", "Obs", "PolicyFn", "PolicyParams", "PyTree",
+    "RecurrentNetwork", "Space", "Step", "StoreFn", "Transition", "UpdateFn",
 ]  # fmt: skip
 
 PyTree = Any
@@ -77,6 +77,23 @@ class Network(Protocol):
 
     def apply(self, params: PyTree, obs: Obs, /) -> Any:
         """The outputs `[..., *output_shape]` for observations `[..., *obs_shape]`."""
+
+
+class NoisyNetwork(Protocol):
+    """A network with noise in its weights, for exploration; `jaxrl.networks.q_network` with `noisy` builds one."""
+
+    def init(self, key: jax.Array, obs: Obs, /) -> PyTree:
+        """The parameters, for observations `[B, ...]`."""
+
+    def apply(self, params: PyTree, obs: Obs, noise: PyTree | None = None, /) -> Any:
+        """The outputs `[..., *output_shape]` for observations `[..., *obs_shape]`.
+
+        With leaves `[units]`, the noise is the same for the whole batch. Otherwise, leading axes of noise and observations are
+        broadcast. Without noise, the network is deterministic.
+        """
+
+    def noise(self, key: jax.Array, batch_shape: tuple[int, ...], /) -> PyTree:
+        """Draw independent noise, leaves `[*batch_shape, units]`; the key is consumed."""
 
 
 class RecurrentNetwork(Protocol):

@@ -56,6 +56,7 @@ CALLS = {
     "categorical_l2_project": Call(
         {"atoms_p": ("real", "P"), "probs": ("probability", "P"), "atoms_q": ("shared support", "K")},
     ),
+    "categorical_mean": Call({"logits": ("real", "AK"), "atoms": ("shared support", "K")}),
     "categorical_q_learning": Call({**_CATEGORICAL, "atoms": ("shared support", "K")}, learns=("q_logits_tm1",)),
     "categorical_double_q_learning": Call(
         {**_CATEGORICAL, "q_logits_t_selector": ("real", "AK"), "atoms": ("shared support", "K")}, learns=("q_logits_tm1",)

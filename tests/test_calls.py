@@ -23,6 +23,7 @@ SIGNATURES = {
     "persistent_q_learning": f"{_Q}, q_t, action_gap_scale, *, {_STOP}",
     "munchausen_q_learning": f"{_Q}, q_t, q_tm1_target, *, temperature=0.03, munchausen_scale=0.9, log_policy_min=-1.0, {_STOP}",
     "categorical_l2_project": "atoms_p, probs, atoms_q",
+    "categorical_mean": "logits, atoms",
     "categorical_q_learning": "q_logits_tm1, a_tm1, r_t, discount_t, q_logits_t, atoms",
     "categorical_double_q_learning": "q_logits_tm1, a_tm1, r_t, discount_t, q_logits_t, q_logits_t_selector, atoms",
     "quantile_regression": "quantiles, tau, targets, *, kappa=1.0",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import optax
 
 from jaxrl import losses, transitions
-from jaxrl.agents._actor_critic import ActorCriticState, actor_critic, make_batch, total_loss
+from jaxrl.agents._actor_critic import ActorCriticState, Feedforward, actor_critic, make_batch, total_loss
 from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION
 from jaxrl.minibatches import grad_of_mean
 from jaxrl.optimizers import Optimizer, adam, optimizer_step
@@ -78,10 +78,10 @@ def a2c(
     Raises:
       ValueError: for an unsupported action space, `squash` without finite bounds, or a hyperparameter out of range.
     """
-    head = policy_head(action_space, squash=squash)
+    head, stateless = policy_head(action_space, squash=squash), Feedforward(network)
 
     def update(state, rollout, noise, hparams, iteration):
-        batch = make_batch(network, head, state.params, rollout, hparams)
+        batch = make_batch(stateless, head, state.params, rollout, hparams)
         if normalize_advantage:
             batch = batch._replace(advantage=transitions.normalize(batch.advantage))
 
@@ -98,4 +98,4 @@ def a2c(
         )
         return ActorCriticState(params, opt_state), metrics | {"gradient_norm": norm}
 
-    return actor_critic("a2c", network, head, update, optimizer=optimizer, hparams=hparams, record=A2CHParams, ranges=_RANGES)
+    return actor_critic("a2c", stateless, head, update, optimizer=optimizer, hparams=hparams, record=A2CHParams, ranges=_RANGES)

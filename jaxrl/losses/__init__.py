@@ -18,6 +18,7 @@ from jaxrl.losses.actor_critic import deterministic_policy_gradient, sac_actor, 
 from jaxrl.losses.distributional import (
     categorical_double_q_learning,
     categorical_l2_project,
+    categorical_mean,
     categorical_q_learning,
     dueling,
     implicit_quantile_q_learning,
@@ -39,6 +40,7 @@ from jaxrl.losses.td import (
 __all__ = [
     "categorical_double_q_learning",
     "categorical_l2_project",
+    "categorical_mean",
     "categorical_q_learning",
     "deterministic_policy_gradient",
     "double_q_learning",

@@ -1,7 +1,7 @@
 """Distributional Q-learning: returns as atoms with probabilities (C51), or as quantiles (QR-DQN, IQN).
 
-An illegal action has −inf as each of its logits or quantiles. All functions but the
-projection and `dueling` are losses `[...]`, to be averaged and minimized. No gradient flows into a target.
+An illegal action has −inf as each of its logits or quantiles. All functions but the projection, `categorical_mean`
+and `dueling` are losses `[...]`, to be averaged and minimized. No gradient flows into a target.
 """
 
 import jax
@@ -45,6 +45,31 @@ def categorical_l2_project(atoms_p: jax.Array, probs: jax.Array, atoms_q: jax.Ar
     distance = jnp.clip(atoms_p, atoms_q[0], atoms_q[-1])[..., None] - support  # [..., P, K]
     share = jnp.clip(1 - jnp.where(distance < 0, -distance / below, distance / above), 0, 1)
     return jnp.sum(probs[..., None] * share, axis=-2)
+
+
+def categorical_mean(logits: jax.Array, atoms: jax.Array) -> jax.Array:
+    """The mean return of each action, Σ_k softmax(logits)_k z_k; −inf for an illegal action.
+
+    Args:
+      logits: of the return's distribution for each action, `[..., A, K]`. Differentiated.
+      atoms: the support z, `[K]`. Differentiated.
+
+    Returns:
+      `[..., A]`.
+
+    Raises:
+      ValueError: if the shapes do not match.
+
+    >>> import jax.numpy as jnp
+    >>> logits = jnp.array([[0.0, 0.0], [-jnp.inf, -jnp.inf], [-100.0, 0.0]])
+    >>> categorical_mean(logits, jnp.array([1.0, 2.0])).tolist()
+    [1.5, -inf, 2.0]
+    """
+    check_like("categorical_mean", "the last axis of logits", jnp.shape(logits)[-1:], atoms=atoms)
+    logits, atoms = promote(logits, atoms)
+    legal = jnp.max(logits, axis=-1) != -jnp.inf
+    probs = jax.nn.softmax(jnp.where(legal[..., None], logits, 0))
+    return jnp.where(legal, jnp.sum(probs * jnp.broadcast_to(atoms, jnp.shape(probs)), axis=-1), -jnp.inf)
 
 
 def categorical_q_learning(
@@ -113,20 +138,13 @@ def _categorical(name, q_logits_tm1, a_tm1, r_t, discount_t, q_logits_t, q_logit
     check_like(name, "the shape of q_logits_tm1", shape, **successors)
     check_like(name, "the last axis of q_logits_tm1", shape[-1:], atoms=atoms)
     q_logits_tm1, r_t, discount_t, q_logits_t, atoms = promote(q_logits_tm1, r_t, discount_t, q_logits_t, atoms)
-    best = greedy(_categorical_mean(*promote(q_logits_t_selector, atoms)))
+    best = greedy(categorical_mean(q_logits_t_selector, atoms))
     atoms_t = r_t[..., None] + discount_t[..., None] * jnp.broadcast_to(atoms, jnp.shape(r_t) + jnp.shape(atoms))
     probs_t = jax.nn.softmax(mask_unweighted(discount_t, select_row(q_logits_t, best)))
     target = categorical_l2_project(atoms_t, probs_t, atoms)
     target = jax.lax.stop_gradient(target)
     log_probs = jax.nn.log_softmax(select_row(q_logits_tm1, a_tm1))
     return -jnp.sum(target * jnp.where(target != 0, log_probs, jnp.zeros((), log_probs.dtype)), axis=-1)
-
-
-def _categorical_mean(logits: jax.Array, atoms: jax.Array) -> jax.Array:
-    """The mean return of each action, `[..., A, K]` to `[..., A]`; −inf for an illegal action."""
-    legal = jnp.max(logits, axis=-1) != -jnp.inf
-    probs = jax.nn.softmax(jnp.where(legal[..., None], logits, 0))
-    return jnp.where(legal, jnp.sum(probs * jnp.broadcast_to(atoms, jnp.shape(probs)), axis=-1), -jnp.inf)
 
 
 def quantile_regression(quantiles: jax.Array, tau: jax.Array, targets: jax.Array, *, kappa: float = 1.0) -> jax.Array:

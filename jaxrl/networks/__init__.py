@@ -5,11 +5,13 @@ a carry, a recurrent network (`jaxrl.types.RecurrentNetwork`). The networks here
 """
 
 from jaxrl.networks.critics import Ensemble, actor_critic, critic, deterministic_policy, ensemble
+from jaxrl.networks.distributional import distributional_q_network, implicit_quantile_network
 from jaxrl.networks.feedforward import policy, q_network
 from jaxrl.networks.layers import ACTIVATIONS, DTYPES, MLP, Encoder, orthogonal
 from jaxrl.networks.recurrent import recurrent_policy, recurrent_q_network
 
 __all__ = [
     "ACTIVATIONS", "DTYPES", "MLP", "Encoder", "Ensemble", "actor_critic", "critic", "deterministic_policy",
-    "ensemble", "orthogonal", "policy", "q_network", "recurrent_policy", "recurrent_q_network",
+    "distributional_q_network", "ensemble", "implicit_quantile_network", "orthogonal", "policy", "q_network",
+    "recurrent_policy", "recurrent_q_network",
 ]  # fmt: skip

@@ -8,12 +8,24 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxrl.networks.layers import MLP, check_action_mask, check_body, hidden_layers, mask_illegal_actions
+from jaxrl.networks.layers import (
+    MLP,
+    check_action_mask,
+    check_body,
+    dense,
+    hidden_layers,
+    mask_illegal_actions,
+    mask_illegal_rows,
+)
+from jaxrl.networks.noisy import noisy_network
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, num_choices, split_action_mask
+from jaxrl.types import Network
 
 
 class DuelingNetwork(nn.Module):
     """Action values as the value of the state plus advantages of mean 0 (Wang et al. 2016, eq. 9).
+
+    With `num_atoms`, there are K such numbers for each action, `[..., A, K]`, each with its own value and advantages.
 
     The two streams have separate last hidden layers, and share the convolutions and the other hidden layers.
     """
@@ -21,18 +33,25 @@ class DuelingNetwork(nn.Module):
     body: MLP
     action_space: Discrete
     hidden: Sequence[int]  # widths of the hidden layers of each stream
+    num_atoms: int | None = None
 
     @nn.compact
     def __call__(self, obs: Any) -> jax.Array:
-        x = self.body(obs)
+        x, noisy = self.body(obs), self.body.noisy
 
         def stream(num_outputs):
-            y = hidden_layers(x, self.hidden, self.body.activation, dtype=self.body.dtype, layer_norm=self.body.layer_norm)
-            return nn.Dense(num_outputs, dtype=jnp.float32)(y)
+            y = hidden_layers(
+                x, self.hidden, self.body.activation, dtype=self.body.dtype, layer_norm=self.body.layer_norm, noisy=noisy
+            )
+            return dense(num_outputs, dtype=jnp.float32, noisy=noisy)(y)
 
-        value, advantage = stream(1), stream(self.action_space.n)
-        q = value + advantage - jnp.mean(advantage, axis=-1, keepdims=True)
-        return mask_illegal_actions(q, obs, self.action_space)
+        size, num_actions = self.num_atoms or 1, self.action_space.n
+        value, advantage = stream(size), stream(num_actions * size)
+        value, advantage = (y.reshape(*y.shape[:-1], -1, size) for y in (value, advantage))
+        q = value + advantage - jnp.mean(advantage, axis=-2, keepdims=True)
+        if self.num_atoms is None:
+            return mask_illegal_actions(q[..., 0], obs, self.action_space)
+        return mask_illegal_rows(q, obs, self.action_space)
 
 
 class Policy(nn.Module):
@@ -69,10 +88,11 @@ def q_network(
     activation: str = "relu",
     channels: Sequence[int] = (),
     dueling: bool = False,
+    noisy: bool = False,
     layer_norm: bool = False,
     scale_observations: bool = True,
     dtype: str = "float32",
-) -> nn.Module:
+) -> Network:
     """Action values: `apply(params, obs[..., *obs_shape]) -> q[..., n]`.
 
     Args:
@@ -85,6 +105,8 @@ def q_network(
       channels: output channels of each 3×3 convolution before the hidden layers. Convolutions are for images, observations
         `[H, W, C]`, and are followed by a ReLU.
       dueling: use separate streams for the state's value and the advantages, from the last hidden layer on (Wang et al. 2016).
+      noisy: perturb the weights of all dense layers with noise of a learned scale, for exploration (Fortunato et al. 2018). The
+        network is then a `jaxrl.types.NoisyNetwork`, with `noise(key, batch_shape)` and `apply(params, obs, noise)`.
       layer_norm: apply LayerNorm before each activation.
       scale_observations: scale bounded integers, such as uint8 images, from their bounds to [0, 1]; False only casts them.
       dtype: "float32" or "bfloat16", the dtype in which convolutions and hidden layers compute. Parameters, gradients and
@@ -95,19 +117,32 @@ def q_network(
         dtype, `channels` without an image or more than fit it.
       TypeError: for widths that are not ints.
     """
+    actions, options = q_options(
+        observation_space, action_space, hidden=hidden, activation=activation, channels=channels, dtype=dtype,
+        layer_norm=layer_norm, scale_observations=scale_observations,
+    )  # fmt: skip
+    options["noisy"] = noisy
+    plain = MLP(num_outputs=actions.n, action_space=actions, **options)
+    network = dueling_network(actions, options) if dueling else plain
+    return noisy_network(network, observation_space) if noisy else network
+
+
+def q_options(observation_space: Space, action_space: Space, **options: Any) -> tuple[Discrete, dict[str, Any]]:
+    """Check the arguments of a Q-network, and return the actions, and `options` as arguments of `MLP`."""
     if not isinstance(action_space, Discrete):
         raise ValueError(
             f"a Q-network (dqn) needs a Discrete action space, got {action_space}; for continuous actions use reinforce"
         )
-    options = check_body(
-        observation_space, hidden=hidden, activation=activation, channels=channels, dtype=dtype, layer_norm=layer_norm,
-        scale_observations=scale_observations,
-    )  # fmt: skip
+    arguments = check_body(observation_space, **options)
     check_action_mask(observation_space, action_space)
-    if dueling:
-        body = MLP(num_outputs=None, **options | {"hidden": tuple(hidden[:-1])})
-        return DuelingNetwork(body, action_space, tuple(hidden[-1:]))
-    return MLP(num_outputs=action_space.n, action_space=action_space, **options)
+    return action_space, arguments
+
+
+def dueling_network(action_space: Discrete, options: dict[str, Any], num_atoms: int | None = None) -> DuelingNetwork:
+    """A dueling network whose streams have the last of the hidden layers in `options`, arguments of `MLP`."""
+    hidden = options["hidden"]
+    body = MLP(num_outputs=None, **options | {"hidden": hidden[:-1]})
+    return DuelingNetwork(body, action_space, hidden[-1:], num_atoms)
 
 
 def policy(

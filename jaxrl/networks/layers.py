@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from jaxrl._src.checks import check_choice, check_size
 from jaxrl.distributions import mask_illegal
+from jaxrl.networks.noisy import NoisyDense
 from jaxrl.spaces import ACTION_MASK, Box, Dict, Discrete, MultiDiscrete, Space, num_choices, split_action_mask
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -132,16 +133,21 @@ class MLP(nn.Module):
     layer_norm: bool = False
     scale_observations: bool = True
     action_space: Space | None = None
+    noisy: bool = False  # dense layers of the type NoisyDense, with their own initialisation
 
     @nn.compact
     def __call__(self, obs: Any) -> jax.Array:
         space, features = split_action_mask(self.space)[0], split_action_mask(obs)[0]
         x = Encoder(space, self.channels, self.dtype, self.layer_norm, self.scale_observations)(features)
         kernel_init = _kernel_init(self.orthogonal, np.sqrt(2.0))
-        x = hidden_layers(x, self.hidden, self.activation, dtype=self.dtype, layer_norm=self.layer_norm, kernel_init=kernel_init)
+        x = hidden_layers(
+            x, self.hidden, self.activation, dtype=self.dtype, layer_norm=self.layer_norm, kernel_init=kernel_init,
+            noisy=self.noisy,
+        )  # fmt: skip
         if self.num_outputs is None:
             return x
-        out = nn.Dense(self.num_outputs, dtype=jnp.float32, kernel_init=_kernel_init(self.orthogonal, self.output_scale))(x)
+        kernel_init = _kernel_init(self.orthogonal, self.output_scale)
+        out = dense(self.num_outputs, dtype=jnp.float32, kernel_init=kernel_init, noisy=self.noisy)(x)
         return mask_illegal_actions(out, obs, self.action_space)
 
 
@@ -149,12 +155,24 @@ def _kernel_init(is_orthogonal: bool, scale: float) -> Initializer:
     return orthogonal(scale) if is_orthogonal else _LECUN
 
 
+def dense(width: int, *, dtype: Any, kernel_init: Initializer = _LECUN, noisy: bool = False) -> nn.Module:
+    """A dense layer. Call it in a compact method."""
+    return NoisyDense(width, dtype=dtype) if noisy else nn.Dense(width, dtype=dtype, kernel_init=kernel_init)
+
+
 def hidden_layers(
-    x: jax.Array, widths: Sequence[int], activation: str, *, dtype: str, layer_norm: bool, kernel_init: Initializer = _LECUN
+    x: jax.Array,
+    widths: Sequence[int],
+    activation: str,
+    *,
+    dtype: str,
+    layer_norm: bool,
+    kernel_init: Initializer = _LECUN,
+    noisy: bool = False,
 ) -> jax.Array:
     """Dense layers, each followed by an optional LayerNorm (Ba et al. 2016) and an activation. Call it in a compact method."""
     for width in widths:
-        x = nn.Dense(width, dtype=DTYPES[dtype], kernel_init=kernel_init)(x)
+        x = dense(width, dtype=DTYPES[dtype], kernel_init=kernel_init, noisy=noisy)(x)
         x = ACTIVATIONS[activation](_normalize(x) if layer_norm else x)
     return x
 
@@ -170,12 +188,24 @@ def mask_illegal_actions(values: jax.Array, obs: Any, action_space: Space | None
     If no action is legal, e.g. after the end of a game, no action is masked, so that results stay finite. This applies to each
     component of a `MultiDiscrete` separately. Without the entry or without `action_space`, `values` are returned unchanged.
     """
+    legal = _legal_actions(obs, action_space)
+    return values if legal is None else mask_illegal(values, legal)
+
+
+def mask_illegal_rows(values: jax.Array, obs: Any, action_space: Space) -> jax.Array:
+    """`mask_illegal_actions` for values `[..., A, K]` with K numbers for each action, such as quantiles."""
+    legal = _legal_actions(obs, action_space)
+    return values if legal is None else mask_illegal(values, jnp.broadcast_to(legal[..., None], values.shape))
+
+
+def _legal_actions(obs: Any, action_space: Space | None) -> jax.Array | None:
+    """The action mask, bool `[..., num_choices]`, with all actions where it has none; None without a mask."""
     legal = split_action_mask(obs)[1]
     if legal is None or action_space is None:
-        return values
+        return None
     parts = np.cumsum(action_space.nvec if isinstance(action_space, MultiDiscrete) else [])[:-1]
     masks = [part | ~jnp.any(part, axis=-1, keepdims=True) for part in jnp.split(legal, parts, axis=-1)]
-    return mask_illegal(values, jnp.concatenate(masks, axis=-1))
+    return jnp.concatenate(masks, axis=-1)
 
 
 # --- checks of a builder's arguments

@@ -10,7 +10,16 @@ import pytest
 
 import jaxrl
 from jaxrl.optimizers import adam
-from tests.problems import LEARNERS, a2c_learner, dqn_learner, plain, ppo_learner, recurrent_learner, reinforce_learner
+from tests.problems import (
+    LEARNERS,
+    a2c_learner,
+    dqn_learner,
+    plain,
+    ppo_learner,
+    pqn_learner,
+    recurrent_ppo_learner,
+    reinforce_learner,
+)
 
 NUM_ITERATIONS = 5
 
@@ -38,15 +47,19 @@ SETTINGS = {
     "target_kl": (10.0, 1e-4),
     "initial_temperature": (1.0, 0.3),
     "target_entropy": (-1.0, -0.5),
+    "q_lambda": (0.9, 0.5),
 }
 
 PRIORITIZED = {"priority_exponent", "importance_exponent", "importance_exponent_iterations"}
 MUNCHAUSEN = {"munchausen_scale", "munchausen_temperature"}
 UNREAD = {  # since an option is off
+    "c51": PRIORITIZED,
     "dqn": PRIORITIZED | MUNCHAUSEN,
     "double dqn, huber, hard sync, rollouts": PRIORITIZED | MUNCHAUSEN,
     "dqn, three steps, prioritized": MUNCHAUSEN,
     "dqn, munchausen": PRIORITIZED,
+    "iqn": PRIORITIZED,
+    "qr_dqn": PRIORITIZED,
     "reinforce, episodic": {"value_coef"},  # its baseline is not learned
 }
 
@@ -67,7 +80,7 @@ def test_every_hyperparameter_changes_the_run(name):
     assert {field for field, unread in zip(fields, same, strict=True) if unread} == UNREAD.get(name, set())
 
 
-ONE_OF_EACH = ["a2c", "dqn", "reinforce, continuing", "ppo", "sac"]
+ONE_OF_EACH = ["a2c", "c51", "dqn", "iqn", "ppo", "pqn", "qr_dqn", "rainbow", "recurrent ppo", "reinforce, continuing", "sac"]
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
@@ -99,6 +112,7 @@ SCHEDULED = {
     "dqn": functools.partial(dqn_learner, num_envs=256, capacity=2048, warmup=5),
     "reinforce": functools.partial(reinforce_learner, mode="continuing", baseline="value"),
     "ppo": functools.partial(ppo_learner, num_envs=16),
+    "pqn": functools.partial(pqn_learner, num_envs=64),
 }
 LENGTH = 4.0
 CASES = [
@@ -109,6 +123,8 @@ CASES = [
     ("reinforce", "learning_rate", 0, 0.02, 0.0),
     ("ppo", "learning_rate", 0, 0.02, 0.0),
     ("ppo", "clip_range", 0, 0.1, 0.0),
+    ("pqn", "learning_rate", 0, 0.02, 0.0),
+    ("pqn", "epsilon", 0, 0.9, 0.1),
 ]
 
 
@@ -166,9 +182,10 @@ ADAM = functools.partial(adam, eps=1e-20)  # ε would blur the steps of small gr
     [
         reinforce_learner(mode="continuing", baseline="value", optimizer=ADAM),
         ppo_learner(num_epochs=1, num_minibatches=1, optimizer=ADAM),
-        recurrent_learner(optimizer=ADAM),
+        pqn_learner(num_epochs=1, num_minibatches=1, optimizer=ADAM, hparams=jaxrl.agents.PQNHParams(epsilon_end=1.0)),
+        recurrent_ppo_learner(num_epochs=1, num_minibatches=1, optimizer=ADAM),
     ],
-    ids=["reinforce", "ppo", "recurrent"],
+    ids=["reinforce", "ppo", "pqn", "recurrent ppo"],
 )
 def test_the_step_count_of_the_optimizer_is_that_of_the_iteration(learner):
     """From moments of zero, Adam changes a parameter by η √(1 − β₂ⁿ) / (1 − β₁ⁿ) · (1 − β₁) / √(1 − β₂) at its n-th step."""

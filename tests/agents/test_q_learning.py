@@ -3,12 +3,15 @@
 What they learn where the answer is known is in `test_dqn.py`.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+import jaxrl
 from jaxrl import replay
 from jaxrl.types import Box, Discrete, Environment, Step
 from tests.problems import dqn_learner
@@ -77,18 +80,22 @@ class Loop:
             value = next_q_target.max()
         return total + discount * value - q[action]
 
+    def draw(self, bits, iteration):
+        """The rows that random bits `[N]` select, and their importance weights."""
+        batch_size, stored = len(bits), self.stored()
+        if not self.prioritized:
+            return bits % stored, np.ones(batch_size)
+        uniform = (bits >> 8) / 2**24
+        points = (np.arange(batch_size) + uniform) / batch_size * self.priority.sum()
+        rows = np.searchsorted(np.cumsum(self.priority), points, side="right")
+        beta = BETA + (1 - BETA) * min(iteration / BETA_ITERATIONS, 1.0)
+        weights = (stored * self.priority[rows] / self.priority.sum()) ** -beta
+        return rows, weights / weights.max()
+
     def update(self, bits, iteration):
         """One gradient step with random bits `[N]`."""
-        batch_size, stored = len(bits), self.stored()
-        if self.prioritized:
-            uniform = (bits >> 8) / 2**24
-            points = (np.arange(batch_size) + uniform) / batch_size * self.priority.sum()
-            rows = np.searchsorted(np.cumsum(self.priority), points, side="right")
-            beta = BETA + (1 - BETA) * min(iteration / BETA_ITERATIONS, 1.0)
-            weights = (stored * self.priority[rows] / self.priority.sum()) ** -beta
-            weights /= weights.max()
-        else:
-            rows, weights = bits % stored, np.ones(batch_size)
+        batch_size = len(bits)
+        rows, weights = self.draw(bits, iteration)
         batch = [self.transition(row) for row in rows]
         errors = np.array([self.td_error(*transition) for transition in batch])
         gradient = np.zeros_like(self.params)
@@ -165,3 +172,57 @@ def test_updates_are_those_of_a_loop(name):
         ends |= {(bool(x.terminated), bool(x.truncated)) for steps in loop.history for x in steps}
     assert ends == {(False, False), (True, False), (False, True)}
     assert len(loop.history[0]) * NUM_ENVS > 2 * CAPACITY
+
+
+class NoisyBias(NamedTuple):
+    """Action values w + n, with a noise n `[..., A]` and the same for all observations."""
+
+    def init(self, key, obs):
+        return jax.random.normal(key, (3,))
+
+    def noise(self, key, shape):
+        return jax.random.normal(key, (*shape, 3))
+
+    def apply(self, params, obs, noise=None):
+        q = jnp.broadcast_to(params, (*obs.shape[:-1], 3))
+        return q if noise is None else q + jnp.broadcast_to(noise, q.shape)
+
+
+def noisy_learner(**static):
+    agent = jaxrl.agents.dqn(NoisyBias(), Discrete(3), noisy=True, capacity=24, batch_size=8, warmup=1, **static)
+    learner = jaxrl.make_learner(ragged(), agent, num_envs=4, rollout_length=2)
+    hparams = agent.hparams._replace(epsilon_start=0.0, epsilon_end=0.0, discount=GAMMA)
+    return learner, jax.tree.map(jnp.float32, hparams)
+
+
+def test_a_noisy_network_has_its_own_noise_in_every_step_and_environment_and_none_in_evaluation():
+    learner, hparams = noisy_learner()
+    w, obs = jnp.float32([0.1, 0.3, 0.2]), jnp.zeros((4, 2))
+    act = learner.noise(jax.random.key(0)).rollout.act
+    noise = np.asarray(act[1][0])
+    assert len(np.unique(noise)) == noise.size == 2 * 4 * 3
+    for t in range(2):
+        noise_t = jax.tree.map(lambda x, t=t: x[t], act)
+        action = learner.agent.explore(w, obs, (), noise_t, hparams, jnp.int32(0))[0]
+        np.testing.assert_array_equal(action, np.argmax(np.asarray(w) + noise[t], axis=1))
+    np.testing.assert_array_equal(learner.agent.exploit(w, obs, (), jax.random.key(1))[0], [1, 1, 1, 1])
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_a_noisy_update_has_one_noise_for_each_network_and_gradient_step(double):
+    learner, hparams = noisy_learner(double=double, updates_per_iteration=2)
+    hparams = hparams._replace(learning_rate=jnp.float32(0.0), tau=jnp.float32(0.0))
+    state = learner.init(jax.random.key(0), hparams)
+    noise = learner.noise(jax.random.key(1))
+    after, metrics = jax.jit(learner.step)(state, noise, hparams, jnp.int32(1))
+    w, bits = np.asarray(state.agent.params), np.asarray(noise.update[0])
+    online, target, selector = (np.asarray(x[0]) for x in noise.update[1])
+    assert len({*online.ravel(), *target.ravel(), *selector.ravel()}) == 3 * 2 * 3
+    items = jax.tree.map(np.asarray, replay.take(after.agent.replay, jnp.arange(16)))
+    loss = []
+    for u in range(2):
+        rows = bits[u] % 16
+        value = (w + target[u])[np.argmax(w + (selector[u] if double else target[u]))]
+        error = items.reward + np.where(items.terminated, 0, GAMMA * value) - (w + online[u])[items.action]
+        loss.append(error[rows] ** 2)
+    np.testing.assert_allclose(np.mean(metrics["loss"]), np.mean(loss), rtol=1e-5)

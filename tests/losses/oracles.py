@@ -156,6 +156,11 @@ def _mean(atoms, logits):
     return sum(p * z for p, z in zip(softmax(logits), atoms, strict=True))
 
 
+@looped({"logits": 2, "atoms": 1})
+def categorical_mean(logits, atoms):
+    return [_mean(atoms, of_action) for of_action in logits]
+
+
 def _categorical(q_logits_tm1, a_tm1, r_t, discount_t, q_logits_t, selector, atoms):
     if discount_t == 0:  # whatever the successor's distribution: all of it lies at the reward
         target = categorical_l2_project.equation([r_t], [1.0], atoms)

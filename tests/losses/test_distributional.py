@@ -24,7 +24,8 @@ LOSSES = [
 ]
 LINEAR = ["categorical_l2_project", "dueling"]
 functions = {
-    name: jax.jit(getattr(losses, name), static_argnames=["kappa"] * ("quantile" in name)) for name in [*LOSSES, *LINEAR]
+    name: jax.jit(getattr(losses, name), static_argnames=["kappa"] * ("quantile" in name))
+    for name in [*LOSSES, *LINEAR, "categorical_mean"]
 }
 each_path = pytest.mark.parametrize("num_actions", [3, 33])
 

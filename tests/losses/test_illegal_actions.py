@@ -83,8 +83,9 @@ def test_illegal_actions_are_as_if_they_were_not_there(name, num_actions):
     result, gradients = values_and_gradients(name, masked_args)
     if name == "greedy":
         expected = np.take_along_axis(positions["values"], np.asarray(expected)[..., None], -1)[..., 0]
-    elif name == "dueling":
-        expected = spread(np.asarray(expected), positions["advantage"], num_actions, -np.inf)
+    elif name in ("dueling", "categorical_mean"):
+        (where,) = positions.values()
+        expected = spread(np.asarray(expected), where, num_actions, -np.inf)
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
     for argument, gradient in gradients.items():
         wanted = np.asarray(expected_gradients[argument])

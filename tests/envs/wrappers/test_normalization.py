@@ -118,6 +118,13 @@ def test_a_batch_of_one_is_that_observation():
     jax.tree.map(np.testing.assert_array_equal, statistics_of_batch(x), statistics_of(x[0]))
 
 
+def test_merging_into_nothing_keeps_every_digit():
+    batch = statistics_of_batch(jnp.float32([[1e6], [1e6], [1e6 + 1]]))
+    assert batch.mean_compensation[0] != 0
+    for merged in (w.merge(empty_statistics((1,)), batch), w.merge(batch, empty_statistics((1,)))):
+        jax.tree.map(np.testing.assert_array_equal, merged, batch)
+
+
 def test_merging_nothing_gives_nothing_and_adds_nothing():
     nothing, one = empty_statistics((2,)), statistics_of(jnp.float32([3.0, -1.0]))
     for merged, expected in ((w.merge(nothing, nothing), nothing), (w.merge(nothing, one), one), (w.merge(one, nothing), one)):
