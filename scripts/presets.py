@@ -56,7 +56,9 @@ ROWS = (
     *TUNED,
     Row("reinforce", "PointMass", 2_000_000),
     Row("ppo", "CartPole-v1", 1_000_000, wrappers=NO_VELOCITIES),
+    Row("recurrent_ppo", "CartPole-v1", 1_000_000, wrappers=NO_VELOCITIES),
     Row("ppo", "MemoryChain-bsuite", 500_000),
+    Row("recurrent_ppo", "MemoryChain-bsuite", 500_000),
 )
 
 

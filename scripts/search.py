@@ -5,14 +5,27 @@ list of choices. A name is a field of `Settings` (`num_envs`), or an entry of a 
 `network.hidden`, `schedules.epsilon_fraction`). Hyperparameters and schedules are data: `--trials` combinations train in one
 program. Everything else is structure: `--programs` combinations are compiled. Seeds are below 16; presets are measured on others.
 
+    python scripts/search.py a2c CartPole-v1 --steps 500000 hparams.learning_rate=1e-3:3e-2 hparams.entropy_coef=1e-4:0.03 \
+        hparams.gae_lambda='[0.9, 0.95, 1.0]' rollout_length='[8, 32]' --programs 2
+    python scripts/search.py c51 CartPole-v1 --steps 100000 hparams.learning_rate=1e-4:3e-3 hparams.tau=1e-3:0.1
+    python scripts/search.py ddpg Pendulum-v1 --steps 20000 hparams.learning_rate=3e-4:3e-3 hparams.exploration_noise=0.05:0.5
     python scripts/search.py dqn CartPole-v1 --steps 50000 hparams.learning_rate=1e-4:1e-2 hparams.tau=1e-3:0.1 \
         schedules.epsilon_fraction='[0.1, 0.3, 0.5]' agent.updates_per_iteration='[1, 2, 4]' --programs 3
+    python scripts/search.py iqn Acrobot-v1 --steps 100000 hparams.learning_rate=1e-4:3e-3 hparams.tau=1e-3:0.1
     python scripts/search.py ppo CartPole-v1 --steps 500000 hparams.learning_rate=1e-4:1e-2 hparams.entropy_coef=1e-4:0.03 \
         hparams.gae_lambda='[0.9, 0.95, 0.98]' num_envs='[4, 16]' agent.num_epochs='[4, 10]' --programs 4
+    python scripts/search.py pqn CartPole-v1 --steps 500000 hparams.learning_rate=1e-4:3e-3 hparams.q_lambda='[0.3, 0.65, 0.95]' \
+        schedules.epsilon_fraction='[0.1, 0.3, 0.5]' num_envs='[16, 32]' --programs 2
+    python scripts/search.py qr_dqn Acrobot-v1 --steps 100000 hparams.learning_rate=1e-4:3e-3 hparams.tau=1e-3:0.1
+    python scripts/search.py rainbow CartPole-v1 --steps 100000 hparams.learning_rate=1e-4:3e-3 hparams.tau=1e-3:0.1
+    python scripts/search.py recurrent_ppo CartPole-v1 --wrap partial_observation:1,0,1,0 --steps 1000000 \
+        hparams.learning_rate=1e-4:1e-2 hparams.entropy_coef=1e-4:0.03 rollout_length='[32, 128]' --programs 2
     python scripts/search.py reinforce PointMass --steps 500000 hparams.learning_rate=3e-4:3e-2 hparams.entropy_coef='[0, 0.01]' \
         rollout_length='[25, 50]' --programs 2
     python scripts/search.py sac Pendulum-v1 --steps 20000 hparams.learning_rate=3e-4:3e-3 hparams.tau=3e-3:0.03 \
         agent.batch_size='[128, 256]' --programs 2
+    python scripts/search.py td3 Pendulum-v1 --steps 20000 hparams.learning_rate=3e-4:3e-3 hparams.tau=3e-3:0.03 \
+        hparams.exploration_noise=0.05:0.5 hparams.target_noise=0.05:0.5
 """
 
 import argparse

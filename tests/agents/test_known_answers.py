@@ -52,6 +52,32 @@ def state_values(network, state, obs):
     return network.apply(state.params, obs)[1]
 
 
+def recurrent_values(network, state, obs):
+    """Each observation is the first of an episode, but the second of "discounting", where the first is 0, comes after that."""
+    carry = network.initial_carry(OBSERVATIONS)
+    (_, first), _ = network.apply(state.params, obs, carry)
+    _, carry = network.apply(state.params, obs[:1].repeat(OBSERVATIONS, axis=0), carry)
+    (_, second), _ = network.apply(state.params, obs, carry)
+    return jnp.stack([first[0], jnp.where(jnp.all(obs[0] == 0), second[1], first[1])])
+
+
+def mean_of_atoms(network, state, obs):
+    logits = network.apply(state.params, obs)
+    return jax.nn.softmax(logits) @ jnp.linspace(ATOMS["v_min"], ATOMS["v_max"], logits.shape[-1])
+
+
+def mean_of_quantiles(network, state, obs):
+    return network.apply(state.params, obs).mean(axis=-1)
+
+
+def mean_of_levels(network, state, obs):
+    return network.apply(state.params, obs, (jnp.arange(32) + 0.5) / 32).mean(axis=-1)
+
+
+def mean_of_critics(network, state, obs):
+    return network.critic.apply(state.params.critic, obs).mean(axis=0)
+
+
 def values_of_ends(network, state, obs):
     """Of the ends of the Box, by the mean of the critics."""
     ends = [jnp.full((OBSERVATIONS, 1), x, jnp.float32) for x in (-1, 1)]
@@ -72,17 +98,35 @@ def replayed(steps, rate, *, agent=None, **more):
 
 
 MLP = {"hidden": (16,)}  # what an action is worth depends on the observation, and such a critic sees both
+ATOMS = {"v_min": -2.0, "v_max": 2.5}
+EXPLORING = {"epsilon_end": 1.0}
+DETERMINISTIC = replayed(6_000, 0.01, network=MLP, agent={"warmup_steps": 1_000}, hparams={"exploration_noise": 0.5})
+GREEDY_SAC = {"initial_temperature": 0.1, "target_entropy": -3.0}  # values are those without entropy
 CASES: dict[tuple[str, str], Case] = {
-    ("dqn", "Discrete"): Case(replayed(4_000, 0.05, hparams={"epsilon_end": 1.0}), action_values),
+    ("a2c", "Discrete"): Case(rollouts(130_000, 0.05), state_values),
+    ("a2c", "Box"): Case(rollouts(130_000, 0.05), state_values),
+    ("c51", "Discrete"): Case(replayed(4_000, 0.05, agent=ATOMS, hparams=EXPLORING), mean_of_atoms),
+    ("ddpg", "Box"): Case(DETERMINISTIC, values_of_ends, tolerance=0.1),
+    ("dqn", "Discrete"): Case(replayed(4_000, 0.05, hparams=EXPLORING), action_values),
+    ("iqn", "Discrete"): Case(replayed(4_000, 0.02, network=MLP, hparams=EXPLORING), mean_of_levels),
     ("ppo", "Discrete"): Case(rollouts(40_000, 0.02, hparams={"entropy_coef": 0.05}), state_values),
     ("ppo", "Box"): Case(rollouts(40_000, 0.02), state_values),
+    ("pqn", "Discrete"): Case(rollouts(40_000, 0.05, hparams=EXPLORING), action_values),
+    ("qr_dqn", "Discrete"): Case(replayed(4_000, 0.05, hparams=EXPLORING), mean_of_quantiles),
+    ("rainbow", "Discrete"): Case(replayed(6_000, 0.05, agent=ATOMS), mean_of_atoms, tolerance=0.15),  # trained with noise
+    ("recurrent_ppo", "Discrete"): Case(
+        rollouts(40_000, 0.01, network={"num_units": 8}, hparams={"entropy_coef": 0.05}), recurrent_values, RECURRENT
+    ),
+    ("recurrent_ppo", "Box"): Case(rollouts(40_000, 0.01, network={"num_units": 8}), recurrent_values, RECURRENT),
     ("reinforce", "Discrete"): Case(rollouts(130_000, 0.05, agent={"mode": "continuing", "baseline": "value"}), state_values),
     ("reinforce", "Box"): Case(rollouts(130_000, 0.05, agent={"mode": "continuing", "baseline": "value"}), state_values),
-    ("sac", "Box"): Case(
-        replayed(6_000, 0.02, network=MLP, hparams={"initial_temperature": 0.1, "target_entropy": -3.0}),
-        values_of_ends,
+    ("sac", "Discrete"): Case(
+        replayed(6_000, 0.02, hparams={"initial_temperature": 0.1, "relative_target_entropy": 0.05}),
+        mean_of_critics,
         tolerance=0.1,
     ),
+    ("sac", "Box"): Case(replayed(6_000, 0.02, network=MLP, hparams=GREEDY_SAC), values_of_ends, tolerance=0.1),
+    ("td3", "Box"): Case(DETERMINISTIC, values_of_ends, tolerance=0.1),
 }
 SPACES = {"Discrete": Discrete, "Box": Box}
 NEEDED = [(name, kind) for name, entry in ALGORITHMS.items() for kind, space in SPACES.items() if space in entry.action_spaces]
@@ -200,7 +244,9 @@ def test_every_space_is_learned(name, kind, probe):
     """The greedy action is one of the best at each observation. No table can hold these, so the network has a hidden layer."""
     env, discount, obs, q = SPACE_PROBES[probe]()
     env = between(env) if kind == "Box" else env
-    settings = override(settings_of(name, kind), network=MLP)
+    tables = settings_of(name, kind)
+    rate = tables.hparams["learning_rate"] / (1 if tables.network["hidden"] else 4)
+    settings = override(tables, steps=2 * tables.steps, network=MLP, hparams={"learning_rate": rate})
     learner, hparams, num_iterations, _ = build(settings, env, discount=discount)
     agent, num = learner.agent, len(q)
 
