@@ -119,7 +119,7 @@ _DQN = Settings(
     rollout_length=1,
     network={"hidden": (64, 64)},
     agent={"batch_size": 128, "capacity": 100_000, "warmup_steps": 1_000, "updates_per_iteration": 4},
-    schedules={"epsilon_fraction": 0.3, "learning_rate_fraction": 1.0, "importance_exponent_fraction": 1.0},
+    schedules={"epsilon_fraction": 0.3, "learning_rate_fraction": 1.0},
     hparams={"learning_rate": 1e-3, "tau": 0.02, "epsilon_end": 0.02},
 )
 _REINFORCE = Settings(
