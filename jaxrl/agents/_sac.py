@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import losses, replay, transitions
-from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_hparams, check_network_output, check_replay_sizes
+from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_hparams, check_replay_sizes
+from jaxrl.off_policy import init_actor_critic, sample, store
 from jaxrl.optimizers import Optimizer, adam, num_updates, optimizer_step, polyak_update
 from jaxrl.policies import PolicyHead, policy_head
 from jaxrl.schedules import linear_schedule
@@ -107,15 +108,8 @@ def sac(
 
     def init(key, obs, hparams):
         check_hparams(hparams, SACHParams, _RANGES)
-        actor_key, critic_key = jax.random.split(key)
-        batch_shape = (jax.tree.leaves(obs)[0].shape[0],)
-        actor_params = actor.init(actor_key, obs)
-        policy = jax.eval_shape(actor.apply, actor_params, obs)
-        check_network_output("sac (actor)", policy, head.params_spec(batch_shape), _HINT)
-        action = head.to_action(jnp.zeros(policy[0].shape))
-        critic_params = critic.init(critic_key, obs, action)
-        q = jax.eval_shape(critic.apply, critic_params, obs, action)
-        check_network_output("sac (critic)", q, jax.ShapeDtypeStruct((*q.shape[:1], *batch_shape), jnp.float32), _HINT)
+        policy_spec = head.params_spec((jax.tree.leaves(obs)[0].shape[0],))
+        actor_params, critic_params = init_actor_critic("sac", network, action_space, policy_spec, key, obs, hint=_HINT)
         params = SACParams(actor_params, critic_params, jnp.log(jnp.float32(hparams.initial_temperature)))
         example = transitions.example_transition(obs, action_space)
         return SACState(params, critic_params, optimizer(hparams.learning_rate).init(params), replay.init(example, capacity))
@@ -132,12 +126,9 @@ def sac(
     def exploit(actor_params, obs, carry, key):
         return head.to_action(head.mode(policy_of(actor_params, obs))), carry
 
-    def store(state, rollout, iteration):
-        return state._replace(replay=replay.add(state.replay, transitions.flatten(rollout), iteration))
-
     loss = _make_loss(policy_of, critic, head, math.prod(action_space.shape))
 
-    update = _make_update(loss, optimizer, capacity, warmup, updates_per_iteration)
+    update = _make_update(loss, optimizer, warmup, updates_per_iteration)
     policy = lambda state: state.params.actor
     return Agent(
         hparams=hparams, init=init, noise=noise, policy=policy, explore=explore, exploit=exploit, store=store, update=update,
@@ -177,14 +168,12 @@ def _make_loss(policy_of: Callable[..., Any], critic: Any, head: PolicyHead, siz
     return loss
 
 
-def _make_update(
-    loss: Callable[..., Any], optimizer: Optimizer, capacity: int, warmup: int, updates_per_iteration: int
-) -> UpdateFn:
+def _make_update(loss: Callable[..., Any], optimizer: Optimizer, warmup: int, updates_per_iteration: int) -> UpdateFn:
     """Gradient steps on batches from the replay, each followed by an update of the target critics."""
 
     def update(state, rollout, noise, hparams, iteration):
         sample_noise, *action_noise = noise
-        batches = replay.sample(state.replay, sample_noise, replay.num_stored(iteration + 1, rollout.reward.size, capacity))
+        batches = sample(state.replay, sample_noise, rollout, iteration)
         learning_rate = linear_schedule(hparams.learning_rate, 0.0, hparams.learning_rate_iterations, iteration - warmup)
         done = num_updates(iteration, warmup, updates_per_iteration)
 
