@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _MODULES = (
     "agents", "checks", "distributions", "dynamic_programming", "envs", "exploration", "losses", "minibatches",
     "networks", "noise", "off_policy", "optimizers", "policies", "recurrence", "replay", "returns", "schedules",
-    "spaces", "transitions", "types",
+    "spaces", "training_passes", "transitions", "types",
 )  # fmt: skip
 _NAMES = {
     "make": "envs",
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         returns,
         schedules,
         spaces,
+        training_passes,
         transitions,
         types,
     )
