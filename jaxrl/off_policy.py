@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxrl import replay, transitions
 from jaxrl.checks import check_network_output
-from jaxrl.types import ActorCritic, Obs, Space, Transition
+from jaxrl.types import ActorCritic, Discrete, Obs, Space, Transition
 
 
 def store(agent_state: Any, rollout: Transition, iteration: jax.Array) -> Any:
@@ -46,11 +46,11 @@ def init_actor_critic(
     Args:
       agent_name: the name of the agent, for the message.
       network: the two networks.
-      action_space: that of the environment.
+      action_space: that of the environment; if it is `Discrete`, critics take no action, and return the values of all.
       policy_spec: what the actor must return for `obs`, as `jax.ShapeDtypeStruct`s.
       key: consumed.
       obs: example observations, leaves `[B, ...]`.
-      num_critics: K, the number of values `[K, B]` that the critic must return; None allows any number.
+      num_critics: K, the number of values `[K, B]` or `[K, B, n]` that the critic must return; None allows any number.
       hint: a sentence that says how to build networks that fit.
 
     Returns:
@@ -64,9 +64,15 @@ def init_actor_critic(
     actor_params = network.actor.init(actor_key, obs)
     policy = jax.eval_shape(network.actor.apply, actor_params, obs)
     check_network_output(f"{agent_name} (actor)", policy, policy_spec, hint)
-    action = jnp.zeros((num_envs, *action_space.shape), action_space.dtype)  # type: ignore[union-attr]
-    critic_params = network.critic.init(critic_key, obs, action)
-    q = jax.eval_shape(network.critic.apply, critic_params, obs, action)
-    shape = q.shape[:1] if num_critics is None else (num_critics,)
-    check_network_output(f"{agent_name} (critic)", q, jax.ShapeDtypeStruct((*shape, num_envs), jnp.float32), hint)
+    inputs: tuple[Any, ...]
+    q_shape: tuple[int, ...]
+    if isinstance(action_space, Discrete):
+        inputs, q_shape = (obs,), (num_envs, action_space.n)
+    else:
+        action = jnp.zeros((num_envs, *action_space.shape), action_space.dtype)  # type: ignore[union-attr]
+        inputs, q_shape = (obs, action), (num_envs,)
+    critic_params = network.critic.init(critic_key, *inputs)
+    q = jax.eval_shape(network.critic.apply, critic_params, *inputs)
+    num = q.shape[:1] if num_critics is None else (num_critics,)
+    check_network_output(f"{agent_name} (critic)", q, jax.ShapeDtypeStruct((*num, *q_shape), jnp.float32), hint)
     return actor_params, critic_params

@@ -33,9 +33,15 @@ SETTINGS = {
     "target_kl": (10.0, 1e-4),
     "initial_temperature": (1.0, 0.3),
     "target_entropy": (-1.0, -0.5),
+    "relative_target_entropy": (0.5, 0.2),
 }
 
-UNREAD = {"reinforce, episodic": {"value_coef"}}  # its baseline is not learned
+UNREAD = {
+    "reinforce, episodic": {"value_coef"},  # its baseline is not learned
+    "sac": {"relative_target_entropy"},
+    "sac, discrete": {"target_entropy"},
+    "sac, dropout and batch renormalisation": {"relative_target_entropy", "tau"},  # it has no target network
+}
 
 
 @pytest.mark.parametrize("name", LEARNERS)
