@@ -20,6 +20,9 @@ ROWS = (
     ("reinforce", "Acrobot-v1", 500_000),
     ("reinforce", "PointMass", 500_000),
     ("reinforce", "PointMass", 2_000_000),
+    ("sac", "Pendulum-v1", 20_000),
+    ("sac", "MountainCarContinuous-v0", 50_000),
+    ("sac", "PointMass", 100_000),
 )
 
 
