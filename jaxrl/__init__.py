@@ -10,8 +10,8 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "agents", "checks", "distributions", "dynamic_programming", "envs", "exploration", "losses", "minibatches",
-    "networks", "noise", "normalization", "optimizers", "policies", "recurrence", "replay", "returns",
-    "running_statistics", "schedules", "spaces", "transitions", "types",
+    "networks", "noise", "normalization", "off_policy", "optimizers", "policies", "recurrence", "replay", "returns",
+    "running_statistics", "schedules", "spaces", "training_passes", "transitions", "types",
 )  # fmt: skip
 _NAMES = {
     "make": "envs",
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         networks,
         noise,
         normalization,
+        off_policy,
         optimizers,
         policies,
         recurrence,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         running_statistics,
         schedules,
         spaces,
+        training_passes,
         transitions,
         types,
     )

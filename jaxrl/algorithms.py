@@ -108,7 +108,7 @@ _TABLE = (
         derived=("value",),
     ),
     Algorithm("reinforce", "REINFORCE", agents.reinforce, _ANY, _policy, networks.policy, derived=("value",)),
-    Algorithm("sac", "SAC", agents.sac, (Box,), _actor_critic, networks.actor_critic),
+    Algorithm("sac", "SAC", agents.sac, (Discrete, Box), _actor_critic, networks.actor_critic),
 )
 
 ALGORITHMS: dict[str, Algorithm] = {entry.name: entry for entry in _TABLE}

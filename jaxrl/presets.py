@@ -172,7 +172,8 @@ _SAC = Settings(
     num_envs=1,
     rollout_length=1,
     network={"hidden": (64, 64)},
-    agent={"warmup_steps": 500},
+    agent={"batch_size": 128, "warmup_steps": 500},
+    schedules={"learning_rate_fraction": 1.0},
     hparams={"learning_rate": 1e-3, "tau": 0.01},
 )
 
@@ -243,6 +244,16 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             rollout_length=50,
             network={"activation": "relu"},
             hparams={"entropy_coef": 0.0, "max_grad_norm": 0.5},
+        ),
+    ),
+    ("sac", "Pendulum-v1"): (override(_SAC, agent={"capacity": 20_000}, hparams={"discount": 0.98}),),
+    # The car gets out of the valley at random only if its noise lasts for several steps.
+    ("sac", "MountainCarContinuous-v0"): (
+        override(
+            _SAC,
+            steps=50_000,
+            rollout_length=32,
+            agent={"capacity": 50_000, "warmup_steps": 1_024, "updates_per_iteration": 16, "noise_period": 32},
         ),
     ),
 }

@@ -13,8 +13,8 @@ from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete, Space
 __all__ = [
     "ActorCritic", "Agent", "AgentState", "Box", "Carry", "Dict", "Discrete", "EnvState", "Environment", "EpisodeStats",
     "ExploitFn", "ExploreFn", "HParams", "InitFn", "InitialCarryFn", "Learner", "LearnerState", "Metrics",
-    "MultiDiscrete", "Network", "Noise", "NoiseFn", "NoisyNetwork", "Obs", "PolicyFn", "PolicyParams", "PyTree",
-    "RecurrentNetwork", "Space", "Step", "StoreFn", "Transition", "UpdateFn",
+    "MultiDiscrete", "Network", "NetworkParams", "Noise", "NoiseFn", "NoisyNetwork", "Obs", "PolicyFn",
+    "PolicyParams", "PyTree", "RecurrentNetwork", "Space", "Step", "StoreFn", "TrainableNetwork", "Transition", "UpdateFn",
 ]  # fmt: skip
 
 PyTree = Any
@@ -109,11 +109,39 @@ class RecurrentNetwork(Protocol):
         """One step: the outputs `[B, ...]` and the next carry `[B, ...]`."""
 
 
-class ActorCritic(NamedTuple):
-    """A policy network and an ensemble of action-value networks; `jaxrl.networks.actor_critic` builds one."""
+class NetworkParams(NamedTuple):
+    """The parameters of a `TrainableNetwork`."""
 
-    actor: Network  # the policy's outputs for observations
-    critic: Any  # init(key, obs, action) and apply(params, obs, action) -> q [K, ...], the values of K critics
+    weights: PyTree  # what the optimizer changes
+    statistics: PyTree  # running statistics of its inputs, which passes in training change; empty if there are none
+
+
+class TrainableNetwork(Protocol):
+    """A network whose passes in training differ from those in evaluation, by dropout or statistics of the batch.
+
+    An agent that supports it calls `jaxrl.training_passes.apply_training` in its loss. For any other agent it is a `Network`
+    whose statistics never change.
+    """
+
+    def init(self, key: jax.Array, /, *inputs: Any) -> NetworkParams:
+        """The parameters, for inputs `[B, ...]`."""
+
+    def apply(self, params: NetworkParams, /, *inputs: Any) -> Any:
+        """The outputs in evaluation: a deterministic function of each input, without dropout, with running statistics."""
+
+    def apply_training(self, params: NetworkParams, key: jax.Array, /, *inputs: Any) -> tuple[Any, PyTree]:
+        """The outputs for a batch in training, and the new statistics. The key is consumed; it is for dropout."""
+
+
+class ActorCritic(NamedTuple):
+    """A policy network and an ensemble of action-value networks; `jaxrl.networks.actor_critic` builds one.
+
+    Each may be a `TrainableNetwork`.
+    """
+
+    actor: Any  # a Network: the policy's outputs for observations
+    critic: Any  # init(key, obs, action) and apply(params, obs, action) -> q [K, ...], the values of K critics;
+    # for Discrete actions init(key, obs) and apply(params, obs) -> q [K, ..., n], the values of all actions
 
 
 # --- the fields of an Agent -----------------------------------------------------------------------

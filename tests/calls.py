@@ -106,6 +106,7 @@ CALLS = {
         learns=("q_tm1",),
     ),
     "sac_actor": Call({"log_prob_t": ("log probability", ""), "q_t": ("real", "C")}, {"temperature": 0.2}),
+    "soft_value": Call({"logits_t": ("real", "A"), "q_t": ("real", "AC")}, {"temperature": 0.2}, learns=("logits_t",)),
     "sac_temperature": Call(
         {"log_prob_t": ("log probability", ""), "log_temperature": ("shared real", "")},
         {"target_entropy": -2.0},

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrl
+from jaxrl.agents import SACHParams
 from jaxrl.types import Box, Discrete, Environment, Step
 
 
@@ -170,9 +171,9 @@ def pqn_learner(env=None, *, num_envs=4, rollout_length=8, hidden=(16,), layer_n
     return jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
 
 
-def sac_learner(env=None, *, num_envs=4, rollout_length=1, hidden=(16,), **static):
+def sac_learner(env=None, *, num_envs=4, rollout_length=1, hidden=(16,), network=(), **static):
     env = lopsided() if env is None else env
-    network = jaxrl.networks.actor_critic(env.observation_space, env.action_space, hidden=hidden)
+    network = jaxrl.networks.actor_critic(env.observation_space, env.action_space, hidden=hidden, **dict(network))
     static = {"warmup": 5, "capacity": 96, "batch_size": 16} | static
     agent = jaxrl.agents.sac(network, env.action_space, **static)
     return jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
@@ -212,6 +213,16 @@ LEARNERS = {
     "ppo, continuous": lambda: ppo_learner(lopsided(), normalize_advantage=False),
     "pqn": pqn_learner,
     "sac": functools.partial(sac_learner, updates_per_iteration=2),
+    "sac, discrete": lambda: sac_learner(
+        jaxrl.make("CartPole-v1"),
+        rollout_length=2,
+        noise_period=2,
+        updates_per_iteration=2,
+        hparams=SACHParams(learning_rate=0.01),
+    ),
+    "sac, dropout and batch renormalisation": lambda: sac_learner(
+        target_network=False, network={"num_critics": 3, "layer_norm": True, "dropout": 0.1, "batch_renorm": True}
+    ),
 }
 
 

@@ -39,6 +39,7 @@ SIGNATURES = {
     "deterministic_policy_gradient": "a_t, dqda_t, *, max_norm=None",
     "soft_td_error": "q_tm1, r_t, discount_t, q_t, log_prob_t, temperature",
     "sac_actor": "log_prob_t, q_t, temperature",
+    "soft_value": "logits_t, q_t, temperature",
     "sac_temperature": "log_prob_t, log_temperature, target_entropy",
     "lambda_returns": "r_t, discount_t, v_t, lambda_=1.0, *, truncated=None",
     "discounted_returns": "r_t, discount_t, v_t, *, truncated=None",

@@ -14,7 +14,7 @@ booleans are converted to it, and so are hyperparameters, which do not widen it.
 raise a ValueError, and actions that are not integers a TypeError, when the function is traced.
 """
 
-from jaxrl.losses.actor_critic import deterministic_policy_gradient, sac_actor, sac_temperature, soft_td_error
+from jaxrl.losses.actor_critic import deterministic_policy_gradient, sac_actor, sac_temperature, soft_td_error, soft_value
 from jaxrl.losses.distributional import (
     categorical_double_q_learning,
     categorical_l2_project,
@@ -62,5 +62,6 @@ __all__ = [
     "sarsa",
     "select",
     "soft_td_error",
+    "soft_value",
     "td_learning",
 ]

@@ -1,4 +1,4 @@
-"""Losses of actors and critics for continuous actions: the deterministic policy gradient and soft actor-critic.
+"""Losses of actors and critics: the deterministic policy gradient, and soft actor-critic for continuous and discrete actions.
 
 `K` is the number of critics; targets use their minimum (clipped double Q-learning, Fujimoto et al. 2018,
 eq. 10). With temperature 0, `soft_td_error` and `sac_actor` are those of TD3 and DDPG.
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxrl._src.dtypes import promote
 from jaxrl._src.masking import safe_multiply
 from jaxrl._src.shapes import check_equal, check_like
+from jaxrl.losses.policies import entropy
 
 
 def deterministic_policy_gradient(a_t: jax.Array, dqda_t: jax.Array, *, max_norm=None) -> jax.Array:
@@ -100,13 +101,42 @@ def sac_actor(log_prob_t: jax.Array, q_t: jax.Array, temperature) -> jax.Array:
     return jax.lax.stop_gradient(jnp.asarray(temperature, q_t.dtype)) * log_prob_t - jnp.min(q_t, axis=-1)
 
 
+def soft_value(logits_t: jax.Array, q_t: jax.Array, temperature) -> jax.Array:
+    """Σ_a π(a|s_t) (min_k q_t[a, k] − α log π(a|s_t)), the soft value for discrete actions (Christodoulou 2019, eq. 10, 12).
+
+    Its negative is the loss of the actor. As a target of the critics, put it into `td_learning` as v_t. An illegal action, whose
+    logit is −inf, counts for nothing, whatever its values.
+
+    Args:
+      logits_t: of the policy in s_t, `[..., A]`. Differentiated.
+      q_t: each critic's value of each action, `[..., A, K]`. No gradient.
+      temperature: α ≥ 0, a scalar. No gradient.
+
+    Returns:
+      `[...]`.
+
+    Raises:
+      ValueError: if the shapes do not match.
+
+    >>> import jax.numpy as jnp
+    >>> q_t = jnp.array([[1.0, 2.0], [5.0, 3.0], [-jnp.inf, -jnp.inf]])
+    >>> float(soft_value(jnp.array([0.0, 0.0, -jnp.inf]), q_t, 0.0))  # the mean of 1 and 3
+    2.0
+    """
+    check_like("soft_value", "the shape of logits_t and one axis more", jnp.shape(logits_t), free=1, q_t=q_t)
+    logits_t, q_t = promote(logits_t, q_t)
+    q_t, temperature = jax.lax.stop_gradient((jnp.min(q_t, axis=-1), jnp.asarray(temperature, q_t.dtype)))
+    expected = jnp.sum(safe_multiply(jax.nn.softmax(logits_t), q_t), axis=-1)
+    return expected + temperature * entropy(logits_t)
+
+
 def sac_temperature(log_prob_t: jax.Array, log_temperature: jax.Array, target_entropy) -> jax.Array:
     """−α (log π(a_t|s_t) + H̄), which moves the policy's entropy towards H̄ (Haarnoja et al. 2018b, eq. 18, in log α).
 
     Args:
-      log_prob_t: log π(a_t|s_t), `[...]`. No gradient.
+      log_prob_t: log π(a_t|s_t), or its mean over all actions, minus the entropy, `[...]`. No gradient.
       log_temperature: log α, a scalar. Differentiated.
-      target_entropy: H̄ in nats, a scalar; −m for m action dimensions is usual.
+      target_entropy: H̄ in nats, a scalar or `[...]`; −m for m action dimensions is usual.
 
     Returns:
       `[...]`.

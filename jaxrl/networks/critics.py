@@ -10,11 +10,11 @@ import numpy as np
 from flax import linen as nn
 
 from jaxrl._src.checks import check_size
-from jaxrl.networks.feedforward import policy
+from jaxrl.networks.feedforward import policy, q_network
 from jaxrl.networks.layers import MLP, check_body
 from jaxrl.policies import box_units
 from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete, Space, split_action_mask
-from jaxrl.types import ActorCritic
+from jaxrl.types import ActorCritic, NetworkParams
 
 
 class Critic(nn.Module):
@@ -23,10 +23,10 @@ class Critic(nn.Module):
     mlp: MLP  # over {"action", "obs"}
     action_space: Space
 
-    def __call__(self, obs: Any, action: jax.Array) -> jax.Array:
+    def __call__(self, obs: Any, action: jax.Array, training: bool = False) -> jax.Array:
         if isinstance(self.action_space, Box):
             action = _normalize(self.action_space, action)
-        return self.mlp({"action": action, "obs": split_action_mask(obs)[0]})[..., 0]
+        return self.mlp({"action": action, "obs": split_action_mask(obs)[0]}, training)[..., 0]
 
 
 def _normalize(box: Box, action: jax.Array) -> jax.Array:
@@ -75,13 +75,46 @@ class Ensemble(NamedTuple):
 
     init: Callable[..., Any]  # (key, *inputs) -> params, leaves [N, ...]
     apply: Callable[..., Any]  # (params, *inputs) -> outputs, leaves [N, ...]
+    apply_training: Callable[..., Any] | None = None  # (params, key, *inputs) -> (outputs, statistics), leaves [N, ...]
+
+
+class Trainable(NamedTuple):
+    """A `jaxrl.types.TrainableNetwork` made of a flax module whose last argument is `training`; `trainable` builds one."""
+
+    init: Callable[..., NetworkParams]
+    apply: Callable[..., Any]
+    apply_training: Callable[..., tuple[Any, Any]]
+
+
+def trainable(module: nn.Module) -> Trainable:
+    """Turn a flax module with dropout or batch renormalisation into a `jaxrl.types.TrainableNetwork`.
+
+    Args:
+      module: its keyword argument `training` turns dropout on and makes batch renormalisation use the batch.
+    """
+
+    def init(key, *inputs):
+        variables = dict(module.init(key, *inputs))
+        return NetworkParams({"params": variables.pop("params")}, variables)
+
+    def apply(params, *inputs):
+        return module.apply({**params.weights, **params.statistics}, *inputs)
+
+    def apply_training(params, key, *inputs):
+        outputs, statistics = module.apply(
+            {**params.weights, **params.statistics}, *inputs, training=True, rngs={"dropout": key}, mutable=["statistics"]
+        )
+        return outputs, dict(statistics)
+
+    return Trainable(init, apply, apply_training)
 
 
 def ensemble(network: Any, num: int) -> Ensemble:
     """`num` independent copies of a network, each initialised with its own key and applied to the same inputs.
 
     Args:
-      network: `init(key, *inputs)` and `apply(params, *inputs)`, such as a `critic` or a `q_network`.
+      network: `init(key, *inputs)` and `apply(params, *inputs)`, such as a `critic` or a `q_network`; or a
+        `jaxrl.types.TrainableNetwork`, each member of which then has statistics and dropout of its own.
       num: N, the number of members.
 
     Returns:
@@ -104,7 +137,10 @@ def ensemble(network: Any, num: int) -> Ensemble:
     def apply(params, *inputs):
         return jax.vmap(lambda params: network.apply(params, *inputs))(params)
 
-    return Ensemble(init, apply)
+    def apply_training(params, key, *inputs):
+        return jax.vmap(lambda params, key: network.apply_training(params, key, *inputs))(params, jax.random.split(key, num))
+
+    return Ensemble(init, apply, apply_training if hasattr(network, "apply_training") else None)
 
 
 def actor_critic(
@@ -116,27 +152,46 @@ def actor_critic(
     activation: str = "relu",
     channels: Sequence[int] = (),
     layer_norm: bool = False,
+    dropout: float = 0.0,
+    batch_renorm: bool = False,
     scale_observations: bool = True,
     dtype: str = "float32",
 ) -> ActorCritic:
-    """The networks of SAC: a policy with a standard deviation that depends on the state, and an ensemble of critics.
+    """The networks of SAC: a policy, whose standard deviation depends on the state for a `Box`, and an ensemble of critics.
+
+    With `dropout` or `batch_renorm`, the networks concerned are `jaxrl.types.TrainableNetwork`s.
 
     Args:
       observation_space, hidden, activation, channels, layer_norm, scale_observations, dtype: as for `policy`, for both networks.
-      action_space: a `Box` of floats.
-      num_critics: number of critics, K; their values are `[K, ...]`.
+      action_space: a `Box` of floats; or `Discrete`, for which each critic is a `q_network`.
+      num_critics: number of critics, K; their values are `[K, ...]`, and `[K, ..., n]` for `Discrete`.
+      dropout: share of the hidden units of the critics that a pass in training sets to 0; 0.01 with layer_norm is DroQ
+        (Hiraoka et al. 2022).
+      batch_renorm: batch renormalisation of the inputs and hidden layers of actor and critics, as in CrossQ (Bhatt et al. 2024).
 
     Raises:
-      ValueError, TypeError: as `policy` and `critic`.
+      ValueError, TypeError: as `policy` and `critic`; ValueError for `dropout` outside of [0, 1).
     """
-    if not isinstance(action_space, Box):
-        raise ValueError(f"actor_critic needs a Box as its action space, got {action_space}")
+    if not isinstance(action_space, Box | Discrete):
+        raise ValueError(f"actor_critic needs a Box or Discrete as its action space, got {action_space}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be at least 0 and less than 1, got {dropout}")
     options: dict[str, Any] = {
         "hidden": hidden, "activation": activation, "channels": channels, "layer_norm": layer_norm,
         "scale_observations": scale_observations, "dtype": dtype,
     }  # fmt: skip
-    actor = policy(observation_space, action_space, state_dependent_std=True, log_std=0.0, **options)
-    return ActorCritic(actor, ensemble(critic(observation_space, action_space, **options), num_critics))
+    if isinstance(action_space, Box):
+        actor = policy(observation_space, action_space, state_dependent_std=True, log_std=0.0, **options)
+        value: Any = critic(observation_space, action_space, **options)
+        changed = value.clone(mlp=value.mlp.clone(dropout=dropout, batch_renorm=batch_renorm))
+    else:
+        actor = policy(observation_space, action_space, **options)
+        value = q_network(observation_space, action_space, **options)
+        changed = value.clone(dropout=dropout, batch_renorm=batch_renorm)
+    return ActorCritic(
+        trainable(actor.clone(actor=actor.actor.clone(batch_renorm=True))) if batch_renorm else actor,
+        ensemble(trainable(changed) if dropout or batch_renorm else value, num_critics),
+    )
 
 
 def deterministic_policy(

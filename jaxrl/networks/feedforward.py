@@ -64,8 +64,8 @@ class Policy(nn.Module):
     log_std: float
 
     @nn.compact
-    def __call__(self, obs: Any) -> Any:
-        policy = self.actor(obs)
+    def __call__(self, obs: Any, training: bool = False) -> Any:
+        policy = self.actor(obs, training)
         if self.action_size is not None:
             policy = split_gaussian(self, policy)
         return policy if self.critic is None else (policy, self.critic(obs)[..., 0])

@@ -48,6 +48,7 @@ SETTINGS = {
     "initial_temperature": (1.0, 0.3),
     "target_entropy": (-1.0, -0.5),
     "q_lambda": (0.9, 0.5),
+    "relative_target_entropy": (0.5, 0.2),
 }
 
 PRIORITIZED = {"priority_exponent", "importance_exponent", "importance_exponent_iterations"}
@@ -61,6 +62,9 @@ UNREAD = {  # since an option is off
     "iqn": PRIORITIZED,
     "qr_dqn": PRIORITIZED,
     "reinforce, episodic": {"value_coef"},  # its baseline is not learned
+    "sac": {"relative_target_entropy"},
+    "sac, discrete": {"target_entropy"},
+    "sac, dropout and batch renormalisation": {"relative_target_entropy", "tau"},  # it has no target network
 }
 
 

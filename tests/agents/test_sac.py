@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy import integrate
 
@@ -90,11 +91,72 @@ def test_both_critics_begin_differently_and_the_target_is_their_copy():
     jax.tree.map(np.testing.assert_array_equal, state.params.critic, state.target_critic)
 
 
+def linear(env, num_critics=3):
+    return jaxrl.networks.actor_critic(env.observation_space, env.action_space, hidden=(), num_critics=num_critics)
+
+
+def test_a_gradient_step_is_that_of_the_papers_losses():
+    """Plain SGD on one batch, with the equations written out for Gaussian policies, against finite differences in float64:
+    of three critics the least counts, the actor's gradient leaves the critics alone, and it is log α that moves."""
+    env = lopsided()
+    agent = jaxrl.agents.sac(linear(env), env.action_space, capacity=4, batch_size=4, warmup=1, optimizer=optax.sgd)
+    learner = jaxrl.make_learner(env, agent, num_envs=4, rollout_length=1)
+    hparams = jax.tree.map(jnp.float32, agent.hparams._replace(learning_rate=1.0, initial_temperature=0.3, discount=0.9))
+    state = learner.init(jax.random.key(0), hparams)
+    noise, rollout = agent.noise(jax.random.key(1), 1, 4).update, jaxrl.replay.take(state.agent.replay, jnp.arange(4))
+    rollout = jax.tree.map(lambda x: x[None], rollout)
+    after, _ = agent.update(state.agent, rollout, noise, hparams, jnp.int32(1))
+    batch = jaxrl.off_policy.sample(state.agent.replay, noise.sample, rollout, jnp.int32(1))
+    batch, noises = jax.tree.map(lambda x: np.asarray(x[0]), (batch, (noise.action, noise.next_action)))
+    old, new = (jax.tree.map(np.float64, x.params) for x in (state.agent, after))
+    half, middle = (LOPSIDED.high - LOPSIDED.low) / 2, (LOPSIDED.high + LOPSIDED.low) / 2
+
+    def dense(layer, x):
+        return x @ layer["kernel"] + layer["bias"]
+
+    def act(actor, obs, eps):
+        out = dense(actor["params"]["actor"]["Dense_0"], obs)
+        mean, log_std = out[:, :2], out[:, 2:]
+        squashed = np.tanh(mean + np.exp(log_std) * eps)
+        log_density = -0.5 * eps**2 - log_std - 0.5 * np.log(2 * np.pi) - np.log(1 - squashed**2)
+        return squashed, log_density.sum(-1)
+
+    def least(critic, obs, squashed):
+        layer = critic["params"]["mlp"]["Dense_0"]
+        return [dense(jax.tree.map(lambda x, k=k: x[k], layer), np.concatenate([squashed, obs], -1))[:, 0] for k in range(3)]
+
+    alpha, discount = np.exp(old.log_temperature), 0.9 * ~batch.terminated
+    squashed, next_log_prob = act(old.actor, batch.next_obs, noises[1])
+    y = batch.reward + discount * (np.min(least(old.critic, batch.next_obs, squashed), 0) - alpha * next_log_prob)
+
+    def critic_loss(critic):
+        q = least(critic, batch.obs, (batch.action - middle) / half)
+        return sum(0.5 * np.mean((y - q_k) ** 2) for q_k in q)
+
+    def actor_loss(actor):
+        squashed, log_prob = act(actor, batch.obs, noises[0])
+        return np.mean(alpha * log_prob - np.min(least(old.critic, batch.obs, squashed), 0))
+
+    for name, loss in (("critic", critic_loss), ("actor", actor_loss)):
+        params, treedef = jax.tree.flatten(getattr(old, name))
+        moved = [x - y for x, y in zip(params, jax.tree.leaves(getattr(new, name)), strict=True)]
+        for leaf, gradient in enumerate(moved):
+            for i in np.ndindex(gradient.shape):
+                ends = []
+                for step in (1e-5, -1e-5):
+                    changed = [x.copy() for x in params]
+                    changed[leaf][i] += step
+                    ends.append(loss(jax.tree.unflatten(treedef, changed)))
+                np.testing.assert_allclose(gradient[i], (ends[0] - ends[1]) / 2e-5, rtol=2e-3, atol=1e-4)
+    _, log_prob = act(old.actor, batch.obs, noises[0])
+    surplus = np.mean(-log_prob - 2 * float(hparams.target_entropy))  # of entropy
+    np.testing.assert_allclose(new.log_temperature - old.log_temperature, -alpha * surplus, rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("space", "static", "message"),
     [
-        (Discrete(2), {}, "sac needs a Box with finite bounds"),
-        (Box(-np.inf, 1, (2,)), {}, "sac needs a Box with finite bounds"),
+        (Box(-np.inf, 1, (2,)), {}, "sac needs a Discrete action space or a Box with finite bounds"),
         (Box(-1, 1, (2,)), {"batch_size": 100, "capacity": 50}, "batch_size 100 is larger than the replay's capacity 50"),
     ],
 )

@@ -282,6 +282,13 @@ def sac_actor(log_prob_t, q_t, temperature):
     return temperature * log_prob_t - min(q_t)
 
 
+@looped({"logits_t": 1, "q_t": 2})
+def soft_value(logits_t, q_t, temperature):
+    """Christodoulou (2019), eq. 10, with the lesser of the critics."""
+    probs = np.exp(logits_t - max(logits_t)) / sum(np.exp(logits_t - max(logits_t)))
+    return sum(p * (min(q) - temperature * np.log(p)) for p, q in zip(probs, q_t, strict=True) if p > 0)
+
+
 @looped({"log_prob_t": 0})
 def sac_temperature(log_prob_t, log_temperature, target_entropy):
     """Haarnoja et al. (2018b), eq. 18."""

@@ -1,4 +1,4 @@
-"""Losses of actors and critics for continuous actions against loops written from the papers."""
+"""Losses of actors and critics against loops written from the papers."""
 
 import warnings
 from functools import partial
@@ -14,7 +14,7 @@ from jax.test_util import check_grads
 from jaxrl import losses
 from tests import calls
 
-NAMES = ["deterministic_policy_gradient", "soft_td_error", "sac_actor", "sac_temperature"]
+NAMES = ["deterministic_policy_gradient", "soft_td_error", "sac_actor", "soft_value", "sac_temperature"]
 HYPERPARAMETERS = {"deterministic_policy_gradient": ["max_norm"]}
 functions = {
     name: jax.jit(getattr(losses, name), static_argnames=HYPERPARAMETERS.get(name, [])) for name in [*NAMES, "td_learning"]
@@ -135,6 +135,17 @@ def test_the_actor_learns_from_the_lesser_critic():
     gradients = jitted_grad(lambda *args: functions["sac_actor"](*args, 0.25).sum(), argnums=(0, 1))(log_prob, q_t)
     close(gradients[0], [0.25, 0.25])
     close(gradients[1], [[-1.0, 0.0], [0.0, -1.0]])
+
+
+@pytest.mark.parametrize("temperature", [0.1, 2.0])
+def test_the_soft_value_is_largest_for_the_boltzmann_policy(temperature):
+    """Its maximum is α log Σ exp(q / α) (Haarnoja et al. 2017, eq. 4), where its gradient is 0."""
+    q_t = calls.draw("soft_value", (20,))["q_t"]
+    value = lambda logits: functions["soft_value"](logits, q_t, temperature)
+    best = q_t.min(-1) / temperature
+    close(value(best), temperature * np.log(np.exp(best).sum(-1)))
+    np.testing.assert_allclose(jitted_grad(lambda logits: value(logits).sum())(best), np.zeros_like(best), atol=1e-5)
+    assert (np.asarray(value(best + calls.draw("soft_value", (20,), 1)["logits_t"])) < np.asarray(value(best))).all()
 
 
 @pytest.mark.parametrize(("entropy", "sign"), [(-3.0, -1.0), (-1.0, 1.0)])
