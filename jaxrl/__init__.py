@@ -10,8 +10,8 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "agents", "checks", "distributions", "dynamic_programming", "envs", "exploration", "losses", "minibatches",
-    "networks", "noise", "optimizers", "policies", "recurrence", "replay", "returns", "schedules", "spaces",
-    "transitions", "types",
+    "networks", "noise", "normalization", "optimizers", "policies", "recurrence", "replay", "returns",
+    "running_statistics", "schedules", "spaces", "transitions", "types",
 )  # fmt: skip
 _NAMES = {
     "make": "envs",
@@ -39,11 +39,13 @@ if TYPE_CHECKING:
         minibatches,
         networks,
         noise,
+        normalization,
         optimizers,
         policies,
         recurrence,
         replay,
         returns,
+        running_statistics,
         schedules,
         spaces,
         transitions,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from jaxrl import agents, networks
 from jaxrl._src.signatures import Option, help_of, options_of
-from jaxrl.types import ActorCritic, Agent, Box, Discrete, Environment, HParams, MultiDiscrete, Network
+from jaxrl.types import ActorCritic, Agent, Box, Discrete, Environment, HParams, MultiDiscrete, Network, RecurrentNetwork
 
 Options = Mapping[str, Any]
 
@@ -32,7 +32,7 @@ class Algorithm(NamedTuple):
     title: str
     factory: Callable[..., Agent]
     action_spaces: tuple[type, ...]
-    network: Callable[[Environment, Options, Options], Network | ActorCritic]
+    network: Callable[[Environment, Options, Options], Network | RecurrentNetwork | ActorCritic]
     network_builder: Callable
     derived: tuple[str, ...] = ()
 
@@ -74,11 +74,26 @@ def _actor_critic(env: Environment, network: Options, agent: Options) -> ActorCr
     return networks.actor_critic(env.observation_space, env.action_space, **network)
 
 
+def _recurrent_policy(env: Environment, network: Options, agent: Options) -> RecurrentNetwork:
+    return networks.recurrent_policy(env.observation_space, env.action_space, value=True, **network)
+
+
 _ANY = (Discrete, MultiDiscrete, Box)
 
 _TABLE = (
+    Algorithm("a2c", "A2C", agents.a2c, _ANY, _policy, networks.policy, derived=("value",)),
     Algorithm("dqn", "DQN", agents.dqn, (Discrete,), _q_network, networks.q_network),
     Algorithm("ppo", "PPO", agents.ppo, _ANY, _policy, networks.policy, derived=("value",)),
+    Algorithm("pqn", "PQN", agents.pqn, (Discrete,), _q_network, networks.q_network),
+    Algorithm(
+        "recurrent_ppo",
+        "Recurrent PPO",
+        agents.recurrent_ppo,
+        _ANY,
+        _recurrent_policy,
+        networks.recurrent_policy,
+        derived=("value",),
+    ),
     Algorithm("reinforce", "REINFORCE", agents.reinforce, _ANY, _policy, networks.policy, derived=("value",)),
     Algorithm("sac", "SAC", agents.sac, (Box,), _actor_critic, networks.actor_critic),
 )

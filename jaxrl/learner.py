@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxrl._src.agent_checks import check_agent
 from jaxrl._src.checks import check_key, check_record, check_size
+from jaxrl._src.traced_once import TracedOnce
 from jaxrl.resets import MAX_NOISE_BYTES, num_bytes, reset_all, reset_scheme
 from jaxrl.rollout import RolloutCarry, RolloutNoise, unroll, zero_stats
 from jaxrl.types import Agent, Environment, EpisodeStats, HParams, Learner, LearnerState, Metrics, Transition
@@ -63,13 +64,16 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
     resets = reset_scheme(env, (num_envs,) if agent.fresh_episodes else (rollout_length, num_envs), reset_pool)
     max_block = _max_block(rollout_length, reset_pool)
 
+    # Three callers trace the functions that follow: the metrics' shapes, the warm-up and the run.
     # All keys of a level come from a single split: each call of the generator takes a CPU a quarter of a second to compile.
+    @TracedOnce
     def noise(key: jax.Array) -> IterationNoise:
         agent_key, step_key, reset_keys = _split(key, 2, resets.num_keys)
         agent_noise = agent.noise(agent_key, rollout_length, num_envs)
         step_keys = jax.random.split(step_key, (rollout_length, num_envs))
         return IterationNoise(RolloutNoise(step_keys, resets.draw(reset_keys), agent_noise.act), agent_noise.update)
 
+    @TracedOnce
     def act(
         state: LearnerState, noise: IterationNoise, hparams: HParams, iteration: jax.Array
     ) -> tuple[LearnerState, Transition]:
@@ -78,6 +82,7 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
         carry, rollout = unroll(env, traced, policy_params, carry, noise.rollout, resets.episode, hparams, iteration)
         return LearnerState(state.key, traced.store(state.agent, rollout, iteration), *carry), rollout
 
+    @TracedOnce
     def step(state: LearnerState, noise: IterationNoise, hparams: HParams, iteration: jax.Array) -> tuple[LearnerState, Metrics]:
         state, rollout = act(state, noise, hparams, iteration)
         agent_state, metrics = traced.update(state.agent, rollout, noise.update, hparams, iteration)
@@ -95,8 +100,6 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
         return state._replace(stats=reset_log_interval(state.stats))
 
     check_agent(env, traced, num_envs, rollout_length)
-    # With jit, Python runs each of these once, although three callers trace them: the metrics' shapes, the warm-up and the run.
-    noise, act, step = (jax.jit(f, inline=True) for f in (noise, act, step))
     return Learner(env, agent, num_envs, rollout_length, init, noise, step, reset_pool)
 
 
@@ -297,8 +300,7 @@ def check_and_cast(key: jax.Array, learner: Learner, hparams: HParams | None) ->
 
 def _traced_once(agent: Agent) -> Agent:
     """The agent with functions that Python runs once for all that trace them: the checks, the warm-up and the run."""
-    explore, store, update = (jax.jit(f, inline=True) for f in (agent.explore, agent.store, agent.update))
-    return agent._replace(explore=explore, store=store, update=update)
+    return agent._replace(explore=TracedOnce(agent.explore), store=TracedOnce(agent.store), update=TracedOnce(agent.update))
 
 
 def _check_fresh_episodes(env: Environment, agent: Agent, rollout_length: int) -> None:

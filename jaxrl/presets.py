@@ -113,13 +113,20 @@ def override(settings: Settings, **changes: Any) -> Settings:
     return replace(settings, **merged)
 
 
+_A2C = Settings(
+    "a2c",
+    num_envs=8,
+    rollout_length=32,
+    schedules={"learning_rate_fraction": 1.0},
+    hparams={"learning_rate": 6e-3, "value_coef": 0.01},
+)
 _DQN = Settings(
     "dqn",
     num_envs=8,
     rollout_length=1,
     network={"hidden": (64, 64)},
     agent={"batch_size": 128, "capacity": 100_000, "warmup_steps": 1_000, "updates_per_iteration": 4},
-    schedules={"epsilon_fraction": 0.3, "learning_rate_fraction": 1.0},
+    schedules={"epsilon_fraction": 0.3, "learning_rate_fraction": 1.0, "importance_exponent_fraction": 1.0},
     hparams={"learning_rate": 1e-3, "tau": 0.02, "epsilon_end": 0.02},
 )
 _REINFORCE = Settings(
@@ -135,6 +142,20 @@ _PPO = Settings(
     schedules={"learning_rate_fraction": 1.0},
     hparams={"learning_rate": 1e-3},
 )
+_PQN = Settings(
+    "pqn",
+    num_envs=32,
+    rollout_length=32,
+    network={"layer_norm": True},
+    schedules={"epsilon_fraction": 0.2, "learning_rate_fraction": 1.0},
+)
+_RECURRENT_PPO = Settings(
+    "recurrent_ppo",
+    num_envs=16,
+    rollout_length=64,
+    schedules={"learning_rate_fraction": 1.0},
+    hparams={"learning_rate": 1e-3},
+)
 _SAC = Settings(
     "sac",
     steps=20_000,
@@ -146,7 +167,9 @@ _SAC = Settings(
 )
 
 # The settings for environments that are not in PRESETS.
-DEFAULTS: dict[str, Settings] = {"dqn": _DQN, "ppo": _PPO, "reinforce": _REINFORCE, "sac": _SAC}
+DEFAULTS: dict[str, Settings] = {
+    settings.algorithm: settings for settings in (_A2C, _DQN, _PPO, _PQN, _RECURRENT_PPO, _REINFORCE, _SAC)
+}
 
 # Several settings for one environment are for runs of different lengths; `tuned` chooses the nearest.
 PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {

@@ -1,17 +1,14 @@
 """Small environments with known answers, and the learners that several test files share."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxrl
-from jaxrl import losses, optimizers, transitions
-from jaxrl.policies import policy_head
-from jaxrl.recurrence import successor_outputs, unroll_network
-from jaxrl.types import Agent, Box, Discrete, Environment, Noise, Step
+from jaxrl.types import Box, Discrete, Environment, Step
 
 
 class Count(NamedTuple):
@@ -116,6 +113,13 @@ def lopsided(limit: int = 3) -> Environment:
     return Environment(reset, step, (), Box(-1, 1, (1,)), LOPSIDED, "lopsided")
 
 
+def a2c_learner(env=None, *, num_envs=4, rollout_length=8, hidden=(16,), **static):
+    env = jaxrl.make("CartPole-v1") if env is None else env
+    network = jaxrl.networks.policy(env.observation_space, env.action_space, hidden=hidden, value=True)
+    agent = jaxrl.agents.a2c(network, env.action_space, **static)
+    return jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
+
+
 def dqn_learner(env=None, *, num_envs=4, rollout_length=1, hidden=(16,), **static):
     env = jaxrl.make("CartPole-v1") if env is None else env
     network = jaxrl.networks.q_network(env.observation_space, env.action_space, hidden=hidden)
@@ -140,6 +144,13 @@ def ppo_learner(env=None, *, num_envs=4, rollout_length=8, hidden=(16,), **stati
     return jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
 
 
+def pqn_learner(env=None, *, num_envs=4, rollout_length=8, hidden=(16,), layer_norm=True, **static):
+    env = jaxrl.make("CartPole-v1") if env is None else env
+    network = jaxrl.networks.q_network(env.observation_space, env.action_space, hidden=hidden, layer_norm=layer_norm)
+    agent = jaxrl.agents.pqn(network, env.action_space, **{"num_epochs": 2, "num_minibatches": 2} | static)
+    return jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
+
+
 def sac_learner(env=None, *, num_envs=4, rollout_length=1, hidden=(16,), **static):
     env = lopsided() if env is None else env
     network = jaxrl.networks.actor_critic(env.observation_space, env.action_space, hidden=hidden)
@@ -148,105 +159,36 @@ def sac_learner(env=None, *, num_envs=4, rollout_length=1, hidden=(16,), **stati
     return jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
 
 
-class RecurrentHParams(NamedTuple):
-    learning_rate: float = 1e-3
-    discount: float = 0.99
-    gae_lambda: float = 0.95
-    value_coef: float = 0.5
-    entropy_coef: float = 0.01
-    max_grad_norm: float = 0.5
-
-
-class RecurrentState(NamedTuple):
-    params: Any
-    opt_state: Any
-
-
-class Recorded(NamedTuple):
-    """What acting records; each `[B, ...]`."""
-
-    raw_action: jax.Array
-    log_prob: jax.Array
-    value: jax.Array
-
-
 def recurrent_network(env, num_units=8, hidden=()):
     return jaxrl.networks.recurrent_policy(
         env.observation_space, env.action_space, value=True, hidden=hidden, num_units=num_units
     )
 
 
-def recurrent_actor_critic(network, action_space, *, optimizer=optimizers.adam) -> Agent:
-    """Advantage actor-critic on a recurrent network, one gradient step an iteration: the smallest agent with a carry."""
-    head = policy_head(action_space)
-
-    def init(key, obs, hparams):
-        params = network.init(key, obs, network.initial_carry(jax.tree.leaves(obs)[0].shape[0]))
-        return RecurrentState(params, optimizer(hparams.learning_rate).init(params))
-
-    def explore(params, obs, carry, noise_t, hparams, iteration):
-        (policy, value), carry = network.apply(params, obs, carry)
-        raw_action = head.sample(policy, noise_t)
-        return head.to_action(raw_action), carry, Recorded(raw_action, head.log_prob(policy, raw_action), value)
-
-    def exploit(params, obs, carry, key):
-        (policy, _), carry = network.apply(params, obs, carry)
-        return head.to_action(head.mode(policy)), carry
-
-    def update(state, rollout, noise, hparams, iteration):
-        first = jax.tree.map(lambda x: x[0], rollout.carry)
-        done = rollout.terminated | rollout.truncated
-
-        def loss(params):
-            (policy, value), carries = unroll_network(network, params, rollout.obs, first, done)
-            _, next_value = successor_outputs(network, params, rollout.next_obs, carries)
-            advantage, target = jax.lax.stop_gradient(
-                transitions.advantages(rollout, value, next_value, hparams.discount, hparams.gae_lambda)
-            )
-            log_prob = head.log_prob(policy, rollout.extras.raw_action)
-            policy_loss = jnp.mean(losses.policy_gradient(log_prob, advantage))
-            value_loss = jnp.mean(jnp.square(value - target))
-            entropy = jnp.mean(head.entropy(policy, rollout.extras.raw_action))
-            total = policy_loss + hparams.value_coef * value_loss - hparams.entropy_coef * entropy
-            ratio_error = jnp.abs(jnp.exp(log_prob - rollout.extras.log_prob) - 1.0)
-            return total, {"loss": total, "value_loss": value_loss, "entropy": entropy, "ratio_error": ratio_error}
-
-        grads, metrics = jax.grad(loss, has_aux=True)(state.params)
-        params, opt_state, _ = optimizers.optimizer_step(
-            optimizer, hparams.learning_rate, iteration, grads, state.opt_state, state.params, max_grad_norm=hparams.max_grad_norm
-        )
-        return RecurrentState(params, opt_state), metrics
-
-    return Agent(
-        hparams=RecurrentHParams(),
-        init=init,
-        noise=lambda key, num_steps, num_envs: Noise(act=head.noise(key, (num_steps, num_envs))),
-        policy=lambda state: state.params,
-        explore=explore,
-        exploit=exploit,
-        update=update,
-        initial_carry=network.initial_carry,
-    )
-
-
-def recurrent_learner(env=None, *, num_envs=4, rollout_length=8, num_units=8, **static):
+def recurrent_ppo_learner(env=None, *, num_envs=4, rollout_length=8, num_units=8, **static):
     env = jaxrl.make("CartPole-v1") if env is None else env
-    agent = recurrent_actor_critic(recurrent_network(env, num_units), env.action_space, **static)
+    static = {"num_epochs": 2, "num_minibatches": 2} | static
+    agent = jaxrl.agents.recurrent_ppo(recurrent_network(env, num_units), env.action_space, **static)
     return jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
 
 
 LEARNERS = {
+    "a2c": a2c_learner,
     "dqn": dqn_learner,
     "double dqn, huber, hard sync, rollouts": lambda: dqn_learner(
         double=True, loss="huber", target_update_period=3, updates_per_iteration=2, rollout_length=3
     ),
+    "dqn, three steps, prioritized": lambda: dqn_learner(n_step=3, prioritized=True, updates_per_iteration=2, rollout_length=3),
+    "dqn, munchausen": lambda: dqn_learner(munchausen=True),
+    "recurrent ppo": recurrent_ppo_learner,
     "reinforce, continuing": lambda: reinforce_learner(mode="continuing", baseline="value", normalize_advantage=True),
     "reinforce, episodic": lambda: reinforce_learner(short_point_mass(), rollout_length=5),
     "reinforce, squashed": lambda: reinforce_learner(lopsided(), rollout_length=3, baseline="value", squash=True),
     "ppo": ppo_learner,
+    "ppo, normalised": lambda: ppo_learner(normalize_observations=True, normalize_rewards=True),
     "ppo, continuous": lambda: ppo_learner(lopsided(), normalize_advantage=False),
+    "pqn": pqn_learner,
     "sac": functools.partial(sac_learner, updates_per_iteration=2),
-    "recurrent": recurrent_learner,
 }
 
 

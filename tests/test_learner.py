@@ -1,7 +1,9 @@
 """The driver: rows of metrics, schedules, memory, and what it refuses."""
 
+import copy
 import re
 
+import cloudpickle
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -192,3 +194,12 @@ def test_an_iteration_within_the_warm_up_is_refused(learner):
             jaxrl.advance(state, iteration, learner, 1)
     jax.eval_shape(lambda state: jaxrl.advance(state, warmup, learner, 1), state)
     jax.eval_shape(lambda state, iteration: jaxrl.advance(state, iteration, learner, 1), state, jnp.int32(0))  # traced: unknown
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda learner: cloudpickle.loads(cloudpickle.dumps(learner))], ids=["copy", "pickle"]
+)
+def test_a_copy_of_a_learner_trains_as_the_original(learner, copied):
+    """Processes of a cluster exchange learners with cloudpickle; plain pickle needs functions that a module defines."""
+    run = lambda learner: jax.jit(lambda key: jaxrl.train(key, learner, 2)[0])(jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, plain(run(copied(learner))), plain(run(learner)))

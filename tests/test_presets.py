@@ -1,9 +1,7 @@
 """Settings, presets, and what is built from them."""
 
 import dataclasses
-import importlib
 import math
-from pathlib import Path
 
 import jax
 import pytest
@@ -154,13 +152,3 @@ def test_an_infinite_share_is_a_constant_and_without_a_share_the_hyperparameter_
     wrong = presets.override(presets.DEFAULTS["dqn"], schedules={"epsilon_fraction": 1.5})
     with pytest.raises(ValueError, match="epsilon_fraction is a share of the run, between 0 and 1, or inf for a constant"):
         presets.build(wrong, env)
-
-
-def test_the_script_measures_a_preset(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "scripts"))
-    script = importlib.import_module("presets")
-    row = script.result("reinforce", "PointMass", 1_600, seeds=2, first_seed=3)
-    assert row["env_steps"] == 1_600
-    assert row["worst"] == pytest.approx(min(row["returns"]), abs=0.005)  # which are rounded
-    assert row["low"] <= row["iqm"] <= row["high"] < 0
-    assert "| reinforce, PointMass | 1,600 | " in script.table([row])

@@ -12,7 +12,7 @@ from jaxrl.envs.problems.probes import SPACE_PROBES
 from jaxrl.resets import reset_scheme
 from jaxrl.rollout import RolloutCarry, unroll
 from jaxrl.types import Transition
-from tests.problems import LEARNERS, dqn_learner, lopsided, ppo_learner, recurrent_learner
+from tests.problems import LEARNERS, dqn_learner, lopsided, ppo_learner, recurrent_ppo_learner
 
 T, B = 9, 7
 
@@ -131,7 +131,7 @@ WITH_REPLAY = {
     "dqn, mask": lambda: dqn_learner(SPACE_PROBES["action mask"]().env),
     "dqn, Dict": lambda: dqn_learner(SPACE_PROBES["Dict observation"]().env),
 }
-LAYOUTS = LEARNERS | WITH_SPACES | WITH_REPLAY | {"recurrent, Box": lambda: recurrent_learner(lopsided())}
+LAYOUTS = LEARNERS | WITH_SPACES | WITH_REPLAY | {"recurrent, Box": lambda: recurrent_ppo_learner(lopsided())}
 
 
 def real_rollout(learner):

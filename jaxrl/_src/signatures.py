@@ -59,7 +59,7 @@ def _element_type(hint: Any) -> tuple[type, bool] | None:
 def help_of(function: Any) -> dict[str, str]:
     """The text of each argument in the "Args:" section of a Google-style docstring, or each field in "Attributes:".
 
-    "as for `other`" stands for the text in the docstring of `other`, a name in the same module.
+    "as for `other`" stands for the text in the docstring of `other`, a name in the same module or package.
     """
     texts: dict[str, str] = {}
     names: list[str] = []
@@ -71,9 +71,14 @@ def help_of(function: Any) -> dict[str, str]:
             texts |= {name: f"{texts[name]} {line.strip()}".rstrip() for name in names}
     for name, text in texts.items():
         if reference := re.match(r"as for `(\w+)`", text):
-            other = getattr(sys.modules[function.__module__], reference[1])
-            texts[name] = help_of(other).get(name, text)
+            texts[name] = help_of(_named(reference[1], function.__module__)).get(name, text)
     return texts
+
+
+def _named(name: str, module: str) -> Any:
+    """The object of this name in a module or, if it has none, in the package of the module."""
+    here = sys.modules[module]
+    return getattr(here, name) if hasattr(here, name) else getattr(sys.modules[here.__package__ or module], name)
 
 
 def _section(docstring: str, headings: Collection[str]) -> list[str]:

@@ -1,29 +1,17 @@
-"""Deep Q-learning (Mnih et al. 2015), optionally with the target of double DQN (van Hasselt et al. 2016)."""
+"""Deep Q-learning (Mnih et al. 2015), with double, dueling, n-step, prioritized, noisy and Munchausen DQN as options."""
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl import losses, replay, transitions
-from jaxrl.checks import (
-    AT_LEAST_ZERO,
-    FINITE,
-    FRACTION,
-    check_choice,
-    check_hparams,
-    check_network_output,
-    check_replay_sizes,
-    check_size,
-)
-from jaxrl.exploration import epsilon_greedy
-from jaxrl.noise import random_bits
-from jaxrl.optimizers import Optimizer, adam, num_updates, optimizer_step, update_target
-from jaxrl.schedules import linear_schedule
-from jaxrl.types import Agent, Discrete, InitFn, Network, Noise, Space, Transition, UpdateFn
+from jaxrl import losses
+from jaxrl.agents._q_learning import RANGES, Batch, Method, acting_noise, check_discrete, loss_noise, replay_agent
+from jaxrl.checks import FRACTION, check_choice, check_network_output
+from jaxrl.optimizers import Optimizer, adam
+from jaxrl.types import Agent, Network, Space
 
 
 class DQNHParams(NamedTuple):
@@ -37,6 +25,13 @@ class DQNHParams(NamedTuple):
       epsilon_start: probability of a random action at the first iteration.
       epsilon_end: probability of a random action after epsilon_iterations.
       epsilon_iterations: iterations, warm-up included, over which epsilon decays linearly.
+      priority_exponent: exponent α of the priorities; 0 draws uniformly. Only with prioritized replay.
+      importance_exponent: exponent β of the importance weights at the first iteration; 0 does not correct for the draw, 1
+        corrects completely. Only with prioritized replay.
+      importance_exponent_iterations: iterations, warm-up included, over which it rises linearly to 1; inf keeps it constant.
+        Only with prioritized replay.
+      munchausen_scale: weight α of the log-policy in the reward. Only with munchausen.
+      munchausen_temperature: temperature τ > 0 of the policy, in units of the action values. Only with munchausen.
     """
 
     learning_rate: float = 1e-3
@@ -46,20 +41,14 @@ class DQNHParams(NamedTuple):
     epsilon_start: float = 1.0
     epsilon_end: float = 0.05
     epsilon_iterations: float = 5_000.0
+    priority_exponent: float = 0.6
+    importance_exponent: float = 0.4
+    importance_exponent_iterations: float = math.inf
+    munchausen_scale: float = 0.9
+    munchausen_temperature: float = 0.03
 
 
-_RANGES = dict.fromkeys(DQNHParams._fields, FRACTION) | {
-    "learning_rate": FINITE,
-    "learning_rate_iterations": AT_LEAST_ZERO,
-    "epsilon_iterations": AT_LEAST_ZERO,
-}
-
-
-class DQNState(NamedTuple):
-    params: Any
-    target_params: Any
-    opt_state: Any
-    replay: replay.Replay
+_RANGES = RANGES | {"munchausen_scale": FRACTION, "munchausen_temperature": (1e-6, math.inf)}
 
 
 def dqn(
@@ -73,18 +62,23 @@ def dqn(
     target_update_period: int = 1,
     double: bool = False,
     loss: str = "squared",
+    n_step: int = 1,
+    prioritized: bool = False,
+    munchausen: bool = False,
+    noisy: bool = False,
     optimizer: Optimizer = adam,
     hparams: DQNHParams = DQNHParams(tau=0.01),
 ) -> Agent:
     """Deep Q-learning for discrete actions.
 
-    Each iteration acts ε-greedily, stores the transitions, and takes gradient steps on batches drawn uniformly from the
-    replay. Bootstrapping stops where an episode terminated, and continues from the true successor where it was truncated.
-    Actions whose value is −inf are illegal: they are neither taken nor bootstrapped from. The network learns which these are
-    from the action mask of a `Dict` observation. If observations are arrays, exploration treats all actions as legal.
+    Each iteration acts ε-greedily, stores the transitions, and takes gradient steps on batches drawn from the replay.
+    Bootstrapping stops where an episode terminated, and continues from the true successor where it was truncated. Actions
+    whose value is −inf are illegal: they are neither taken nor bootstrapped from. The network learns which these are from the
+    action mask of a `Dict` observation. If observations are arrays, exploration treats all actions as legal.
 
     Args:
-      network: `apply(params, obs[..., *obs_shape]) -> q[..., n]`, e.g. from `jaxrl.networks.q_network`.
+      network: `apply(params, obs[..., *obs_shape]) -> q[..., n]`, e.g. from `jaxrl.networks.q_network`. If `noisy`, also
+        `noise(key, shape)` and `apply(params, obs, noise)`.
       action_space: `Discrete`.
       batch_size: transitions per gradient step.
       capacity: transitions in the replay, a multiple of `num_envs * rollout_length`.
@@ -95,111 +89,75 @@ def dqn(
       double: choose the successor's action with the online network and evaluate it with the target network.
       loss: "squared" or "huber" (with δ = 1), applied to the TD error. Squared is the default: when returns are in the
         hundreds, the clipped gradient of the Huber loss learns too little from rare, large errors at terminations.
+      n_step: number of rewards in a target before it bootstraps. A target is shorter where its episode ends, or at the
+        newest step in the replay.
+      prioritized: draw transitions in proportion to their last TD error, and weight their losses by importance (Schaul et
+        al. 2016). Otherwise they are drawn uniformly.
+      munchausen: soft Q-learning with the scaled log-policy added to the reward (Vieillard et al. 2020). Not with `double`.
+      noisy: explore with a noisy network (Fortunato et al. 2018); set epsilon_start and epsilon_end to 0. Every environment
+        has its own noise in every step, and evaluation has none.
       optimizer: function from a learning rate to an optax transformation.
       hparams: the default hyperparameters.
 
     Returns:
-      An `Agent`. Its metrics: `loss`, `q` (mean value of the actions in the batch).
+      An `Agent`. Its metrics: `loss` (with the weights of prioritized replay), `q` (mean value of the actions in the batch).
 
     Raises:
       ValueError, TypeError: for another action space, or sizes that are not positive ints or do not fit each other.
     """
-    if not isinstance(action_space, Discrete):
-        raise ValueError(
-            f"dqn needs a Discrete action space, got {action_space}; for others use jaxrl.agents.ppo, reinforce or sac, or "
-            "wrap the environment in jaxrl.envs.wrappers.discretize_actions"
-        )
-    batch_size, capacity, warmup, updates_per_iteration = check_replay_sizes(batch_size, capacity, warmup, updates_per_iteration)
-    target_update_period = check_size("target_update_period", target_update_period)
+    actions = check_discrete("dqn", action_space)
     check_choice("loss", loss, ("squared", "huber"))
-    check_hparams(hparams, DQNHParams, _RANGES)
+    if double and munchausen:
+        raise ValueError(
+            "dqn: double and munchausen exclude each other: the Munchausen target is an expectation under a softmax policy and "
+            "has no maximum whose bias double Q-learning would correct; set double=False"
+        )
     penalty = optax.losses.squared_error if loss == "squared" else optax.losses.huber_loss
 
-    init = _make_init(network, action_space, optimizer, capacity)
+    def init(key, obs):
+        params = network.init(key, obs)
+        needed = jax.ShapeDtypeStruct((jax.tree.leaves(obs)[0].shape[0], actions.n), jnp.float32)
+        q, hint = jax.eval_shape(network.apply, params, obs), "Build it with jaxrl.networks.q_network"
+        check_network_output("dqn", q, needed, hint)
+        return params
 
-    def noise(key, num_steps, num_envs):
-        steps = num_steps, num_envs
-        explore, action, sample = random_bits(key, steps, steps, (updates_per_iteration, batch_size))
-        return Noise(act=(explore, action), update=sample)
+    def q_values(params, obs, noise):
+        return network.apply(params, obs, *noise)
 
-    def explore(params, obs, carry, noise_t, hparams, iteration):
-        epsilon = linear_schedule(hparams.epsilon_start, hparams.epsilon_end, hparams.epsilon_iterations, iteration)
-        all_legal = not isinstance(obs, Mapping)  # only a Dict observation can have a mask
-        return epsilon_greedy(network.apply(params, obs), noise_t, epsilon, all_legal=all_legal), carry, ()
+    def loss_of_batch(params, target_params, batch, noise, hparams):
+        online, target, selector = noise or ((), (), ())
+        q_tm1 = q_values(params, batch.obs, online)
+        q_t = q_values(target_params, batch.next_obs, target)
+        q_tm1_target = q_values(target_params, batch.obs, target) if munchausen else None
+        q_t_selector = q_values(params, batch.next_obs, selector) if double else None
+        td_error = _td_error(batch, q_tm1, q_t, q_t_selector, q_tm1_target, hparams)
+        return penalty(td_error), jnp.abs(td_error), losses.select(q_tm1, batch.action)
 
-    def exploit(params, obs, carry, key):
-        return losses.greedy(network.apply(params, obs)), carry
-
-    def store(state, rollout, iteration):
-        return state._replace(replay=replay.add(state.replay, transitions.flatten(rollout), iteration))
-
-    def loss_of_batch(params, target_params, batch, discount):
-        td_error, q = _td_error(network, params, target_params, batch, discount, double)
-        each = penalty(td_error)
-        return jnp.mean(each), {"loss": each, "q": q}
-
-    update = _make_update(loss_of_batch, optimizer, capacity, warmup, updates_per_iteration, target_update_period)
-    policy = lambda state: state.params
-    return Agent(
-        hparams=hparams, init=init, noise=noise, policy=policy, explore=explore, exploit=exploit, store=store, update=update,
-        warmup=warmup,
+    method = Method(init, q_values, loss_of_batch)
+    if noisy:
+        method = method._replace(acting_noise=acting_noise(network), loss_noise=loss_noise(network))
+    return replay_agent(
+        method, actions, batch_size=batch_size, capacity=capacity, warmup=warmup,
+        updates_per_iteration=updates_per_iteration, target_update_period=target_update_period, n_step=n_step,
+        prioritized=prioritized, optimizer=optimizer, hparams=hparams, ranges=_RANGES,
     )  # fmt: skip
 
 
-def _make_init(network: Network, action_space: Discrete, optimizer: Optimizer, capacity: int) -> InitFn:
-    def init(key, obs, hparams):
-        check_hparams(hparams, DQNHParams, _RANGES)
-        params = network.init(key, obs)
-        q = jax.eval_shape(network.apply, params, obs)
-        q_spec = jax.ShapeDtypeStruct((jax.tree.leaves(obs)[0].shape[0], action_space.n), jnp.float32)
-        check_network_output("dqn", q, q_spec, "Build it with jaxrl.networks.q_network")
-        example = transitions.example_transition(obs, action_space)
-        return DQNState(params, params, optimizer(hparams.learning_rate).init(params), replay.init(example, capacity))
-
-    return init
-
-
 def _td_error(
-    network: Network, params: Any, target_params: Any, batch: Transition, discount: jax.Array, double: bool
-) -> tuple[jax.Array, jax.Array]:
-    """TD errors of a batch and the values of its actions, each `[N]`; differentiable in `params`."""
-    q_tm1 = network.apply(params, batch.obs)
-    q_t = network.apply(target_params, batch.next_obs)
-    discount_t = transitions.discounts(batch, discount)
-    if double:
-        q_t_selector = network.apply(params, batch.next_obs)
-        td_error = losses.double_q_learning(q_tm1, batch.action, batch.reward, discount_t, q_t, q_t_selector)
-    else:
-        td_error = losses.q_learning(q_tm1, batch.action, batch.reward, discount_t, q_t)
-    return td_error, losses.select(q_tm1, batch.action)
-
-
-def _make_update(
-    loss_of_batch: Callable[..., Any],
-    optimizer: Optimizer,
-    capacity: int,
-    warmup: int,
-    updates_per_iteration: int,
-    target_update_period: int,
-) -> UpdateFn:
-    """Gradient steps on batches from the replay, and updates of the target network."""
-
-    def update(state, rollout, noise, hparams, iteration):
-        num_stored = replay.num_stored(iteration + 1, rollout.reward.size, capacity)
-        batches = replay.sample(state.replay, noise, num_stored)
-        learning_rate = linear_schedule(hparams.learning_rate, 0.0, hparams.learning_rate_iterations, iteration - warmup)
-        first = num_updates(iteration, warmup, updates_per_iteration, period=target_update_period)
-
-        def step(carry, index_and_batch):
-            params, target_params, opt_state = carry
-            index, batch = index_and_batch
-            grads, metrics = jax.grad(loss_of_batch, has_aux=True)(params, target_params, batch, hparams.discount)
-            params, opt_state, _ = optimizer_step(optimizer, learning_rate, first + index, grads, opt_state, params)
-            target_params = update_target(params, target_params, hparams.tau, first + index, target_update_period)
-            return (params, target_params, opt_state), metrics
-
-        carry = state.params, state.target_params, state.opt_state
-        carry, metrics = jax.lax.scan(step, carry, (jnp.arange(updates_per_iteration, dtype=jnp.int32), batches))
-        return DQNState(*carry, state.replay), metrics
-
-    return update
+    batch: Batch,
+    q_tm1: jax.Array,
+    q_t: jax.Array,
+    q_t_selector: jax.Array | None,
+    q_tm1_target: jax.Array | None,
+    hparams: DQNHParams,
+) -> jax.Array:
+    """TD errors `[N]` from action values `[N, A]`: double if there are values to select by, Munchausen if `q_tm1_target`."""
+    transition = batch.action, batch.reward, batch.discount
+    if q_t_selector is not None:
+        return losses.double_q_learning(q_tm1, *transition, q_t, q_t_selector)
+    if q_tm1_target is not None:
+        return losses.munchausen_q_learning(
+            q_tm1, *transition, q_t, q_tm1_target,
+            temperature=hparams.munchausen_temperature, munchausen_scale=hparams.munchausen_scale,
+        )  # fmt: skip
+    return losses.q_learning(q_tm1, *transition, q_t)

@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import losses, transitions
-from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_hparams, check_network_output, check_size
-from jaxrl.minibatches import grad_of_mean, map_rows, scan_minibatches
+from jaxrl.agents._actor_critic import ActorCriticState, Feedforward, actor_critic, make_batch, total_loss
+from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_size
+from jaxrl.minibatches import grad_of_mean, scan_minibatches
+from jaxrl.normalization import normalize_agent
 from jaxrl.optimizers import Optimizer, adam, num_updates, optimizer_step
 from jaxrl.policies import PolicyHead, policy_head
 from jaxrl.schedules import linear_schedule
-from jaxrl.types import Agent, Network, Noise, Space, Transition
+from jaxrl.types import Agent, Metrics, Network, Space
 
 
 class PPOHParams(NamedTuple):
@@ -48,29 +50,13 @@ class PPOHParams(NamedTuple):
     target_kl: float = math.inf
 
 
-_RANGES = dict.fromkeys(PPOHParams._fields, AT_LEAST_ZERO) | {
+RANGES = dict.fromkeys(PPOHParams._fields, AT_LEAST_ZERO) | {
     "learning_rate": FINITE,
     "discount": FRACTION,
     "gae_lambda": FRACTION,
     "value_coef": FINITE,
     "entropy_coef": FINITE,
 }
-
-
-class PPOState(NamedTuple):
-    params: Any
-    opt_state: Any
-
-
-class Batch(NamedTuple):
-    """What the loss reads of a rollout's N = T * B steps, or of a minibatch of them."""
-
-    obs: Any  # leaves [N, ...]
-    raw_action: jax.Array  # [N, ...], what the policy sampled
-    log_prob: jax.Array  # [N], of the policy that acted
-    value: jax.Array  # [N], before the update
-    target: jax.Array  # [N], λ-returns
-    advantage: jax.Array  # [N]
 
 
 def ppo(
@@ -81,6 +67,8 @@ def ppo(
     num_minibatches: int = 4,
     squash: bool = False,
     normalize_advantage: bool = True,
+    normalize_observations: bool = False,
+    normalize_rewards: bool = False,
     optimizer: Optimizer = partial(adam, eps=1e-5),
     hparams: PPOHParams = PPOHParams(),
 ) -> Agent:
@@ -97,6 +85,10 @@ def ppo(
       num_minibatches: minibatches of each epoch; divides `num_envs * rollout_length`.
       squash: for a Box with finite bounds, apply a tanh to the Gaussian's sample instead of clipping it to the bounds.
       normalize_advantage: normalise the advantages of each minibatch to mean 0 and standard deviation 1.
+      normalize_observations: normalise observations of floats to mean 0 and standard deviation 1 over all environments and
+        steps so far, and clip them to ± 10. The statistics are saved with the policy, and stand still in evaluation.
+      normalize_rewards: divide rewards by the standard deviation of the discounted return so far, over all environments, and
+        clip them to ± 10. Metrics of episodes stay in the units of the task.
       optimizer: function from a learning rate to an optax transformation.
       hparams: the default hyperparameters.
 
@@ -109,89 +101,79 @@ def ppo(
       ValueError, TypeError: for an unsupported action space, or sizes that are not positive ints.
     """
     num_epochs, num_minibatches = check_size("num_epochs", num_epochs), check_size("num_minibatches", num_minibatches)
-    check_hparams(hparams, PPOHParams, _RANGES)
-    head = policy_head(action_space, squash=squash)
-
-    def init(key, obs, hparams):
-        check_hparams(hparams, PPOHParams, _RANGES)
-        params = network.init(key, obs)
-        batch_shape = (jax.tree.leaves(obs)[0].shape[0],)
-        wanted = head.params_spec(batch_shape), jax.ShapeDtypeStruct(batch_shape, jnp.float32)
-        out, hint = jax.eval_shape(network.apply, params, obs), "Build it with jaxrl.networks.policy(..., value=True)"
-        check_network_output("ppo", out, wanted, hint)
-        return PPOState(params, optimizer(hparams.learning_rate).init(params))
-
-    def noise(key, num_steps, num_envs):
-        act_key, update_key = jax.random.split(key)
-        return Noise(act=head.noise(act_key, (num_steps, num_envs)), update=jax.random.split(update_key, num_epochs))
-
-    def explore(params, obs, carry, noise_t, hparams, iteration):
-        raw_action = head.sample(network.apply(params, obs)[0], noise_t)
-        return head.to_action(raw_action), carry, raw_action
-
-    def exploit(params, obs, carry, key):
-        return head.to_action(head.mode(network.apply(params, obs)[0])), carry
+    head, stateless = policy_head(action_space, squash=squash), Feedforward(network)
 
     def update(state, rollout, noise, hparams, iteration):
-        batch = _make_batch(network, head, state.params, rollout, hparams)
-        learning_rate = linear_schedule(hparams.learning_rate, 0.0, hparams.learning_rate_iterations, iteration)
-        clip_range = linear_schedule(hparams.clip_range, 0.0, hparams.clip_range_iterations, iteration)
-        loss = _make_loss(network, head, hparams, clip_range)
-        first = num_updates(iteration, 0, num_epochs * num_minibatches)
+        batch = make_batch(stateless, head, state.params, rollout, hparams)
 
-        def step(carry, minibatch):
-            index, active, params, opt_state = carry
-            if normalize_advantage:
-                minibatch = minibatch._replace(advantage=transitions.normalize(minibatch.advantage))
-            grads, metrics = grad_of_mean(loss, params, minibatch)
-            *new, norm = optimizer_step(
-                optimizer, learning_rate, first + index, grads, opt_state, params, max_grad_norm=hparams.max_grad_norm
-            )
-            active = active & (metrics["approx_kl"] <= hparams.target_kl)
-            params, opt_state = jax.tree.map(lambda x, y: jnp.where(active, x, y), tuple(new), (params, opt_state))
-            return (index + 1, active, params, opt_state), metrics | {"gradient_norm": norm}
+        def loss(params, batch, clip_range):
+            return proximal_loss(head, network.apply(params, batch.obs), batch, hparams, clip_range)
 
-        carry = jnp.int32(0), jnp.bool_(True), state.params, state.opt_state
-        (_, _, params, opt_state), metrics = scan_minibatches(step, carry, batch, noise, num_minibatches)
-        return PPOState(params, opt_state), metrics
+        learn = partial(update_in_epochs, loss, optimizer, num_epochs, num_minibatches, normalize_advantage)
+        return learn(state, batch, noise, hparams, iteration)
 
-    policy = lambda state: state.params
-    return Agent(hparams=hparams, init=init, noise=noise, policy=policy, explore=explore, exploit=exploit, update=update)
+    agent = actor_critic(
+        "ppo", stateless, head, update, optimizer=optimizer, hparams=hparams, record=PPOHParams, ranges=RANGES,
+        num_epochs=num_epochs,
+    )  # fmt: skip
+    return normalize_agent(agent, observations=normalize_observations, rewards=normalize_rewards)
 
 
-def _make_batch(network: Network, head: PolicyHead, params: Any, rollout: Transition, hparams: PPOHParams) -> Batch:
-    """Compute the old log-probabilities and values in one pass over all steps, which is cheaper than during the rollout."""
+def proximal_loss(head: PolicyHead, outputs: Any, batch: Any, hparams: PPOHParams, clip_range: jax.Array) -> tuple[Any, Metrics]:
+    """The loss (Schulman et al. 2017, eq. 9) and its metrics, means over a batch.
 
-    def old_outputs(steps):
-        policy, value = network.apply(params, steps.obs)
-        return head.log_prob(policy, steps.extras), value, network.apply(params, steps.next_obs)[1]
+    `outputs` is (policy parameters, values) at the observations of the batch; the leaves of both may have any leading axes.
+    """
+    policy, value = outputs
+    log_prob = head.log_prob(policy, batch.raw_action)
+    policy_loss = losses.ppo_clip(log_prob, batch.log_prob, batch.advantage, clip_range)
+    value_loss = losses.ppo_value_loss(value, batch.value, batch.target, hparams.value_clip_range)
+    total, metrics = total_loss(policy_loss, value_loss, head.entropy(policy, batch.raw_action), hparams)
+    log_ratio = log_prob - batch.log_prob
+    return total, metrics | {
+        "approx_kl": jnp.mean(jnp.expm1(log_ratio) - log_ratio),
+        "clip_fraction": jnp.mean((jnp.abs(jnp.expm1(log_ratio)) > clip_range).astype(jnp.float32)),
+    }
 
-    flat, shape = transitions.flatten(rollout), rollout.reward.shape
-    log_prob, value, next_value = map_rows(old_outputs, flat)
-    advantage, target = transitions.advantages(
-        rollout, value.reshape(shape), next_value.reshape(shape), hparams.discount, hparams.gae_lambda
-    )
-    return Batch(flat.obs, flat.extras, log_prob, value, *transitions.flatten((target, advantage)))
 
+def update_in_epochs(
+    loss: Callable[..., Any],
+    optimizer: Optimizer,
+    num_epochs: int,
+    num_minibatches: int,
+    normalize_advantage: bool,
+    state: ActorCriticState,
+    batch: Any,
+    keys: jax.Array,
+    hparams: PPOHParams,
+    iteration: jax.Array,
+) -> tuple[ActorCriticState, Metrics]:
+    """Gradient steps on shuffled minibatches, which change nothing once the KL divergence exceeds `hparams.target_kl`.
 
-def _make_loss(network: Network, head: PolicyHead, hparams: PPOHParams, clip_range: jax.Array) -> Callable[..., Any]:
-    """Return `(params, batch) -> (loss, metrics)`, means over the batch (Schulman et al. 2017, eq. 9)."""
+    Args:
+      loss: `(params, minibatch, clip_range) -> (loss, metrics)`, means over the minibatch.
+      optimizer, num_epochs, num_minibatches, normalize_advantage: as for `ppo`.
+      state: the parameters and the state of the optimizer.
+      batch: a record with a field `advantage`, leaves `[N, ...]`; N is the number of what is shuffled.
+      keys: `[num_epochs]`, for the shuffles.
+      hparams, iteration: as for `Agent.update`.
+    """
+    learning_rate = linear_schedule(hparams.learning_rate, 0.0, hparams.learning_rate_iterations, iteration)
+    clip_range = linear_schedule(hparams.clip_range, 0.0, hparams.clip_range_iterations, iteration)
+    first = num_updates(iteration, 0, num_epochs * num_minibatches)
 
-    def loss(params, batch):
-        policy, value = network.apply(params, batch.obs)
-        log_prob = head.log_prob(policy, batch.raw_action)
-        policy_loss = jnp.mean(losses.ppo_clip(log_prob, batch.log_prob, batch.advantage, clip_range))
-        value_loss = jnp.mean(losses.ppo_value_loss(value, batch.value, batch.target, hparams.value_clip_range))
-        entropy = jnp.mean(head.entropy(policy, batch.raw_action))
-        log_ratio = log_prob - batch.log_prob
-        metrics = {
-            "policy_loss": policy_loss,
-            "value_loss": value_loss,
-            "entropy": entropy,
-            "approx_kl": jnp.mean(jnp.expm1(log_ratio) - log_ratio),
-            "clip_fraction": jnp.mean((jnp.abs(jnp.expm1(log_ratio)) > clip_range).astype(jnp.float32)),
-        }
-        total = policy_loss + hparams.value_coef * value_loss - hparams.entropy_coef * entropy
-        return total, {"loss": total} | metrics
+    def step(carry, minibatch):
+        index, active, params, opt_state = carry
+        if normalize_advantage:
+            minibatch = minibatch._replace(advantage=transitions.normalize(minibatch.advantage))
+        grads, metrics = grad_of_mean(lambda params, batch: loss(params, batch, clip_range), params, minibatch)
+        *new, norm = optimizer_step(
+            optimizer, learning_rate, first + index, grads, opt_state, params, max_grad_norm=hparams.max_grad_norm
+        )
+        active = active & (metrics["approx_kl"] <= hparams.target_kl)
+        params, opt_state = jax.tree.map(lambda x, y: jnp.where(active, x, y), tuple(new), (params, opt_state))
+        return (index + 1, active, params, opt_state), metrics | {"gradient_norm": norm}
 
-    return loss
+    carry = jnp.int32(0), jnp.bool_(True), state.params, state.opt_state
+    (_, _, params, opt_state), metrics = scan_minibatches(step, carry, batch, keys, num_minibatches)
+    return ActorCriticState(params, opt_state), metrics

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 from jaxrl.envs import wrappers
 from jaxrl.types import Environment
@@ -9,8 +10,8 @@ from jaxrl.types import Environment
 # Those of jaxrl.envs.wrappers whose arguments are numbers.
 NAMES = (
     "action_repeat", "clip_actions", "clip_rewards", "discretize_actions", "episode_statistics", "flatten", "flatten_actions",
-    "frame_stack", "normalize_observations", "normalize_rewards", "observation_noise", "one_hot", "previous_action_and_reward",
-    "rescale_actions", "scale_rewards", "sticky_actions", "time_aware", "time_limit",
+    "frame_stack", "normalize_observations", "normalize_rewards", "observation_noise", "one_hot", "partial_observation",
+    "previous_action_and_reward", "rescale_actions", "scale_rewards", "sticky_actions", "time_aware", "time_limit",
 )  # fmt: skip
 
 
@@ -20,7 +21,7 @@ def wrap(env: Environment, specs: Sequence[str]) -> Environment:
     Args:
       env: any environment.
       specs: each is "NAME" or "NAME:ARGUMENTS", where the arguments are numbers in the order of the wrapper's signature,
-        separated by commas.
+        separated by commas. `partial_observation` takes a 1 or 0 for each component: whether it is visible.
 
     Raises:
       ValueError: for an unknown name, with the known ones; for arguments that are not numbers, or too many or too few of them;
@@ -39,22 +40,32 @@ def wrap(env: Environment, specs: Sequence[str]) -> Environment:
     return env
 
 
-def parse(spec: str) -> tuple[str, dict[str, float]]:
+def parse(spec: str) -> tuple[str, dict[str, Any]]:
     """The wrapper's name and its arguments. Raises ValueError as `wrap`.
 
     >>> parse("clip_rewards:-1,0.5")
     ('clip_rewards', {'low': -1, 'high': 0.5})
+    >>> parse("partial_observation:1,0")
+    ('partial_observation', {'visible': [True, False]})
     """
     name, _, text = spec.partition(":")
     if name not in NAMES:
         raise ValueError(f"unknown wrapper {name!r}; there are {', '.join(NAMES)}")
     values = [_number(spec, word) for word in text.split(",")] if text else []
+    if name == "partial_observation":
+        return name, {"visible": _mask(spec, values)}
     _, *parameters = inspect.signature(getattr(wrappers, name)).parameters.values()
     required = [parameter for parameter in parameters if parameter.default is parameter.empty]
     if not len(required) <= len(values) <= len(parameters):
         takes = ", ".join(p.name if p in required else f"{p.name}={p.default}" for p in parameters) or "no arguments"
         raise ValueError(f"wrapper {spec!r}: {name} takes {takes}; got {len(values)} numbers")
     return name, {parameter.name: value for parameter, value in zip(parameters, values, strict=False)}
+
+
+def _mask(spec: str, values: Sequence[float]) -> list[bool]:
+    if not values or not set(values) <= {0, 1}:
+        raise ValueError(f"wrapper {spec!r}: partial_observation takes a 1 or 0 for each component, such as 1,0,1,0")
+    return [bool(value) for value in values]
 
 
 def _number(spec: str, text: str) -> float:

@@ -52,15 +52,20 @@ LEARNER_METRICS = {"episode_return", "episode_length", "episodes"}
 REINFORCE_METRICS = {"loss", "entropy", "gradient_norm"}
 PPO_METRICS = {"loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "gradient_norm"}
 METRICS = {
+    "a2c": {"loss", "policy_loss", "value_loss", "entropy", "gradient_norm"},
     "dqn": {"loss", "q"},
     "double dqn, huber, hard sync, rollouts": {"loss", "q"},
+    "dqn, three steps, prioritized": {"loss", "q"},
+    "dqn, munchausen": {"loss", "q"},
     "reinforce, continuing": REINFORCE_METRICS | {"value_loss"},
     "reinforce, episodic": REINFORCE_METRICS | {"unfinished"},
     "reinforce, squashed": REINFORCE_METRICS | {"value_loss", "unfinished"},
     "ppo": PPO_METRICS,
+    "ppo, normalised": PPO_METRICS,
     "ppo, continuous": PPO_METRICS,
+    "pqn": {"loss", "q", "gradient_norm"},
     "sac": {"loss", "critic_loss", "actor_loss", "temperature", "entropy", "q"},
-    "recurrent": {"loss", "value_loss", "entropy", "ratio_error"},
+    "recurrent ppo": PPO_METRICS,
 }
 
 
@@ -113,7 +118,9 @@ def test_runs_in_a_batch_equal_each_alone(learner, train, hparams):
 def test_a_map_over_seeds_equals_each_alone_to_the_bit(learner, train, hparams):
     """At the compiler's level of the tests; `test_determinism` goes on to those of the users."""
     keys = jax.random.split(jax.random.key(3), 2)
-    mapped = jax.jit(lambda keys: jax.lax.map(lambda key: jaxrl.train(key, learner, NUM_ITERATIONS, hparams)[0], keys))(keys)
+    # Hyperparameters that are constants would be compiled otherwise: a division by one is a product with its reciprocal.
+    over_seeds = lambda keys, h: jax.lax.map(lambda key: jaxrl.train(key, learner, NUM_ITERATIONS, h)[0], keys)
+    mapped = jax.jit(over_seeds)(keys, hparams)
     alone = train(keys[1], hparams)[0]
     chex.assert_trees_all_equal(plain(jax.tree.map(lambda x: x[1], mapped)), plain(alone))
 

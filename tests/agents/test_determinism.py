@@ -43,7 +43,7 @@ CUTS = [
     ("reinforce, continuing", True, "tests"),
     ("reinforce, episodic", False, "tests"),
     ("ppo", False, "vectorize"),
-    ("recurrent", True, "tests"),
+    ("recurrent ppo", True, "tests"),
 ]
 
 

@@ -18,18 +18,33 @@ def q_values(learner, hparams, obs, num_iterations=1500):
     return np.asarray(network.apply(state.agent.params, obs))
 
 
-@pytest.mark.parametrize("double", [False, True])
-def test_q_bootstraps_through_a_time_limit(double):
+@pytest.mark.parametrize("static", [{}, {"double": True}, {"n_step": 3, "prioritized": True}])
+def test_q_bootstraps_through_a_time_limit(static):
     """Never terminates, reward 2, limit 10, γ = 0.9: Q = 2 / (1 − 0.9) = 20; as if terminated it would be 13 at most."""
-    learner = dqn_learner(endless(reward=2.0, limit=10), hidden=(), double=double)
+    learner = dqn_learner(endless(reward=2.0, limit=10), hidden=(), **static)
     hparams = learner.agent.hparams._replace(learning_rate=0.1, learning_rate_iterations=1500.0, discount=0.9, tau=0.1)
     np.testing.assert_allclose(q_values(learner, hparams, jnp.ones((1, 1))), 20.0, atol=0.2)
 
 
-def test_q_stops_at_a_termination():
+def test_munchausen_adds_the_log_policy_and_the_entropy():
+    """Two equal actions: Q = 2 + α τ ln ½ + γ (Q + τ ln 2), so with α = 0.5, τ = 1 and γ = 0.9, Q = 20 + 4 ln 2 = 22.8."""
+    learner = dqn_learner(endless(reward=2.0, limit=10), hidden=(), munchausen=True)
+    hparams = learner.agent.hparams._replace(
+        learning_rate=0.1,
+        learning_rate_iterations=1500.0,
+        discount=0.9,
+        tau=0.1,
+        munchausen_scale=0.5,
+        munchausen_temperature=1.0,
+    )
+    np.testing.assert_allclose(q_values(learner, hparams, jnp.ones((1, 1))), 20.0 + 4.0 * np.log(2.0), atol=0.2)
+
+
+@pytest.mark.parametrize("static", [{}, {"n_step": 3, "prioritized": True}])
+def test_q_stops_at_a_termination(static):
     """Terminates after 3 steps, reward 1, γ = 1: Q = 3, 2, 1, whatever the next episode starts with."""
     env = countdown(3, reset_value=1.0)
-    learner = dqn_learner(env, hidden=())
+    learner = dqn_learner(env, hidden=(), **static)
     hparams = learner.agent.hparams._replace(
         learning_rate=0.05, learning_rate_iterations=1500.0, discount=1.0, tau=0.1, epsilon_end=1.0
     )
@@ -118,6 +133,10 @@ def test_epsilon_one_acts_at_random_and_zero_greedily():
         ({"batch_size": 2.5}, TypeError, "batch_size must be an int"),
         ({"warmup": 0}, ValueError, "warmup must be at least 1"),
         ({"loss": "absolute"}, ValueError, "loss must be one of"),
+        ({"capacity": 98, "prioritized": True}, ValueError, r"capacity 98 must be a multiple of the 4 rows .* the nearest is 96"),
+        ({"n_step": 0}, ValueError, "n_step must be at least 1, got 0"),
+        ({"n_step": 25}, ValueError, "25 steps of 4 environments do not fit into the replay's capacity 96"),
+        ({"double": True, "munchausen": True}, ValueError, "double and munchausen exclude each other.*set double=False"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(static, error, message):

@@ -10,7 +10,16 @@ import pytest
 
 import jaxrl
 from jaxrl.optimizers import adam
-from tests.problems import LEARNERS, dqn_learner, plain, ppo_learner, recurrent_learner, reinforce_learner
+from tests.problems import (
+    LEARNERS,
+    a2c_learner,
+    dqn_learner,
+    plain,
+    ppo_learner,
+    pqn_learner,
+    recurrent_ppo_learner,
+    reinforce_learner,
+)
 
 NUM_ITERATIONS = 5
 
@@ -23,6 +32,11 @@ SETTINGS = {
     "epsilon_start": (0.9, 0.2),
     "epsilon_end": (0.1, 0.8),
     "epsilon_iterations": (20.0, 7.0),
+    "priority_exponent": (0.6, 0.2),
+    "importance_exponent": (0.4, 0.9),
+    "importance_exponent_iterations": (20.0, 7.0),
+    "munchausen_scale": (0.9, 0.5),
+    "munchausen_temperature": (0.5, 0.1),
     "entropy_coef": (0.1, 0.2),
     "value_coef": (0.5, 1.0),
     "max_grad_norm": (0.5, 0.1),
@@ -33,9 +47,18 @@ SETTINGS = {
     "target_kl": (10.0, 1e-4),
     "initial_temperature": (1.0, 0.3),
     "target_entropy": (-1.0, -0.5),
+    "q_lambda": (0.9, 0.5),
 }
 
-UNREAD = {"reinforce, episodic": {"value_coef"}}  # its baseline is not learned
+PRIORITIZED = {"priority_exponent", "importance_exponent", "importance_exponent_iterations"}
+MUNCHAUSEN = {"munchausen_scale", "munchausen_temperature"}
+UNREAD = {  # since an option is off
+    "dqn": PRIORITIZED | MUNCHAUSEN,
+    "double dqn, huber, hard sync, rollouts": PRIORITIZED | MUNCHAUSEN,
+    "dqn, three steps, prioritized": MUNCHAUSEN,
+    "dqn, munchausen": PRIORITIZED,
+    "reinforce, episodic": {"value_coef"},  # its baseline is not learned
+}
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -54,7 +77,7 @@ def test_every_hyperparameter_changes_the_run(name):
     assert {field for field, unread in zip(fields, same, strict=True) if unread} == UNREAD.get(name, set())
 
 
-ONE_OF_EACH = ["dqn", "reinforce, continuing", "ppo", "sac"]
+ONE_OF_EACH = ["a2c", "dqn", "reinforce, continuing", "ppo", "sac", "pqn", "recurrent ppo"]
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
@@ -82,18 +105,23 @@ def test_an_agent_refuses_the_hyperparameters_of_another(name):
 
 
 SCHEDULED = {
+    "a2c": a2c_learner,
     "dqn": functools.partial(dqn_learner, num_envs=256, capacity=2048, warmup=5),
     "reinforce": functools.partial(reinforce_learner, mode="continuing", baseline="value"),
     "ppo": functools.partial(ppo_learner, num_envs=16),
+    "pqn": functools.partial(pqn_learner, num_envs=64),
 }
 LENGTH = 4.0
 CASES = [
     # learner, what is scheduled, from which iteration on, its start, its end
+    ("a2c", "learning_rate", 0, 0.02, 0.0),
     ("dqn", "learning_rate", 5, 0.02, 0.0),
     ("dqn", "epsilon", 0, 0.9, 0.1),
     ("reinforce", "learning_rate", 0, 0.02, 0.0),
     ("ppo", "learning_rate", 0, 0.02, 0.0),
     ("ppo", "clip_range", 0, 0.1, 0.0),
+    ("pqn", "learning_rate", 0, 0.02, 0.0),
+    ("pqn", "epsilon", 0, 0.9, 0.1),
 ]
 
 
@@ -151,9 +179,10 @@ ADAM = functools.partial(adam, eps=1e-20)  # ε would blur the steps of small gr
     [
         reinforce_learner(mode="continuing", baseline="value", optimizer=ADAM),
         ppo_learner(num_epochs=1, num_minibatches=1, optimizer=ADAM),
-        recurrent_learner(optimizer=ADAM),
+        pqn_learner(num_epochs=1, num_minibatches=1, optimizer=ADAM, hparams=jaxrl.agents.PQNHParams(epsilon_end=1.0)),
+        recurrent_ppo_learner(num_epochs=1, num_minibatches=1, optimizer=ADAM),
     ],
-    ids=["reinforce", "ppo", "recurrent"],
+    ids=["reinforce", "ppo", "pqn", "recurrent ppo"],
 )
 def test_the_step_count_of_the_optimizer_is_that_of_the_iteration(learner):
     """From moments of zero, Adam changes a parameter by η √(1 − β₂ⁿ) / (1 − β₁ⁿ) · (1 − β₁) / √(1 − β₂) at its n-th step."""

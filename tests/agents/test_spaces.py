@@ -18,7 +18,7 @@ from tests.problems import (
     dqn_learner,
     lopsided,
     ppo_learner,
-    recurrent_learner,
+    recurrent_ppo_learner,
     reinforce_learner,
 )
 
@@ -55,7 +55,7 @@ def make_case(agent, env, discount):
     if agent == "ppo":
         learner = ppo_learner(env, num_envs=16, rollout_length=4)
         return Case(learner, learner.agent.hparams._replace(**common), 150)
-    learner = recurrent_learner(env, num_envs=16, rollout_length=4)
+    learner = recurrent_ppo_learner(env, num_envs=16, rollout_length=4)
     return Case(learner, learner.agent.hparams._replace(**common), 300)
 
 
@@ -154,7 +154,7 @@ BOXES = {
     "reinforce, squashed": lambda: reinforce_learner(lopsided(), num_envs=32, rollout_length=3, hidden=(), squash=True),
     "ppo": lambda: ppo_learner(lopsided(), num_envs=32, rollout_length=3, hidden=()),
     "ppo, squashed": lambda: ppo_learner(lopsided(), num_envs=32, rollout_length=3, hidden=(), squash=True),
-    "recurrent": lambda: recurrent_learner(lopsided(), num_envs=32, rollout_length=3),
+    "recurrent": lambda: recurrent_ppo_learner(lopsided(), num_envs=32, rollout_length=3),
 }
 
 

@@ -90,7 +90,7 @@ def test_help_and_version(capsys):
     ("argv", "message"),
     [
         ("bogus", "unknown command 'bogus'; there are train"),
-        ("train trpo", "unknown algorithm 'trpo'; there are dqn, ppo, reinforce, sac"),
+        ("train trpo", "unknown algorithm 'trpo'; there are a2c, dqn, ppo, recurrent_ppo, reinforce, sac"),
         ("train dqn --env CartPole", "unknown environment 'CartPole'; did you mean CartPole-v1"),
         ("train dqn --env PointMass", "needs a Discrete action space"),
         ("train dqn --foo 3", "--foo"),
@@ -123,6 +123,12 @@ def test_help_and_version(capsys):
         ("train dqn --wrap frame_stack:4,4", "wrapper 'frame_stack:4,4': frame_stack takes num_frames; got 2 numbers"),
         ("train dqn --wrap frame_stack:four", "wrapper 'frame_stack:four': 'four' is not a number"),
         ("train dqn --wrap frame_stack:0", "wrapper 'frame_stack:0': "),
+        ("train dqn --wrap partial_observation", "wrapper 'partial_observation': partial_observation takes a 1 or 0 for each "),
+        (
+            "train dqn --wrap partial_observation:1,2,1,0",
+            "partial_observation takes a 1 or 0 for each component, such as 1,0,1,0",
+        ),
+        ("train dqn --wrap partial_observation:1,0,1", "wrapper 'partial_observation:1,0,1': "),
         ("train dqn --wrap one_hot", "one_hot needs Discrete or MultiDiscrete observations"),
         ("train dqn --wrap sticky_actions:2", "wrapper 'sticky_actions:2': "),
         ("train dqn --hparams.discount -1", "hparams.discount must lie in [0, 1], got -1.0"),

@@ -135,13 +135,14 @@ def test_the_actor_critic_refuses_a_network_without_a_value(names):
 
 
 def test_the_row_of_the_table_makes_it_an_algorithm(names, monkeypatch):
-    monkeypatch.setattr(jaxrl.agents, "a2c", names["a2c"], raising=False)
+    monkeypatch.setattr(jaxrl.agents, "a2c", names["a2c"])
     entry = run("entry = " + TABLE, dict(vars(algorithms)))["entry"]
     assert [(option.name, option.default) for option in entry.agent_options] == [("normalize_advantage", True)]
     assert all(option.help for option in entry.agent_options + entry.network_options)
     assert "value" not in [option.name for option in entry.network_options]
     assert entry.hparams_help.keys() == set(entry.hparams._fields)
     monkeypatch.setitem(algorithms.ALGORITHMS, "a2c", entry)
+    monkeypatch.delitem(presets.DEFAULTS, "a2c")  # the package's own
     settings = presets.override(presets.default_settings("a2c"), steps=1024, network={"hidden": (8,)})
     env = jaxrl.envs.probes.action_and_observation().env
     assert presets.build(settings, env).hparams == entry.hparams  # nothing is scheduled

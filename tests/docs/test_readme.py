@@ -19,7 +19,15 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("jaxrl ")
 ]
-PAGES = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/algorithms.md", "benchmarks/NOTES.md"]
+PAGES = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/algorithms.md",
+    "docs/choosing.md",
+    "benchmarks/NOTES.md",
+]
 
 
 def small(block, **sizes):

@@ -291,6 +291,24 @@ def test_a_hundred_thousand_updates_do_not_drift():
     assert_sums(calm, rtol=1e-6)
 
 
+@pytest.mark.slow
+def test_after_ten_million_updates_no_zero_is_drawn():
+    """Half of the last errors are 0, after errors of 10⁻⁸ to 10⁸: a tree that adds differences holds a remainder of these."""
+
+    def step(buffer, key):
+        places, sizes, kinds = jax.random.split(key, 3)
+        index = jax.random.randint(places, (100,), 0, 300)
+        td_error = jnp.where(jax.random.bernoulli(kinds, shape=(100,)), jnp.exp(6 * jax.random.normal(sizes, (100,))), 0.0)
+        return prioritized.update(buffer, index, td_error, alpha=1.0, eps=0.0), None
+
+    run = jax.jit(lambda buffer, key: jax.lax.scan(step, buffer, jax.random.split(key, 100_000))[0])
+    buffer = run(filled_with(PRIORITIES), jax.random.key(0))
+    buffer = update(buffer, np.arange(300), np.float32(1e-3 * (np.arange(300) % 2)), alpha=1.0, eps=0.0)
+    assert_sums(buffer, rtol=1e-6)
+    batch = sample(buffer, jax.random.uniform(jax.random.key(1), (10_000,)), jnp.int32(300), beta=1.0)
+    assert set(batch.indices.tolist()) == set(range(1, 300, 2))
+
+
 def test_no_priority_is_negative():
     """Whatever ε and α are: an ε below 0, which is not allowed, gives 0 or the largest priority."""
     for eps in (0.0, -0.5, -10.0):

@@ -20,7 +20,7 @@ from jaxrl.envs.wrappers.observations import flatten, frame_stack, observation_n
 from jaxrl.envs.wrappers.randomization import over_params, randomize_params, split_params, uniform_params
 from jaxrl.envs.wrappers.recurrence import previous_action_and_reward
 from jaxrl.envs.wrappers.rewards import clip_rewards, scale_rewards
-from jaxrl.envs.wrappers.running_statistics import RunningStatistics, freeze, merge, merge_all, standardize, synchronize
+from jaxrl.running_statistics import RunningStatistics, freeze, merge, merge_all, standardize, synchronize
 
 __all__ = [
     "EpisodeStatistics",

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxrl._src.checks import AT_LEAST_ZERO, FRACTION, check_scalar
 from jaxrl.envs.wrappers._inner import KEEP, carry_over_or_fresh, choose_entries, entries, is_box, map_entries, space_of
-from jaxrl.envs.wrappers.running_statistics import (
+from jaxrl.running_statistics import (
     RunningStatistics,
     empty_statistics,
     merge,
@@ -43,8 +43,8 @@ def normalize_observations(env: Environment, *, clip: float = 10.0) -> Environme
 
     **Each environment of a batch has its own statistics**, which start empty. The same state therefore looks different in two
     environments until both have seen many observations, and learning can be worse than without normalisation. Call
-    `synchronize` between calls of `jaxrl.advance`, or use the agent's own normalisation if it has one, which all environments
-    share. `freeze` stops the statistics for an evaluation.
+    `synchronize` between calls of `jaxrl.advance`, or use the option `normalize_observations` of the agent, such as PPO's, whose
+    statistics all environments share. `freeze` stops the statistics for an evaluation.
 
     Args:
       env: with observations in a Box, or a `Dict` with at least one. They are converted to float32, which rounds integers

@@ -192,9 +192,10 @@ MARKOV = [name for name in ALL if name != "memory"]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MARKOV)
-def test_dqn_learns_the_answer(name):
+@pytest.mark.parametrize("static", [{}, {"n_step": 3, "prioritized": True}])
+def test_dqn_learns_the_answer(name, static):
     probe = ALL[name]
-    learner = dqn_learner(probe.env, hidden=())
+    learner = dqn_learner(probe.env, hidden=(), **static)
     hparams = learner.agent.hparams._replace(
         learning_rate=0.05, learning_rate_iterations=1000.0, discount=probe.discount, tau=0.1, epsilon_end=1.0
     )

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxrl.envs import wrappers as w
-from jaxrl.envs.wrappers.running_statistics import empty_statistics, statistics_of
+from jaxrl.running_statistics import empty_statistics, statistics_of, statistics_of_batch
 from jaxrl.types import Box, Discrete
 from tests.envs.wrappers.problems import (
     check_types,
@@ -86,6 +86,45 @@ def test_statistics_of_a_long_stream_do_not_drift(offset):
     assert abs(statistics.mean + statistics.mean_compensation - x.mean()) < 1e-6
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    log_scale=st.floats(-3, 5),
+    log_offset=st.floats(-3, 6),
+    power=st.sampled_from([0, 1, 3]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_batches_merged_in_one_go_are_the_whole_stream(log_scale, log_offset, power, seed):
+    """Two batches of observations `[N, 2]`, normal, cubed normal or constant, with means of up to 10^6 standard deviations."""
+    rng = np.random.default_rng(seed)
+    scale = 10**log_scale
+    x = scale * rng.choice([-1, 1], 2) * 10**log_offset + scale * rng.standard_normal((4 * LENGTH, 2)) ** power
+    x = x.astype(np.float32)
+    merged = jax.tree.map(np.asarray, batches(x))
+    x = x.astype(np.float64)
+    deviation = np.sqrt(x.var(axis=0) + 1e-8)
+    assert merged.num == len(x)
+    assert np.all(np.abs(merged.mean.astype(np.float64) + merged.mean_compensation - x.mean(axis=0)) < 1e-5 * deviation)
+    assert np.all(np.abs(np.sqrt(merged.variance + np.float64(1e-8)) - deviation) < 1e-5 * deviation)
+
+
+@jit
+def batches(x):
+    half = len(x) // 2
+    return w.merge(statistics_of_batch(x[:half]), statistics_of_batch(x[half:]))
+
+
+def test_a_batch_of_one_is_that_observation():
+    x = jnp.float32([[3.0, -1e9]])
+    jax.tree.map(np.testing.assert_array_equal, statistics_of_batch(x), statistics_of(x[0]))
+
+
+def test_merging_into_nothing_keeps_every_digit():
+    batch = statistics_of_batch(jnp.float32([[1e6], [1e6], [1e6 + 1]]))
+    assert batch.mean_compensation[0] != 0
+    for merged in (w.merge(empty_statistics((1,)), batch), w.merge(batch, empty_statistics((1,)))):
+        jax.tree.map(np.testing.assert_array_equal, merged, batch)
+
+
 def test_merging_nothing_gives_nothing_and_adds_nothing():
     nothing, one = empty_statistics((2,)), statistics_of(jnp.float32([3.0, -1.0]))
     for merged, expected in ((w.merge(nothing, nothing), nothing), (w.merge(nothing, one), one), (w.merge(one, nothing), one)):
@@ -98,7 +137,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec as P
 from jaxrl.envs.wrappers import merge, merge_all
-from jaxrl.envs.wrappers.running_statistics import empty_statistics, statistics_of
+from jaxrl.running_statistics import empty_statistics, statistics_of
 
 mesh = jax.make_mesh((8,), ("devices",), axis_types=(AxisType.Auto,))
 x = (1e4 + np.random.default_rng(0).standard_normal((8, 50, 3)) * [1, 10, 100]).astype(np.float32)
