@@ -41,6 +41,8 @@ def network_of(workload: Workload):
         return jaxrl.networks.policy(*spaces, value=True, hidden=workload.hidden), *spaces
     if workload.name == "sac":
         return jaxrl.networks.actor_critic(*spaces, hidden=workload.hidden), *spaces
+    if workload.name == "pqn":
+        return jaxrl.networks.q_network(*spaces, hidden=workload.hidden, layer_norm=True), *spaces
     return jaxrl.networks.q_network(*spaces, hidden=workload.hidden, channels=workload.channels), *spaces
 
 
@@ -115,13 +117,28 @@ def reinforce(workload: Workload):
     return train
 
 
+def learn(workload: Workload, optimizer, loss, params, opt_state, rows, nudge, index):
+    """Epochs of minibatches, the same contiguous rows in every epoch: gradient, clipping and Adam."""
+    minibatches = jax.tree.map(lambda x: x.reshape(workload.num_minibatches, -1, *x.shape[1:]), rows)
+
+    def step(carry, minibatch):
+        params, opt_state, index = carry
+        grads, _ = grad_of_mean(lambda params, rows: loss(params, rows, nudge), params, minibatch)
+        params, opt_state, _ = optimizer_step(optimizer, 1e-3, index, grads, opt_state, params, max_grad_norm=0.5)
+        return (params, opt_state, index + 1), None
+
+    def epoch(carry, _):
+        return jax.lax.scan(step, carry, minibatches)
+
+    (params, opt_state, _), _ = jax.lax.scan(epoch, (params, opt_state, index), None, workload.num_epochs)
+    return params, opt_state
+
+
 def ppo(workload: Workload):
     """Each iteration: T forward passes of the policy, one after the other; a pass of policy and value over the rollout and of
-    the value over its successors; then policy and value forward and back over each minibatch of each epoch, clipping and Adam.
-    The minibatches are the same contiguous rows in every epoch."""
+    the value over its successors; then policy and value forward and back over each minibatch of each epoch, clipping and Adam."""
     network, obs_space, action_space = network_of(workload)
     optimizer = functools.partial(adam, eps=1e-5)
-    steps_of_an_iteration = workload.num_epochs * workload.num_minibatches
 
     def train(key):
         num = workload.rollout_length * workload.num_envs
@@ -153,22 +170,46 @@ def ppo(workload: Workload):
             nudge, _ = jax.lax.scan(act, nudge, None, workload.rollout_length)
             log_prob, value, next_value = map_rows(old_outputs, (rollout, actions, successors))
             rows = rollout, actions, log_prob, value, 1.0 + 0.99 * next_value
-            minibatches = jax.tree.map(lambda x: x.reshape(workload.num_minibatches, -1, *x.shape[1:]), rows)
-
-            def step(carry, minibatch):
-                params, opt_state, index = carry
-                grads, _ = grad_of_mean(lambda params, rows: loss(params, rows, nudge), params, minibatch)
-                params, opt_state, _ = optimizer_step(optimizer, 1e-3, index, grads, opt_state, params, max_grad_norm=0.5)
-                return (params, opt_state, index + 1), None
-
-            def epoch(carry, _):
-                return jax.lax.scan(step, carry, minibatches)
-
-            carry = params, opt_state, clock * steps_of_an_iteration
-            (params, opt_state, _), _ = jax.lax.scan(epoch, carry, None, workload.num_epochs)
+            first = clock * workload.num_epochs * workload.num_minibatches
+            params, opt_state = learn(workload, optimizer, loss, params, opt_state, rows, nudge, first)
             return (params, opt_state, nudge), None
 
         carry = (params, optimizer(1e-3).init(params), jnp.float32(0))
+        (params, opt_state, _), _ = jax.lax.scan(iterate, carry, jnp.arange(workload.updates, dtype=jnp.int32))
+        return opt_state.count, params
+
+    return train
+
+
+def pqn(workload: Workload):
+    """Each iteration: T forward passes, one after the other; a pass over the successors; then forward and back over each
+    minibatch of each epoch, clipping and Adam."""
+    network, obs_space, action_space = network_of(workload)
+
+    def train(key):
+        num = workload.rollout_length * workload.num_envs
+        acting, rollout = fixed(workload.num_envs, *obs_space.shape), fixed(num, *obs_space.shape)
+        successors = fixed(*rollout.shape, largest=0.5)
+        actions = jnp.arange(num, dtype=jnp.int32) % action_space.n
+        params = network.init(key, acting)
+
+        def loss(params, rows, nudge):
+            obs, action, goal = rows
+            return jnp.mean(jnp.square(goal - jaxrl.losses.select(network.apply(params, obs + nudge), action))), ()
+
+        def iterate(carry, clock):
+            params, opt_state, nudge = carry
+
+            def act(nudge, _):
+                return nudge_from(network.apply(params, acting + nudge)), None
+
+            nudge, _ = jax.lax.scan(act, nudge, None, workload.rollout_length)
+            goal = 1.0 + 0.99 * jnp.max(map_rows(lambda obs: network.apply(params, obs + nudge), successors), axis=-1)
+            first = clock * workload.num_epochs * workload.num_minibatches
+            params, opt_state = learn(workload, adam, loss, params, opt_state, (rollout, actions, goal), nudge, first)
+            return (params, opt_state, nudge), None
+
+        carry = (params, adam(1e-3).init(params), jnp.float32(0))
         (params, opt_state, _), _ = jax.lax.scan(iterate, carry, jnp.arange(workload.updates, dtype=jnp.int32))
         return opt_state.count, params
 
@@ -213,7 +254,7 @@ def sac(workload: Workload):
     return train
 
 
-ALGORITHMS = {"dqn": dqn, "breakout": dqn, "reinforce": reinforce, "ppo": ppo, "sac": sac}
+ALGORITHMS = {"dqn": dqn, "breakout": dqn, "reinforce": reinforce, "ppo": ppo, "pqn": pqn, "sac": sac}
 
 
 def train_of(workload: Workload):

@@ -7,7 +7,7 @@ transition while it acts.
 
 Its PPO acts with the policy and both values, normalises the advantages of each minibatch, and clips the
 gradient's global norm. Its SAC draws a batch each for critics, actor and temperature, with a pass of the
-actor for the temperature alone.
+actor for the temperature alone. Its PQN evaluates the true successors while it acts.
 
 Agents are made beforehand, one after the other: its orthogonal weights come from LAPACK's QR, which under
 `vmap` can hang for good on two cores (jaxlib 0.10.2).
@@ -16,12 +16,17 @@ Agents are made beforehand, one after the other: its orthogonal weights come fro
 import equinox as eqx
 import jax
 import jaxnasium
-from jaxnasium.algorithms import DQN, PPO, SAC
+from jaxnasium.algorithms import DQN, PPO, PQN, SAC
 from jaxnasium.algorithms.architectures import MLP
 from jaxnasium.algorithms.core import TransitionBuffer
 
 from benchmarks.program import Job, bytes_per_row, compiled_job, keys_of, num_parameters, weights
 from benchmarks.workloads import Workload
+
+
+def normalized_relu(x):
+    """LayerNorm without its scale and offset, and ReLU; its MLP has no LayerNorm."""
+    return jax.nn.relu(jax.nn.standardize(x))
 
 
 def algorithm_of(workload: Workload):
@@ -35,7 +40,7 @@ def algorithm_of(workload: Workload):
         "log_function": None,
         "reduce_metrics_fn": None,
     }
-    activation = jax.nn.tanh if workload.name in ("reinforce", "ppo") else jax.nn.relu
+    activation = {"reinforce": jax.nn.tanh, "ppo": jax.nn.tanh, "pqn": normalized_relu}.get(workload.name, jax.nn.relu)
     body = {"body": MLP.with_params(hidden_sizes=workload.hidden, activation=activation)}
     if workload.name in ("reinforce", "ppo"):
         sizes = {
@@ -49,6 +54,16 @@ def algorithm_of(workload: Workload):
         else:
             rest = {"gae_lambda": 1.0, "ent_coef_start": 0.0, "ent_coef_end": None}
         return PPO(**common | sizes | rest, learning_rate_start=1e-3, actor_kwargs=body, critic_kwargs=body)
+    if workload.name == "pqn":
+        return PQN(
+            **common | {"max_grad_norm": 10.0},
+            learning_rate_start=1e-3,
+            num_steps=workload.rollout_length,
+            num_epochs=workload.num_epochs,
+            num_minibatches=workload.num_minibatches,
+            warmup_steps=workload.num_envs,
+            critic_kwargs=body,
+        )
     if workload.name == "sac":
         return SAC(
             **common,

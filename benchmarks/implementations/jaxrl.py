@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jaxrl
 import jaxrl.agents
 import jaxrl.networks
+import jaxrl.optimizers
 from benchmarks.program import Job, bytes_per_row, compiled_job, keys_of, num_parameters, weights
 from benchmarks.workloads import Workload
 from jaxrl.types import Agent, Learner, Noise
@@ -42,6 +43,15 @@ def learner_of(workload: Workload) -> Learner:
         network = jaxrl.networks.policy(env.observation_space, env.action_space, value=True, hidden=workload.hidden)
         agent = jaxrl.agents.ppo(
             network, env.action_space, num_epochs=workload.num_epochs, num_minibatches=workload.num_minibatches
+        )
+    elif workload.name == "pqn":
+        network = jaxrl.networks.q_network(env.observation_space, env.action_space, hidden=workload.hidden, layer_norm=True)
+        agent = jaxrl.agents.pqn(
+            network,
+            env.action_space,
+            num_epochs=workload.num_epochs,
+            num_minibatches=workload.num_minibatches,
+            optimizer=jaxrl.optimizers.adam,
         )
     elif workload.name == "sac":
         network = jaxrl.networks.actor_critic(env.observation_space, env.action_space, hidden=workload.hidden)

@@ -7,7 +7,8 @@ with clipped ratios and two optimizers.
 
 Its PPO acts with policy and value, evaluates only the last successors, normalises the advantages of each
 minibatch, clips each element of the gradients, and shuffles by sorting. Its SAC takes turns: the actor, the
-critics, which therefore act with the new actor, and the temperature, each with its own optimizer.
+critics, which therefore act with the new actor, and the temperature, each with its own optimizer. Its PQN
+evaluates the successors while it acts, those after a reset among them.
 """
 
 import gymnax
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from gymnax.wrappers import LegacyStepAPIWrapper
-from rejax.algos import DQN, PPO, SAC
+from rejax.algos import DQN, PPO, PQN, SAC
 from rejax.networks import DiscreteQNetwork, EpsilonGreedyPolicy
 
 from benchmarks.program import Job, bytes_per_row, compiled_job, keys_of, num_parameters, weights
@@ -70,6 +71,15 @@ def algorithm_of(workload: Workload):
             rest = {"gae_lambda": 1.0, "ent_coef": 0.0}
         network = {"activation": "tanh", "hidden_layer_sizes": workload.hidden}
         algorithm = PPO.create(**common, **sizes, **rest, agent_kwargs=network)
+    elif workload.name == "pqn":  # its hidden layers are 64-64
+        algorithm = PQN.create(
+            **common,
+            num_steps=workload.rollout_length,
+            num_epochs=workload.num_epochs,
+            num_minibatches=workload.num_minibatches,
+            td_lambda=0.65,
+            max_grad_norm=10.0,
+        )
     elif workload.name == "sac":
         algorithm = SAC.create(
             **common,
@@ -109,6 +119,8 @@ def facts_of(workload: Workload) -> dict:
     state = jax.eval_shape(algorithm_of(workload).init_state, jax.random.key(0))
     if workload.name in ("reinforce", "ppo"):
         return {"weights": weights((state.actor_ts.params, state.critic_ts.params))}
+    if workload.name == "pqn":
+        return {"weights": weights(state.q_ts.params)}
     rows = state.replay_buffer.size
     if workload.name == "sac":
         facts = {"parameters": num_parameters((state.actor_ts.params, state.critic_ts.params)), "capacity": rows}
