@@ -1,5 +1,6 @@
 """Compile a function of one seed into a program of several, and record compile time and memory."""
 
+import math
 import resource
 import sys
 from collections.abc import Callable
@@ -86,6 +87,11 @@ def compiled_job(
 def weights(params: Any) -> list[list[int]]:
     """The sorted shapes of all weights with more than one axis: equal networks have equal ones in every library."""
     return sorted(sorted(x.shape) for x in jax.tree.leaves(params) if len(x.shape) > 1)
+
+
+def num_parameters(params: Any) -> int:
+    """The number of weights and biases, for networks whose last layers libraries split differently."""
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
 
 
 def bytes_per_row(tree: Any, rows: int) -> float:

@@ -71,14 +71,16 @@ def timed(worker: Worker, number: int, timeout: float) -> dict:
     worker.process.stdin.write(f"{number}\n")
     worker.process.stdin.flush()
     run = answer(worker, timeout)
-    if run["updates"] != worker.workload.updates:
-        raise Failed(f"counted {run['updates']} updates instead of {worker.workload.updates}")
+    expected = worker.workload.gradient_steps
+    if run["updates"] != expected:
+        raise Failed(f"counted {run['updates']} gradient steps instead of {expected}")
     return run
 
 
 def check(facts: dict, workload: Workload, ours: dict) -> None:
-    """Check that the network has the shapes of jaxrl's, and the replay the requested size."""
-    for name, wanted in (("weights", ours.get("weights")), ("capacity", workload.capacity)):
+    """Check that the network has the shapes of jaxrl's, or as many parameters, and the replay the requested size."""
+    network = tuple((name, ours.get(name)) for name in ("weights", "parameters"))
+    for name, wanted in (*network, ("capacity", workload.capacity)):
         if wanted and facts.get(name, wanted) != wanted:
             raise Failed(f"its {name} is {facts[name]}, expected {wanted}")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.workloads import NAMES
+from benchmarks.workloads import NAMES, Workload
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent / "RESULTS.md"
@@ -40,7 +40,8 @@ def load(folder: Path) -> list[Row]:
 
 def identity(row: Row) -> tuple:
     """A later row with the same identity replaces an earlier one. The number of updates timed is not part of it."""
-    workload = {name: value for name, value in row["workload"].items() if name not in ("updates", "warmup")}
+    workload = Workload._field_defaults | row["workload"]  # rows from before a field was added have its default
+    workload = {name: value for name, value in workload.items() if name not in ("updates", "warmup")}
     return row["platform"], row["device"], row["cores"], row["implementation"], json.dumps(workload, sort_keys=True)
 
 

@@ -8,9 +8,12 @@ from typing import NamedTuple
 
 
 class Workload(NamedTuple):
-    """A training run or a rollout. An iteration is `num_envs * rollout_length` environment steps and at most one update."""
+    """A training run or a rollout. An iteration is `num_envs * rollout_length` environment steps and at most one update.
 
-    name: str  # "dqn", "reinforce", "rollout" or "breakout"
+    An update is one gradient step, or with PPO and PQN all of an iteration: `num_epochs * num_minibatches` gradient steps.
+    """
+
+    name: str  # one of NAMES
     env: str
     seeds: int
     num_envs: int  # environments per seed
@@ -23,6 +26,13 @@ class Workload(NamedTuple):
     tau: float = 1.0  # weight of the online parameters in a sync
     hidden: tuple[int, ...] = ()
     channels: tuple[int, ...] = ()
+    num_epochs: int = 1
+    num_minibatches: int = 1
+
+    @property
+    def gradient_steps(self) -> int:
+        """Gradient steps of a seed, as its optimizer counts them."""
+        return self.updates * self.num_epochs * self.num_minibatches
 
     @property
     def env_steps(self) -> int:
@@ -30,7 +40,7 @@ class Workload(NamedTuple):
         return self.seeds * self.num_envs * self.rollout_length * (self.warmup + self.updates)
 
 
-NAMES = ("dqn", "reinforce", "rollout", "breakout")
+NAMES = ("dqn", "reinforce", "rollout", "breakout", "ppo", "pqn", "sac")
 
 # An implementation is a module of `implementations`; after a slash, a layout of seeds other than its default.
 OURS = {
@@ -38,14 +48,25 @@ OURS = {
     "reinforce": ("jaxrl", "floor", "gymnax", "gymnax/vectorize"),
     "rollout": ("jaxrl", "gymnax"),
     "breakout": ("jaxrl", "floor"),
+    "ppo": ("jaxrl", "floor"),
+    "pqn": ("jaxrl", "floor"),
+    "sac": ("jaxrl", "floor"),
 }
 PEERS = {
     "dqn": ("rejax", "rejax/vectorize", "jaxnasium", "jaxnasium/vectorize"),
     "reinforce": ("rejax", "rejax/vectorize", "jaxnasium", "jaxnasium/vectorize"),
     "rollout": (),
     "breakout": ("rejax", "rejax/vectorize"),
+    "ppo": ("rejax", "rejax/vectorize", "jaxnasium", "jaxnasium/vectorize"),
+    "pqn": ("rejax", "rejax/vectorize", "jaxnasium", "jaxnasium/vectorize"),
+    "sac": ("rejax", "rejax/vectorize", "jaxnasium", "jaxnasium/vectorize"),
 }
-ONE_SEED = {"dqn": ("sb3", "sbx"), "reinforce": ("sb3",)}  # these cannot train several seeds at once
+ONE_SEED = {
+    "dqn": ("sb3", "sbx"),
+    "reinforce": ("sb3",),
+    "ppo": ("sb3", "sbx"),
+    "sac": ("sb3", "sbx"),
+}  # these cannot train several seeds at once
 
 
 def layout_of(implementation: str) -> str:
@@ -77,26 +98,54 @@ def breakout(seeds: int, capacity: int, warmup: int, updates: int) -> Workload:
     return Workload("breakout", "Breakout-MinAtar", seeds, 1, 1, updates, warmup=warmup, **sizes)
 
 
+def ppo(seeds: int, num_envs: int, rollout_length: int, updates: int) -> Workload:
+    """4 epochs of 4 minibatches, policy and value MLP 64-64."""
+    return Workload(
+        "ppo", "CartPole-v1", seeds, num_envs, rollout_length, updates, hidden=(64, 64), num_epochs=4, num_minibatches=4
+    )
+
+
+def pqn(seeds: int, updates: int) -> Workload:
+    """32 environments × 64 steps, 2 epochs of 16 minibatches, MLP 64-64 with LayerNorm."""
+    return Workload("pqn", "CartPole-v1", seeds, 32, 64, updates, hidden=(64, 64), num_epochs=2, num_minibatches=16)
+
+
+def sac(seeds: int, capacity: int, updates: int) -> Workload:
+    """One environment, batch 256, MLP 256-256, one update an iteration; the warm-up fills one batch."""
+    sizes = {"batch_size": 256, "capacity": capacity, "tau": 0.005, "hidden": (256, 256)}
+    return Workload("sac", "Pendulum-v1", seeds, 1, 1, updates, warmup=256, **sizes)
+
+
 def workloads(platform: str, quick: bool) -> list[Workload]:
     """All workloads of a platform ("cpu", "gpu" or "tpu"), small ones first."""
     if quick:
         dqns = [dqn(seeds, 10_000, 100) for seeds in (1, 4)]
         reinforces = [reinforce(seeds, 16, 32, 20) for seeds in (1, 4)]
         rollouts = [rollout(num_envs, num_steps) for num_envs, num_steps in ((8, 3_200), (256, 320))]
-        return [*rollouts, *reinforces, *dqns, breakout(1, 2_000, 100, 50)]
+        ppos, pqns = [ppo(seeds, 4, 128, 10) for seeds in (1, 4)], [pqn(seeds, 5) for seeds in (1, 4)]
+        sacs = [sac(seeds, 10_000, 50) for seeds in (1, 4)]
+        return [*rollouts, *reinforces, *dqns, breakout(1, 2_000, 100, 50), *ppos, *pqns, *sacs]
     rollouts = [rollout(2**n, max(640, 2**22 // 2**n // 32 * 32)) for n in (3, 6, 8, 11, 14)]
     if platform == "cpu":
         dqns = [dqn(seeds, n, 250 if seeds > 128 else 1_000) for n in (10_000, 100_000) for seeds in (1, 16, 128, 512)]
         small = [reinforce(seeds, 16, 32, 300) for seeds in (1, 16, 128)]
         large = [reinforce(seeds, 64, 128, 10 if seeds > 16 else 40) for seeds in (1, 16, 128)]
         breakouts = [breakout(seeds, 100_000, 500, 500) for seeds in (1, 4)]
+        ppos = [ppo(seeds, 4, 128, 20 if seeds > 16 else 100) for seeds in (1, 16, 128)]
+        ppos += [ppo(seeds, 64, 128, 2 if seeds > 16 else 10) for seeds in (1, 16, 128)]
+        pqns = [pqn(seeds, 6 if seeds > 16 else 30) for seeds in (1, 16, 128)]
+        # An update takes a core about 10 ms, so that 128 seeds would take an hour; they share nothing, and 16 show it.
+        sacs = [sac(seeds, capacity, 1_000 if seeds == 1 else 200) for capacity in (10_000, 100_000) for seeds in (1, 16)]
     else:
         seeds_of_all = (1, 16, 128, 512, 1024, 4096)
         dqns = [dqn(seeds, capacity, 10_000) for capacity in (10_000, 100_000) for seeds in seeds_of_all]
         sizes_of_all = ((16, 32, 1_000), (64, 128, 200))
         small, large = ([reinforce(seeds, *sizes) for seeds in seeds_of_all] for sizes in sizes_of_all)
         breakouts = [breakout(seeds, 100_000, 1_000, 999_000) for seeds in (1, 50)]
-    return [*rollouts, *small, *large, *dqns, *breakouts]
+        ppos = [ppo(seeds, *sizes) for sizes in ((4, 128, 1_000), (64, 128, 100)) for seeds in (1, 16, 128, 1024)]
+        pqns = [pqn(seeds, 300) for seeds in (1, 16, 128, 1024)]
+        sacs = [sac(seeds, capacity, 10_000) for capacity in (10_000, 100_000) for seeds in (1, 16, 128)]
+    return [*rollouts, *small, *large, *dqns, *breakouts, *ppos, *pqns, *sacs]
 
 
 def entries(workload: Workload, platform: str, jaxrl_only: bool) -> Iterator[tuple[str, Workload]]:
@@ -117,4 +166,5 @@ def entries(workload: Workload, platform: str, jaxrl_only: bool) -> Iterator[tup
         yield implementation, workload._replace(updates=max(workload.updates // share, min(workload.updates, 10)))
     if workload.seeds == 1:
         for implementation in ONE_SEED.get(workload.name, ()):
-            yield implementation, workload
+            slow = workload.name in ("ppo", "sac")  # these step their environments in Python
+            yield implementation, workload._replace(updates=max(workload.updates // 10, 10)) if slow else workload

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import jaxrl
 import jaxrl.agents
 import jaxrl.networks
-from benchmarks.program import Job, bytes_per_row, compiled_job, keys_of, weights
+import jaxrl.optimizers
+from benchmarks.program import Job, bytes_per_row, compiled_job, keys_of, num_parameters, weights
 from benchmarks.workloads import Workload
 from jaxrl.types import Agent, Learner, Noise
 
@@ -38,6 +39,30 @@ def learner_of(workload: Workload) -> Learner:
     elif workload.name == "reinforce":
         network = jaxrl.networks.policy(env.observation_space, env.action_space, value=True, hidden=workload.hidden)
         agent = jaxrl.agents.reinforce(network, env.action_space, mode="continuing", baseline="value")
+    elif workload.name == "ppo":
+        network = jaxrl.networks.policy(env.observation_space, env.action_space, value=True, hidden=workload.hidden)
+        agent = jaxrl.agents.ppo(
+            network, env.action_space, num_epochs=workload.num_epochs, num_minibatches=workload.num_minibatches
+        )
+    elif workload.name == "pqn":
+        network = jaxrl.networks.q_network(env.observation_space, env.action_space, hidden=workload.hidden, layer_norm=True)
+        agent = jaxrl.agents.pqn(
+            network,
+            env.action_space,
+            num_epochs=workload.num_epochs,
+            num_minibatches=workload.num_minibatches,
+            optimizer=jaxrl.optimizers.adam,
+        )
+    elif workload.name == "sac":
+        network = jaxrl.networks.actor_critic(env.observation_space, env.action_space, hidden=workload.hidden)
+        agent = jaxrl.agents.sac(
+            network,
+            env.action_space,
+            batch_size=workload.batch_size,
+            capacity=workload.capacity,
+            warmup=workload.warmup,
+        )
+        agent = agent._replace(hparams=agent.hparams._replace(tau=workload.tau))
     else:
         network = jaxrl.networks.q_network(
             env.observation_space, env.action_space, hidden=workload.hidden, channels=workload.channels
@@ -77,7 +102,10 @@ def facts_of(workload: Workload) -> dict:
         return {}
     learner = learner_of(workload)
     state = jax.eval_shape(lambda key: learner.init(key, learner.agent.hparams), jax.random.key(0)).agent
-    facts = {"weights": weights(state.params)}
+    if workload.name == "sac":
+        facts = {"parameters": num_parameters((state.params.actor, state.params.critic))}
+    else:
+        facts = {"weights": weights(state.params)}
     if workload.capacity:
         facts |= {"capacity": state.replay.capacity, "bytes_per_transition": bytes_per_row(state.replay, workload.capacity)}
     return facts

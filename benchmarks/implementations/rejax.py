@@ -4,6 +4,11 @@ Its DQN puts 64-64 into its own network whatever one asks for, so that the netwo
 no network for images since version 0.1, so that Breakout gets jaxrl's, with the method that rejax calls.
 REINFORCE is nearest to its PPO with one epoch of one minibatch: the same rollout and one gradient of it,
 with clipped ratios and two optimizers.
+
+Its PPO acts with policy and value, evaluates only the last successors, normalises the advantages of each
+minibatch, clips each element of the gradients, and shuffles by sorting. Its SAC takes turns: the actor, the
+critics, which therefore act with the new actor, and the temperature, each with its own optimizer. Its PQN
+evaluates the successors while it acts, those after a reset among them.
 """
 
 import gymnax
@@ -11,10 +16,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from gymnax.wrappers import LegacyStepAPIWrapper
-from rejax.algos import DQN, PPO
+from rejax.algos import DQN, PPO, PQN, SAC
 from rejax.networks import DiscreteQNetwork, EpsilonGreedyPolicy
 
-from benchmarks.program import Job, bytes_per_row, compiled_job, keys_of, weights
+from benchmarks.program import Job, bytes_per_row, compiled_job, keys_of, num_parameters, weights
 from benchmarks.workloads import Workload
 from jaxrl.envs.suites.gymnax import from_gymnax
 from jaxrl.networks import MLP
@@ -54,15 +59,37 @@ def algorithm_of(workload: Workload):
         "eval_freq": steps,
         "skip_initial_evaluation": True,
     }
-    if workload.name == "reinforce":
-        one_update = {
+    if workload.name in ("reinforce", "ppo"):
+        sizes = {
             "num_steps": workload.rollout_length,
-            "num_epochs": 1,
-            "num_minibatches": 1,
-            "gae_lambda": 1.0,
-            "ent_coef": 0.0,
+            "num_epochs": workload.num_epochs,
+            "num_minibatches": workload.num_minibatches,
         }
-        algorithm = PPO.create(**common, **one_update, agent_kwargs={"activation": "tanh", "hidden_layer_sizes": workload.hidden})
+        if workload.name == "ppo":
+            rest = {"gae_lambda": 0.95, "ent_coef": 0.01, "max_grad_norm": 0.5}
+        else:
+            rest = {"gae_lambda": 1.0, "ent_coef": 0.0}
+        network = {"activation": "tanh", "hidden_layer_sizes": workload.hidden}
+        algorithm = PPO.create(**common, **sizes, **rest, agent_kwargs=network)
+    elif workload.name == "pqn":  # its hidden layers are 64-64
+        algorithm = PQN.create(
+            **common,
+            num_steps=workload.rollout_length,
+            num_epochs=workload.num_epochs,
+            num_minibatches=workload.num_minibatches,
+            td_lambda=0.65,
+            max_grad_norm=10.0,
+        )
+    elif workload.name == "sac":
+        algorithm = SAC.create(
+            **common,
+            buffer_size=workload.capacity,
+            fill_buffer=workload.num_envs * workload.warmup,  # it learns where more than these were played
+            batch_size=workload.batch_size,
+            target_update_freq=workload.num_envs * workload.target_update_period,
+            polyak=1.0 - workload.tau,
+            hidden_layer_sizes=workload.hidden,
+        )
     else:
         algorithm = DQN.create(
             **common,
@@ -81,8 +108,8 @@ def train_of(workload: Workload):
 
     def train(key):
         state, _ = algorithm.train(key)
-        if workload.name == "reinforce":
-            return state.actor_ts.step, (state.actor_ts.params, state.critic_ts.params)
+        if workload.name in ("reinforce", "ppo", "sac"):
+            return state.critic_ts.step, (state.actor_ts.params, state.critic_ts.params)
         return state.q_ts.step, state.q_ts.params
 
     return train
@@ -90,10 +117,15 @@ def train_of(workload: Workload):
 
 def facts_of(workload: Workload) -> dict:
     state = jax.eval_shape(algorithm_of(workload).init_state, jax.random.key(0))
-    if workload.name == "reinforce":
+    if workload.name in ("reinforce", "ppo"):
         return {"weights": weights((state.actor_ts.params, state.critic_ts.params))}
+    if workload.name == "pqn":
+        return {"weights": weights(state.q_ts.params)}
     rows = state.replay_buffer.size
-    facts = {"weights": weights(state.q_ts.params), "capacity": rows}
+    if workload.name == "sac":
+        facts = {"parameters": num_parameters((state.actor_ts.params, state.critic_ts.params)), "capacity": rows}
+    else:
+        facts = {"weights": weights(state.q_ts.params), "capacity": rows}
     return facts | {"bytes_per_transition": bytes_per_row(state.replay_buffer.data, rows)}
 
 
