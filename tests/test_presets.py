@@ -61,20 +61,30 @@ def test_too_few_steps_name_the_fewest():
 EXPECTED = {
     ("dqn", "CartPole-v1", None): (
         8, 1, 125, 12320, 99560,
-        {"learning_rate_iterations": 12320.0, "epsilon_iterations": 3733.5, "epsilon_end": 0.02, "tau": 0.01},
+        {
+            "learning_rate_iterations": 12320.0,
+            "importance_exponent_iterations": 12445.0, "epsilon_iterations": 3733.5, "epsilon_end": 0.02, "tau": 0.01,
+        },
     ),
     ("dqn", "CartPole-v1", 500_000): (
         10, 1, 1000, 48960, 499600,
-        {"learning_rate": 5e-4, "learning_rate_iterations": 48960.0, "epsilon_iterations": 24980.0, "tau": 1.0},
+        {
+            "learning_rate": 5e-4, "learning_rate_iterations": 48960.0,
+            "importance_exponent_iterations": 49960.0, "epsilon_iterations": 24980.0, "tau": 1.0,
+        },
     ),
     ("dqn", "Acrobot-v1", 200_000): (
         8, 1, 125, 24720, 198760,
-        {"learning_rate_iterations": 24720.0, "epsilon_iterations": 7453.5, "epsilon_end": 0.02, "tau": 0.02},
+        {
+            "learning_rate_iterations": 24720.0,
+            "importance_exponent_iterations": 24845.0, "epsilon_iterations": 7453.5, "epsilon_end": 0.02, "tau": 0.02,
+        },
     ),
     ("dqn", "MountainCar-v0", 500_000): (
         16, 1, 62, 31008, 497120,
         {
-            "learning_rate": 4e-3, "learning_rate_iterations": 31008.0, "discount": 0.98, "tau": 1.0, "epsilon_end": 0.07,
+            "learning_rate": 4e-3, "learning_rate_iterations": 31008.0, "importance_exponent_iterations": 31070.0,
+            "discount": 0.98, "tau": 1.0, "epsilon_end": 0.07,
             "epsilon_iterations": 6214.0,
         },
     ),

@@ -64,11 +64,11 @@ def help_of(function: Any) -> dict[str, str]:
     texts: dict[str, str] = {}
     names: list[str] = []
     for line in _section(inspect.getdoc(function) or "", ("Args:", "Attributes:")):
-        if entry := re.match(r"  (\w+(?:, \w+)*): (.*)", line):
+        if entry := re.match(r"  (\w+(?:, \w+)*):(?: (.*))?$", line):
             names = entry[1].split(", ")
-            texts |= dict.fromkeys(names, entry[2])
+            texts |= dict.fromkeys(names, entry[2] or "")
         else:
-            texts |= {name: f"{texts[name]} {line.strip()}".rstrip() for name in names}
+            texts |= {name: f"{texts[name]} {line.strip()}".strip() for name in names}
     for name, text in texts.items():
         if reference := re.match(r"as for `(\w+)`", text):
             texts[name] = help_of(_named(reference[1], function.__module__)).get(name, text)
