@@ -157,6 +157,7 @@ _PQN = Settings(
     rollout_length=32,
     network={"layer_norm": True},
     schedules={"epsilon_fraction": 0.2, "learning_rate_fraction": 1.0},
+    hparams={"learning_rate": 1e-3, "q_lambda": 0.9},
 )
 _RECURRENT_PPO = Settings(
     "recurrent_ppo",
@@ -211,6 +212,19 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             agent={"batch_size": 64, "capacity": 10_000, "target_update_period": 300},
             schedules={"epsilon_fraction": 0.2},
             hparams={"learning_rate": 4e-3, "discount": 0.98, "tau": 1.0, "epsilon_end": 0.07},
+        ),
+    ),
+    ("pqn", "CartPole-v1"): (override(_PQN, hparams={"learning_rate": 5e-4, "q_lambda": 0.95}),),
+    ("pqn", "Acrobot-v1"): (_PQN,),
+    ("pqn", "Breakout-MinAtar"): (  # as in the paper
+        override(
+            _PQN,
+            steps=10_000_000,
+            num_envs=128,
+            network={"channels": (16,), "hidden": (128,)},
+            agent={"num_minibatches": 32},
+            schedules={"epsilon_fraction": 0.1},
+            hparams={"learning_rate": 5e-4, "q_lambda": 0.65},
         ),
     ),
     ("reinforce", "CartPole-v1"): (

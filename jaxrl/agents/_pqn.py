@@ -15,7 +15,7 @@ from jaxrl.minibatches import grad_of_mean, map_rows, scan_minibatches
 from jaxrl.noise import random_bits
 from jaxrl.optimizers import Optimizer, num_updates, optimizer_step
 from jaxrl.schedules import linear_schedule
-from jaxrl.types import Agent, Discrete, Network, Noise, Space, Transition
+from jaxrl.types import Agent, Discrete, Network, Noise, Space, Transition, UpdateFn
 
 
 class PQNHParams(NamedTuple):
@@ -125,6 +125,14 @@ def pqn(
     def exploit(params, obs, carry, key):
         return losses.greedy(network.apply(params, obs)), carry
 
+    update = _make_update(network, optimizer, num_epochs, num_minibatches)
+    policy = lambda state: state.params
+    return Agent(hparams=hparams, init=init, noise=noise, policy=policy, explore=explore, exploit=exploit, update=update)
+
+
+def _make_update(network: Network, optimizer: Optimizer, num_epochs: int, num_minibatches: int) -> UpdateFn:
+    """Gradient steps towards the targets of a rollout, on shuffled minibatches of it."""
+
     def loss(params, batch):
         q = losses.select(network.apply(params, batch.obs), batch.action)
         mean = jnp.mean(optax.losses.squared_error(q, batch.target))
@@ -148,8 +156,7 @@ def pqn(
         (_, params, opt_state), metrics = scan_minibatches(step, carry, batch, noise, num_minibatches)
         return PQNState(params, opt_state), metrics
 
-    policy = lambda state: state.params
-    return Agent(hparams=hparams, init=init, noise=noise, policy=policy, explore=explore, exploit=exploit, update=update)
+    return update
 
 
 def _targets(network: Network, params: Any, rollout: Transition, hparams: PQNHParams) -> jax.Array:
