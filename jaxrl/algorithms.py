@@ -95,7 +95,7 @@ _TABLE = (
     Algorithm("dqn", "DQN", agents.dqn, (Discrete,), _q_network, networks.q_network, derived=("noisy",)),
     Algorithm("iqn", "IQN", agents.iqn, (Discrete,), _implicit_quantiles, networks.implicit_quantile_network),
     Algorithm("ppo", "PPO", agents.ppo, _ANY, _policy, networks.policy, derived=("value",)),
-    Algorithm("pqn", "PQN", agents.pqn, (Discrete,), _q_network, networks.q_network),
+    Algorithm("pqn", "PQN", agents.pqn, (Discrete,), _q_network, networks.q_network, derived=("noisy",)),
     Algorithm("qr_dqn", "QR-DQN", agents.qr_dqn, (Discrete,), *_ATOMS),
     Algorithm("rainbow", "Rainbow", agents.rainbow, (Discrete,), *_ATOMS),
     Algorithm(
