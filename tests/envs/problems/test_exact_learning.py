@@ -144,7 +144,7 @@ def from_replay(steps, *, atoms=False, agent=(), **hparams):
 
 # By algorithm: the settings for a problem. Policies keep enough entropy that no action dies out before the values are known.
 TABULAR = {
-    "a2c": from_rollouts(2_000_000, 0.02, agent={"normalize_advantage": True}, entropy_coef=0.05),
+    "a2c": from_rollouts(4_000_000, 0.02, agent={"normalize_advantage": True}, entropy_coef=0.05),
     "c51": from_replay(400_000, atoms=True),
     "iqn": from_replay(400_000),
     "ppo": from_rollouts(1_000_000, 0.02, entropy_coef=0.05),
