@@ -194,7 +194,7 @@ def recurrent_ppo_learner(env=None, *, num_envs=4, rollout_length=8, num_units=8
 
 LEARNERS = {
     "a2c": a2c_learner,
-    "c51": distributional_learner,
+    "c51": functools.partial(distributional_learner, num_envs=8),
     "dqn": dqn_learner,
     "double dqn, huber, hard sync, rollouts": lambda: dqn_learner(
         double=True, loss="huber", target_update_period=3, updates_per_iteration=2, rollout_length=3
