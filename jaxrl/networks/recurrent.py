@@ -8,7 +8,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxrl._src.checks import check_size
-from jaxrl.networks.feedforward import policy_outputs, split_gaussian
+from jaxrl.networks.feedforward import (
+    policy,  # noqa: F401  # the help texts "as for `policy`" are read from it
+    policy_outputs,
+    split_gaussian,
+)
 from jaxrl.networks.layers import DTYPES, MLP, check_action_mask, check_body, mask_illegal_actions, orthogonal
 from jaxrl.spaces import Discrete, Space
 
@@ -111,8 +115,8 @@ def recurrent_policy(
     The output is that of `policy` for the same action space. With `value`, policy and value share all layers but the last.
 
     Args:
-      observation_space, action_space, activation, channels, state_dependent_std, log_std, layer_norm, scale_observations, dtype:
-        as for `policy`.
+      observation_space, action_space, activation, channels, dtype: as for `policy`.
+      state_dependent_std, log_std, layer_norm, scale_observations: as for `policy`.
       value: return `(policy, value[B])` as the output.
       hidden: widths of the hidden layers before the GRU.
       num_units: size of the GRU's carry, which is float32.
