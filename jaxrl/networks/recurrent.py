@@ -84,15 +84,15 @@ class RecurrentPolicy(nn.Module):
     @nn.compact
     def __call__(self, obs: Any, carry: jax.Array) -> tuple[Any, jax.Array]:
         carry = GRU(self.num_units, self.body.dtype)(self.body(obs), carry)
-        policy = nn.Dense(self.num_outputs, dtype=jnp.float32, kernel_init=orthogonal(0.01), name="actor")(carry)
+        output = nn.Dense(self.num_outputs, dtype=jnp.float32, kernel_init=orthogonal(0.01), name="actor")(carry)
         if self.action_size is None:
-            policy = mask_illegal_actions(policy, obs, self.action_space)
+            output = mask_illegal_actions(output, obs, self.action_space)
         else:
-            policy = split_gaussian(self, policy)
+            output = split_gaussian(self, output)
         if not self.value:
-            return policy, carry
+            return output, carry
         value = nn.Dense(1, dtype=jnp.float32, kernel_init=orthogonal(1.0), name="critic")(carry)
-        return (policy, value[..., 0]), carry
+        return (output, value[..., 0]), carry
 
 
 def recurrent_policy(
