@@ -8,7 +8,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxrl._src.checks import check_size
-from jaxrl.networks.feedforward import policy_outputs, split_gaussian
+from jaxrl.networks.feedforward import (
+    policy,  # noqa: F401  # the help texts "as for `policy`" are read from it
+    policy_outputs,
+    split_gaussian,
+)
 from jaxrl.networks.layers import DTYPES, MLP, check_action_mask, check_body, mask_illegal_actions, orthogonal
 from jaxrl.spaces import Discrete, Space
 
@@ -80,15 +84,15 @@ class RecurrentPolicy(nn.Module):
     @nn.compact
     def __call__(self, obs: Any, carry: jax.Array) -> tuple[Any, jax.Array]:
         carry = GRU(self.num_units, self.body.dtype)(self.body(obs), carry)
-        policy = nn.Dense(self.num_outputs, dtype=jnp.float32, kernel_init=orthogonal(0.01), name="actor")(carry)
+        output = nn.Dense(self.num_outputs, dtype=jnp.float32, kernel_init=orthogonal(0.01), name="actor")(carry)
         if self.action_size is None:
-            policy = mask_illegal_actions(policy, obs, self.action_space)
+            output = mask_illegal_actions(output, obs, self.action_space)
         else:
-            policy = split_gaussian(self, policy)
+            output = split_gaussian(self, output)
         if not self.value:
-            return policy, carry
+            return output, carry
         value = nn.Dense(1, dtype=jnp.float32, kernel_init=orthogonal(1.0), name="critic")(carry)
-        return (policy, value[..., 0]), carry
+        return (output, value[..., 0]), carry
 
 
 def recurrent_policy(
@@ -111,8 +115,8 @@ def recurrent_policy(
     The output is that of `policy` for the same action space. With `value`, policy and value share all layers but the last.
 
     Args:
-      observation_space, action_space, activation, channels, state_dependent_std, log_std, layer_norm, scale_observations, dtype:
-        as for `policy`.
+      observation_space, action_space, activation, channels, dtype: as for `policy`.
+      state_dependent_std, log_std, layer_norm, scale_observations: as for `policy`.
       value: return `(policy, value[B])` as the output.
       hidden: widths of the hidden layers before the GRU.
       num_units: size of the GRU's carry, which is float32.

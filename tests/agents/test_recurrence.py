@@ -201,7 +201,7 @@ def test_the_memory_chain_is_solved_with_memory_and_stays_at_chance_without():
     returns = []
     for learner in (recurrent, forward):
         hparams = learner.agent.hparams._replace(learning_rate=3e-3)
-        returns.append(final_returns(learner, hparams, 200))
+        returns.append(final_returns(learner, hparams, 500))
     print(returns)
     np.testing.assert_array_equal(returns[0], 1.0)
     assert np.all(np.abs(returns[1]) < 4.5 / np.sqrt(200))
