@@ -233,17 +233,17 @@ class Linear(NamedTuple):
 def linear_critics(num_iterations, builder, agent=(), **hparams):
     sizes = {"batch_size": 256, "capacity": 16 * num_iterations, "warmup": 100}
     network = lambda env: linear_actor_with_quadratic_critics(env, getattr(jaxrl.networks, builder))
-    return Linear(network, num_iterations, 16, 1, sizes | dict(agent), {"learning_rate": 0.02, "tau": 0.02} | hparams)
+    return Linear(network, num_iterations, 16, 1, sizes | dict(agent), {"learning_rate": 0.01, "tau": 0.02} | hparams)
 
 
 REGULATORS = {  # the entropy keeps the noise up, which moves no gain
     "a2c": Linear(
         policy_with_quadratic_value, 3_000, 64, 32, {"normalize_advantage": True}, {"learning_rate": 0.02, "entropy_coef": 0.05}
     ),
-    "ddpg": linear_critics(6_000, "deterministic_actor_critic", exploration_noise=0.5),
+    "ddpg": linear_critics(6_000, "deterministic_actor_critic", exploration_noise=0.1),
     "ppo": Linear(policy_with_quadratic_value, 1_000, 64, 32, {}, {"learning_rate": 0.01, "entropy_coef": 0.05}),
     "sac": linear_critics(6_000, "actor_critic", target_entropy=-3.0),
-    "td3": linear_critics(6_000, "deterministic_actor_critic", agent={"updates_per_iteration": 2}, exploration_noise=0.5),
+    "td3": linear_critics(6_000, "deterministic_actor_critic", agent={"updates_per_iteration": 2}, exploration_noise=0.1),
 }
 CONTINUOUS = {name for name, entry in algorithms.ALGORITHMS.items() if Box in entry.action_spaces}
 NOT_LINEAR = {"reinforce", "recurrent_ppo"}  # the one has a task of its own, below; the other has no linear policy
@@ -252,10 +252,11 @@ NOT_LINEAR = {"reinforce", "recurrent_ppo"}  # the one has a task of its own, be
 @pytest.mark.parametrize("name", sorted(CONTINUOUS - NOT_LINEAR))
 def test_the_cost_is_within_a_percent_of_the_optimum(name):
     """The discounted cost over an infinite horizon of the gain that is learned, beside that of the Riccati equation. Time limits
-    truncate, so this is what the agent must minimise. SAC needs bounds; within these, actions are nearly linear."""
+    truncate, so this is what the agent must minimise. Critics that are quadratic send an actor to infinity where they are wrong,
+    so actions have bounds there, within which they are nearly linear."""
     case, discount = REGULATORS[name], 0.9
     env = jaxrl.make("LQR")
-    env = env._replace(action_space=Box(-20, 20, env.action_space.shape)) if name == "sac" else env
+    env = env._replace(action_space=Box(-10, 10, env.action_space.shape)) if "tau" in case.hparams else env
     agent = algorithms.algorithm(name).factory(case.network(env), env.action_space, **case.agent)
     learner = jaxrl.make_learner(env, agent, num_envs=case.num_envs, rollout_length=case.rollout_length)
     schedule = {"learning_rate_iterations": float(case.num_iterations), "discount": discount}
