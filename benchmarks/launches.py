@@ -153,6 +153,15 @@ def ppo() -> Callable:
     return lambda key: jaxrl.train(key, learner, 100, log_every=10)
 
 
+def pqn() -> Callable:
+    """A run of 32 environments × 64 steps, 2 epochs × 16 minibatches, MLP 64-64 with LayerNorm, Adam: ten rows of metrics."""
+    env = jaxrl.make("CartPole-v1")
+    network = jaxrl.networks.q_network(env.observation_space, env.action_space, hidden=(64, 64), layer_norm=True)
+    agent = jaxrl.agents.pqn(network, env.action_space, num_epochs=2, num_minibatches=16, optimizer=jaxrl.optimizers.adam)
+    learner = jaxrl.make_learner(env, agent, num_envs=32, rollout_length=64)
+    return lambda key: jaxrl.train(key, learner, 100, log_every=10)
+
+
 def sac() -> Callable:
     """A run of one environment, batch 256, MLP 256-256: ten rows of metrics of 640 iterations each, in blocks of 64."""
     env = jaxrl.make("Pendulum-v1")
@@ -166,6 +175,7 @@ PROGRAMS = {
     "DQN, 10 envs, batch 128, MLP 120-84": dqn,
     "REINFORCE, 16 envs × 32, value baseline": reinforce,
     "PPO, 4 envs × 128, 4 epochs × 4 minibatches": ppo,
+    "PQN, 32 envs × 64, 2 epochs × 16 minibatches": pqn,
     "SAC, 1 env, batch 256, MLP 256-256": sac,
 }
 ALSO_PRINTED = {

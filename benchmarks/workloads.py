@@ -131,11 +131,11 @@ def workloads(platform: str, quick: bool) -> list[Workload]:
         small = [reinforce(seeds, 16, 32, 300) for seeds in (1, 16, 128)]
         large = [reinforce(seeds, 64, 128, 10 if seeds > 16 else 40) for seeds in (1, 16, 128)]
         breakouts = [breakout(seeds, 100_000, 500, 500) for seeds in (1, 4)]
-        ppos = [ppo(seeds, 4, 128, 20 if seeds > 16 else 100) for seeds in (1, 16, 128)]
+        ppos = [ppo(seeds, 4, 128, {1: 100, 16: 40, 128: 10}[seeds]) for seeds in (1, 16, 128)]
         ppos += [ppo(seeds, 64, 128, 2 if seeds > 16 else 10) for seeds in (1, 16, 128)]
-        pqns = [pqn(seeds, 6 if seeds > 16 else 30) for seeds in (1, 16, 128)]
-        # An update takes a core about 10 ms, so that 128 seeds would take an hour; they share nothing, and 16 show it.
-        sacs = [sac(seeds, capacity, 1_000 if seeds == 1 else 200) for capacity in (10_000, 100_000) for seeds in (1, 16)]
+        pqns = [pqn(seeds, {1: 20, 16: 6, 128: 2}[seeds]) for seeds in (1, 16, 128)]
+        # An update takes a core 7 ms: 128 seeds would take hours, and 16 show what a batch of seeds changes.
+        sacs = [sac(seeds, capacity, 300 if seeds == 1 else 60) for capacity in (10_000, 100_000) for seeds in (1, 16)]
     else:
         seeds_of_all = (1, 16, 128, 512, 1024, 4096)
         dqns = [dqn(seeds, capacity, 10_000) for capacity in (10_000, 100_000) for seeds in seeds_of_all]

@@ -44,6 +44,13 @@ def test_a_rollout_step_of_ppo_is_eight_kernels_and_an_iteration_two_thousand(fo
 
 
 @h200
+def test_a_rollout_step_of_pqn_is_thirteen_kernels_and_an_iteration_two_and_a_half_thousand(for_h200):
+    loops = for_h200["PQN"][1]
+    assert deepest(loops, trips=64) <= 13
+    assert deepest(loops, trips=10) <= 2450
+
+
+@h200
 def test_an_iteration_of_sac_is_seventy_kernels(for_h200):
     assert deepest(for_h200["SAC"][1], trips=64) <= 70
 

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import launches, tables
 from benchmarks.implementations import floor
 from benchmarks.implementations import jaxrl as ours
-from benchmarks.workloads import OURS, Workload, breakout, dqn, entries, reinforce, rollout, workloads
+from benchmarks.workloads import OURS, Workload, breakout, dqn, entries, ppo, pqn, reinforce, rollout, sac, workloads
 
 
 @functools.cache
@@ -18,14 +18,16 @@ def compiled_text(implementation, workload: Workload) -> str:
 
 
 def products_in_loops(text: str) -> list[list[tuple[int, ...]]]:
-    """The shapes of the products directly in each loop that has some. Each is sorted, since XLA chooses the order of axes."""
+    """The shapes of the products directly in each loop that has some, without axes of length 1. Each is sorted, since XLA chooses
+    the order of axes."""
     bodies, found = launches.computations(text), []
 
     def products(name):
         shapes = []
         for operation, line in bodies[name]:
             if operation in ("dot", "convolution"):
-                shapes.append(tuple(sorted(int(n) for n in re.search(r"\[([\d,]+)\]", line)[1].split(","))))
+                axes = (int(n) for n in re.search(r"\[([\d,]+)\]", line)[1].split(","))
+                shapes.append(tuple(sorted(n for n in axes if n > 1)))
             elif operation == "while":
                 found.append(sorted(products(re.search(r"body=%?([\w.\-]+)", line)[1])))
             else:
@@ -45,13 +47,23 @@ def test_the_floor_of_dqn_has_the_products_counted_by_hand():
     assert found == sorted(tuple(sorted(shape)) for shape in expected)
 
 
-@pytest.mark.parametrize("workload", [dqn(1, 1_000, 60), reinforce(1, 4, 6, 50)], ids=lambda workload: workload.name)
+SMALL = [
+    dqn(1, 1_000, 60),
+    reinforce(1, 4, 6, 50),
+    ppo(1, 4, 8, 20),
+    pqn(1, 20)._replace(num_envs=4, rollout_length=8, num_minibatches=2),
+    sac(1, 1_000, 100)._replace(batch_size=32, warmup=32, hidden=(24, 20)),
+]
+
+
+@pytest.mark.parametrize("workload", SMALL, ids=lambda workload: workload.name)
 def test_the_floor_has_the_products_of_the_training_program_and_no_more(workload):
     real, bare = (products_in_loops(compiled_text(implementation, workload)) for implementation in (ours, floor))
     for shapes in bare:
         real.remove(shapes)
     # The warm-up of jaxrl acts in a loop of its own.
-    assert real == [[(2, 10), (10, 84), (10, 120)]] * bool(workload.warmup)
+    acting = {"dqn": [(2, 10), (10, 84), (10, 120)], "sac": [(2,), (20,), (24,)]}
+    assert real == [acting.get(workload.name)] * bool(workload.warmup)
 
 
 def test_the_floor_has_no_environment_replay_or_random_numbers_in_its_loop():
@@ -91,6 +103,8 @@ def test_the_tables_show_medians_and_ratios():
     assert lines_of(page, "µs per update and seed") == {"jaxrl": ["200", "100"], "floor": ["100", ""], "rejax": ["600", "failed"]}
     assert lines_of(page, "µs of all cores together per update and seed")["jaxrl"] == ["400", "200"]
     assert lines_of(page, "time over the floor")["jaxrl"] == ["2.00", ""]
+    assert lines_of(page, "CPU time over jaxrl's")["rejax"] == ["3.00", "failed"]
+    assert lines_of(page, "CPU time over the floor")["jaxrl"] == ["2.00", ""]
     assert lines_of(page, "time over jaxrl's")["rejax"] == ["3.00", "failed"]
     # 113 iterations of 10 environments, warm-up included.
     assert lines_of(page, "environment steps a second") == {"jaxrl": ["56,500", "113,000"], "rejax": ["18,833", "failed"]}
@@ -148,5 +162,7 @@ def test_the_workloads_are_possible(platform, quick):
 
 def test_steps_include_all_seeds_and_the_warm_up():
     assert dqn(4, 1_000, 100).env_steps == 4 * 10 * 113
+    assert ppo(2, 4, 128, 5).env_steps == 2 * 4 * 128 * 5
+    assert ppo(2, 4, 128, 5).gradient_steps == 5 * 4 * 4  # of each seed
     assert reinforce(2, 16, 32, 5).env_steps == 2 * 16 * 32 * 5
     assert breakout(3, 1_000, 7, 5).env_steps == 36
