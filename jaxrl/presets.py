@@ -185,6 +185,19 @@ DEFAULTS: dict[str, Settings] = {
 
 # Several settings for one environment are for runs of different lengths; `tuned` chooses the nearest.
 PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
+    ("a2c", "CartPole-v1"): (_A2C,),
+    ("ppo", "CartPole-v1"): (_PPO,),
+    ("ppo", "Acrobot-v1"): (_PPO,),
+    ("ppo", "Pendulum-v1"): (
+        override(
+            _PPO,
+            steps=300_000,
+            num_envs=4,
+            rollout_length=256,
+            agent={"num_epochs": 10, "num_minibatches": 16},
+            hparams={"discount": 0.95, "value_coef": 0.01, "entropy_coef": 0.0},
+        ),
+    ),
     ("dqn", "CartPole-v1"): (
         override(_DQN, steps=100_000, network={"hidden": (120, 84)}, hparams={"tau": 0.01}),
         override(
