@@ -117,16 +117,24 @@ def table(title: str, rows: list[Row], by: str, value: Value) -> list[str]:
     return lines if len(lines) > 3 else []
 
 
+def busy(rows: list[Row]) -> bool:
+    """Whether other processes had most of the CPU, so that wall time says nothing."""
+    return rows[0]["platform"] == "cpu" and max(row["load"] for row in rows) > 4 * rows[0]["cores"]
+
+
 def training_tables(rows: list[Row]) -> list[str]:
     """The tables of one training workload, with a column for each number of seeds."""
-    lines = table("µs per update and seed", rows, "seeds", micros)
-    lines += table("time over the floor", rows, "seeds", relative(micros, rows, "floor", "seeds"))
-    lines += table("time over jaxrl's", rows, "seeds", relative(micros, rows, "jaxrl", "seeds"))
+    if busy(rows):
+        lines = ["", "The machine was busy, so that only CPU time is compared."]
+    else:
+        lines = table("µs per update and seed", rows, "seeds", micros)
+        lines += table("time over the floor", rows, "seeds", relative(micros, rows, "floor", "seeds"))
+        lines += table("time over jaxrl's", rows, "seeds", relative(micros, rows, "jaxrl", "seeds"))
     if rows[0]["platform"] == "cpu":
         lines += table("µs of all cores together per update and seed", rows, "seeds", core_micros)
         lines += table("CPU time over the floor", rows, "seeds", relative(core_micros, rows, "floor", "seeds"))
         lines += table("CPU time over jaxrl's", rows, "seeds", relative(core_micros, rows, "jaxrl", "seeds"))
-    lines += table("environment steps a second", rows, "seeds", steps_per_second)
+    lines += [] if busy(rows) else table("environment steps a second", rows, "seeds", steps_per_second)
     for yardstick in ("gymnax", "gymnax/vectorize"):
         share = relative(steps_per_second, rows, yardstick, "seeds")
         lines += table(f"steps a second, as a share of {yardstick}'s", rows, "seeds", share)

@@ -112,6 +112,14 @@ def test_the_tables_show_medians_and_ratios():
     assert "| jaxrl | 44.0 |" in page
 
 
+def test_a_busy_machine_shows_cpu_time_alone():
+    loaded = [row("jaxrl", ppo(1, 4, 128, 10), [0.1], env_steps=1) | {"load": 20.0}]
+    page = tables.page(loaded)
+    assert "| µs per update and seed |" not in page
+    assert "| environment steps a second |" not in page
+    assert lines_of(page, "µs of all cores together per update and seed") == {"jaxrl": ["20,000"]}
+
+
 def test_memory_for_each_transition_is_the_growth_with_the_capacity():
     rows = [
         row("jaxrl", dqn(1, n, 100), [0.1], env_steps=1, bytes_per_transition=44.0, memory_bytes=88 * n + 5) for n in (100, 300)
