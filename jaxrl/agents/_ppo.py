@@ -12,6 +12,7 @@ from jaxrl import losses, transitions
 from jaxrl.agents._actor_critic import ActorCriticState, Feedforward, actor_critic, make_batch, total_loss
 from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_size
 from jaxrl.minibatches import grad_of_mean, scan_minibatches
+from jaxrl.noise import held
 from jaxrl.normalization import normalize_agent
 from jaxrl.optimizers import Optimizer, adam, num_updates, optimizer_step
 from jaxrl.policies import PolicyHead, policy_head
@@ -69,6 +70,7 @@ def ppo(
     normalize_advantage: bool = True,
     normalize_observations: bool = False,
     normalize_rewards: bool = False,
+    noise_period: int = 1,
     optimizer: Optimizer = partial(adam, eps=1e-5),
     hparams: PPOHParams = PPOHParams(),
 ) -> Agent:
@@ -89,6 +91,8 @@ def ppo(
         steps so far, and clip them to ± 10. The statistics are saved with the policy, and stand still in evaluation.
       normalize_rewards: divide rewards by the standard deviation of the discounted return so far, over all environments, and
         clip them to ± 10. Metrics of episodes stay in the units of the task.
+      noise_period: steps for which each environment keeps the noise of its policy; it divides `rollout_length`. More than 1
+        explores further where single steps average out, as in MountainCarContinuous.
       optimizer: function from a learning rate to an optax transformation.
       hparams: the default hyperparameters.
 
@@ -116,6 +120,7 @@ def ppo(
         "ppo", stateless, head, update, optimizer=optimizer, hparams=hparams, record=PPOHParams, ranges=RANGES,
         num_epochs=num_epochs,
     )  # fmt: skip
+    agent = agent._replace(noise=held(agent.noise, noise_period))
     return normalize_agent(agent, observations=normalize_observations, rewards=normalize_rewards)
 
 

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import losses, replay, transitions
-from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_hparams, check_replay_sizes, check_size
+from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_hparams, check_replay_sizes
+from jaxrl.noise import held
 from jaxrl.off_policy import init_actor_critic, sample, store
 from jaxrl.optimizers import Optimizer, adam, num_updates, optimizer_step, polyak_update
 from jaxrl.policies import PolicyHead, policy_head
@@ -118,7 +119,6 @@ def sac(
     if not (isinstance(action_space, Discrete) or (isinstance(action_space, Box) and action_space.bounded)):
         raise ValueError(f"sac needs a Discrete action space or a Box with finite bounds, got {action_space}")
     batch_size, capacity, warmup, updates_per_iteration = check_replay_sizes(batch_size, capacity, warmup, updates_per_iteration)
-    noise_period = check_size("noise_period", noise_period)
     check_hparams(hparams, SACHParams, _RANGES)
     discrete = isinstance(action_space, Discrete)
     head = policy_head(action_space, squash=not discrete)
@@ -142,10 +142,7 @@ def sac(
             replay.noise(sample_key, shape), draw(actor_key, shape), draw(successor_key, shape),
             *training_keys(network_key, shape[:1], actor, critic, critic if target_network else None),
         )  # fmt: skip
-        if num_steps % noise_period:
-            raise ValueError(f"noise_period={noise_period} must divide rollout_length={num_steps}")
-        act = head.noise(act_key, (num_steps // noise_period, num_envs))
-        return Noise(act=act if noise_period == 1 else jnp.repeat(act, noise_period, axis=0), update=update)
+        return Noise(act=head.noise(act_key, (num_steps, num_envs)), update=update)
 
     def explore(actor_params, obs, carry, noise_t, hparams, iteration):
         return head.to_action(head.sample(_bounded(actor.apply(actor_params, obs)), noise_t)), carry, ()
@@ -157,8 +154,8 @@ def sac(
     update = _make_update(_make_loss(terms), optimizer, warmup, updates_per_iteration)
     policy = lambda state: state.params.actor
     return Agent(
-        hparams=hparams, init=init, noise=noise, policy=policy, explore=explore, exploit=exploit, store=store, update=update,
-        warmup=warmup,
+        hparams=hparams, init=init, noise=held(noise, noise_period), policy=policy, explore=explore, exploit=exploit, store=store,
+        update=update, warmup=warmup,
     )  # fmt: skip
 
 
