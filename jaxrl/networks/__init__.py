@@ -4,12 +4,19 @@ They are optional. Any pair of functions `init(key, obs)` and `apply(params, obs
 a carry, a recurrent network (`jaxrl.types.RecurrentNetwork`). The networks here take observations with any leading batch axes.
 """
 
-from jaxrl.networks.critics import Ensemble, actor_critic, critic, deterministic_policy, ensemble
+from jaxrl.networks.critics import (
+    Ensemble,
+    actor_critic,
+    critic,
+    deterministic_actor_critic,
+    deterministic_policy,
+    ensemble,
+)
 from jaxrl.networks.feedforward import policy, q_network
 from jaxrl.networks.layers import ACTIVATIONS, DTYPES, MLP, Encoder, orthogonal
 from jaxrl.networks.recurrent import recurrent_policy, recurrent_q_network
 
 __all__ = [
-    "ACTIVATIONS", "DTYPES", "MLP", "Encoder", "Ensemble", "actor_critic", "critic", "deterministic_policy",
-    "ensemble", "orthogonal", "policy", "q_network", "recurrent_policy", "recurrent_q_network",
+    "ACTIVATIONS", "DTYPES", "MLP", "Encoder", "Ensemble", "actor_critic", "critic", "deterministic_actor_critic",
+    "deterministic_policy", "ensemble", "orthogonal", "policy", "q_network", "recurrent_policy", "recurrent_q_network",
 ]  # fmt: skip
