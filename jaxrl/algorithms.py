@@ -74,13 +74,23 @@ def _actor_critic(env: Environment, network: Options, agent: Options) -> ActorCr
     return networks.actor_critic(env.observation_space, env.action_space, **network)
 
 
+def _td3_network(env: Environment, network: Options, agent: Options) -> ActorCritic:
+    return networks.deterministic_actor_critic(env.observation_space, env.action_space, **network)
+
+
+def _ddpg_network(env: Environment, network: Options, agent: Options) -> ActorCritic:
+    return networks.deterministic_actor_critic(env.observation_space, env.action_space, num_critics=1, **network)
+
+
 _ANY = (Discrete, MultiDiscrete, Box)
 
 _TABLE = (
+    Algorithm("ddpg", "DDPG", agents.ddpg, (Box,), _ddpg_network, networks.deterministic_actor_critic, derived=("num_critics",)),
     Algorithm("dqn", "DQN", agents.dqn, (Discrete,), _q_network, networks.q_network),
     Algorithm("ppo", "PPO", agents.ppo, _ANY, _policy, networks.policy, derived=("value",)),
     Algorithm("reinforce", "REINFORCE", agents.reinforce, _ANY, _policy, networks.policy, derived=("value",)),
     Algorithm("sac", "SAC", agents.sac, (Box,), _actor_critic, networks.actor_critic),
+    Algorithm("td3", "TD3", agents.td3, (Box,), _td3_network, networks.deterministic_actor_critic),
 )
 
 ALGORITHMS: dict[str, Algorithm] = {entry.name: entry for entry in _TABLE}

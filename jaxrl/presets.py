@@ -144,9 +144,36 @@ _SAC = Settings(
     agent={"warmup_steps": 500},
     hparams={"learning_rate": 1e-3, "tau": 0.01},
 )
+_TD3 = Settings(
+    "td3",
+    steps=20_000,
+    num_envs=1,
+    rollout_length=2,
+    network={"hidden": (64, 64)},
+    agent={"batch_size": 128, "warmup_steps": 500},
+    schedules={"learning_rate_fraction": 1.0},
+    hparams={"learning_rate": 2e-3, "tau": 0.01},
+)
+_DDPG = Settings(
+    "ddpg",
+    steps=20_000,
+    num_envs=1,
+    rollout_length=1,
+    network={"hidden": (64, 64)},
+    agent={"batch_size": 128, "warmup_steps": 500},
+    schedules={"learning_rate_fraction": 1.0},
+    hparams={"learning_rate": 1e-3, "tau": 0.01},
+)
 
 # The settings for environments that are not in PRESETS.
-DEFAULTS: dict[str, Settings] = {"dqn": _DQN, "ppo": _PPO, "reinforce": _REINFORCE, "sac": _SAC}
+DEFAULTS: dict[str, Settings] = {
+    "ddpg": _DDPG,
+    "dqn": _DQN,
+    "ppo": _PPO,
+    "reinforce": _REINFORCE,
+    "sac": _SAC,
+    "td3": _TD3,
+}
 
 # Several settings for one environment are for runs of different lengths; `tuned` chooses the nearest.
 PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
@@ -196,6 +223,17 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             rollout_length=50,
             network={"activation": "relu"},
             hparams={"entropy_coef": 0.0, "max_grad_norm": 0.5},
+        ),
+    ),
+    ("td3", "Pendulum-v1"): (_TD3,),
+    ("td3", "MountainCarContinuous-v0"): (
+        override(
+            _TD3,
+            steps=300_000,
+            num_envs=8,
+            agent={"warmup_steps": 10_000},
+            schedules={"learning_rate_fraction": math.inf},
+            hparams={"learning_rate": 1e-3, "exploration_noise": 0.5, "noise_correlation": 0.95},
         ),
     ),
 }

@@ -20,6 +20,8 @@ ROWS = (
     ("reinforce", "Acrobot-v1", 500_000),
     ("reinforce", "PointMass", 500_000),
     ("reinforce", "PointMass", 2_000_000),
+    ("td3", "Pendulum-v1", 20_000),
+    ("td3", "MountainCarContinuous-v0", 300_000),
 )
 
 

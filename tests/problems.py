@@ -148,6 +148,17 @@ def sac_learner(env=None, *, num_envs=4, rollout_length=1, hidden=(16,), **stati
     return jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
 
 
+def td3_learner(env=None, *, algorithm="td3", num_envs=4, rollout_length=1, hidden=(16,), **static):
+    env = lopsided() if env is None else env
+    num_critics = 2 if algorithm == "td3" else 1
+    network = jaxrl.networks.deterministic_actor_critic(
+        env.observation_space, env.action_space, num_critics=num_critics, hidden=hidden
+    )
+    static = {"warmup": 5, "capacity": 96, "batch_size": 16} | static
+    agent = getattr(jaxrl.agents, algorithm)(network, env.action_space, **static)
+    return jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
+
+
 class RecurrentHParams(NamedTuple):
     learning_rate: float = 1e-3
     discount: float = 0.99
@@ -246,6 +257,7 @@ LEARNERS = {
     "ppo": ppo_learner,
     "ppo, continuous": lambda: ppo_learner(lopsided(), normalize_advantage=False),
     "sac": functools.partial(sac_learner, updates_per_iteration=2),
+    "td3": functools.partial(td3_learner, rollout_length=2, updates_per_iteration=4),
     "recurrent": recurrent_learner,
 }
 

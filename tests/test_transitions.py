@@ -162,7 +162,7 @@ def test_the_example_has_the_layout_of_a_real_rollout(name):
 
 def test_every_agent_with_a_replay_stores_the_layout_of_its_rollouts():
     with_replay = {name for name in LEARNERS if hasattr(real_rollout(LEARNERS[name]())[0].agent, "replay")}
-    assert with_replay == {"dqn", "double dqn, huber, hard sync, rollouts", "sac"}
+    assert with_replay == {"dqn", "double dqn, huber, hard sync, rollouts", "sac", "td3"}
 
 
 def test_an_example_is_one_transition_of_zeros_with_the_observation_given():

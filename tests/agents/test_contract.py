@@ -60,6 +60,7 @@ METRICS = {
     "ppo": PPO_METRICS,
     "ppo, continuous": PPO_METRICS,
     "sac": {"loss", "critic_loss", "actor_loss", "temperature", "entropy", "q"},
+    "td3": {"loss", "critic_loss", "actor_loss", "q"},
     "recurrent": {"loss", "value_loss", "entropy", "ratio_error"},
 }
 

@@ -33,6 +33,10 @@ SETTINGS = {
     "target_kl": (10.0, 1e-4),
     "initial_temperature": (1.0, 0.3),
     "target_entropy": (-1.0, -0.5),
+    "exploration_noise": (0.1, 0.3),
+    "noise_correlation": (0.5, 0.9),
+    "target_noise": (0.2, 0.4),
+    "target_noise_clip": (0.3, 0.1),
 }
 
 UNREAD = {"reinforce, episodic": {"value_coef"}}  # its baseline is not learned
@@ -54,7 +58,7 @@ def test_every_hyperparameter_changes_the_run(name):
     assert {field for field, unread in zip(fields, same, strict=True) if unread} == UNREAD.get(name, set())
 
 
-ONE_OF_EACH = ["dqn", "reinforce, continuing", "ppo", "sac"]
+ONE_OF_EACH = ["dqn", "reinforce, continuing", "ppo", "sac", "td3"]
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
