@@ -86,12 +86,21 @@ def _recurrent_policy(env: Environment, network: Options, agent: Options) -> Rec
     return networks.recurrent_policy(env.observation_space, env.action_space, value=True, **network)
 
 
+def _td3_network(env: Environment, network: Options, agent: Options) -> ActorCritic:
+    return networks.deterministic_actor_critic(env.observation_space, env.action_space, **network)
+
+
+def _ddpg_network(env: Environment, network: Options, agent: Options) -> ActorCritic:
+    return networks.deterministic_actor_critic(env.observation_space, env.action_space, num_critics=1, **network)
+
+
 _ANY = (Discrete, MultiDiscrete, Box)
 _ATOMS = (_distributional, networks.distributional_q_network, ("noisy",))
 
 _TABLE = (
     Algorithm("a2c", "A2C", agents.a2c, _ANY, _policy, networks.policy, derived=("value",)),
     Algorithm("c51", "C51", agents.c51, (Discrete,), *_ATOMS),
+    Algorithm("ddpg", "DDPG", agents.ddpg, (Box,), _ddpg_network, networks.deterministic_actor_critic, derived=("num_critics",)),
     Algorithm("dqn", "DQN", agents.dqn, (Discrete,), _q_network, networks.q_network, derived=("noisy",)),
     Algorithm("iqn", "IQN", agents.iqn, (Discrete,), _implicit_quantiles, networks.implicit_quantile_network),
     Algorithm("ppo", "PPO", agents.ppo, _ANY, _policy, networks.policy, derived=("value",)),
@@ -109,6 +118,7 @@ _TABLE = (
     ),
     Algorithm("reinforce", "REINFORCE", agents.reinforce, _ANY, _policy, networks.policy, derived=("value",)),
     Algorithm("sac", "SAC", agents.sac, (Discrete, Box), _actor_critic, networks.actor_critic),
+    Algorithm("td3", "TD3", agents.td3, (Box,), _td3_network, networks.deterministic_actor_critic),
 )
 
 ALGORITHMS: dict[str, Algorithm] = {entry.name: entry for entry in _TABLE}

@@ -64,6 +64,8 @@ class DeterministicHead(NamedTuple):
       noise: `(key, batch_shape) -> noise[*batch_shape, m]`, standard normal. The key is consumed.
       mode: `(params) -> raw_action[..., m]`.
       perturb: `(raw_action, scaled_noise) -> raw_action`, the sum of the two, clipped to the bounds.
+      random: `(noise) -> raw_action`, a random action without a policy: uniform in dimensions with two finite bounds, elsewhere
+        the noise itself, clipped to the bounds. Correlated noise gives correlated actions.
       to_action: `(raw_action) -> action[..., *action_shape]`, in the dtype of the action space and inside its bounds.
     """
 
@@ -71,6 +73,7 @@ class DeterministicHead(NamedTuple):
     noise: Callable[[jax.Array, tuple[int, ...]], jax.Array]
     mode: Callable[[Params], jax.Array]
     perturb: Callable[[jax.Array, jax.Array], jax.Array]
+    random: Callable[[jax.Array], jax.Array]
     to_action: Callable[[jax.Array], jax.Array]
 
 
@@ -151,10 +154,18 @@ def deterministic_head(action_space: Space) -> DeterministicHead:
     def perturb(raw_action, noise):
         return jnp.clip(raw_action + noise.astype(raw_action.dtype), _row(low, raw_action), _row(high, raw_action))
 
-    def noise(key, batch_shape):
-        return jax.random.normal(key, (*batch_shape, size))
+    def random(noise):
+        uniform = jax.lax.erf(noise * 0.5**0.5)  # 2 Φ(noise) − 1
+        return perturb(jnp.where(_row(has_low & has_high, noise), uniform, noise), jnp.zeros_like(noise))
 
-    return DeterministicHead(lambda batch_shape: _float32(*batch_shape, size), noise, mode, perturb, _to_box(box))
+    return DeterministicHead(
+        params_spec=lambda batch_shape: _float32(*batch_shape, size),
+        noise=lambda key, batch_shape: jax.random.normal(key, (*batch_shape, size)),
+        mode=mode,
+        perturb=perturb,
+        random=random,
+        to_action=_to_box(box),
+    )
 
 
 # --- units of a Box

@@ -6,15 +6,20 @@ Settings are in environment steps and in fractions of a run, so that they scale 
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from jaxrl import envs
 from jaxrl._src.checks import check_size
-from jaxrl._src.signatures import Option
-from jaxrl.algorithms import Algorithm, algorithm
+from jaxrl.algorithms import algorithm
 from jaxrl.learner import check_iterations, make_learner
+from jaxrl.settings import SIZES, Settings, options_of_agent, override, schedules_of
 from jaxrl.types import Environment, HParams, Learner
+
+__all__ = [
+    "DEFAULTS", "PRESETS", "SIZES", "Preset", "Settings", "build", "default_settings", "options_of_agent", "override",
+    "preset", "schedules_of", "tuned",
+]  # fmt: skip
 
 
 class Preset(NamedTuple):
@@ -24,93 +29,6 @@ class Preset(NamedTuple):
     hparams: HParams
     num_iterations: int
     env_steps: int
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that defines a run except the environment. Options that are not given take the algorithm's defaults.
-
-    Attributes:
-      algorithm: a name in `jaxrl.algorithms.ALGORITHMS`.
-      steps: environment steps per seed, warm-up included.
-      num_envs: number of environments per seed.
-      rollout_length: steps of each environment per iteration.
-      network: keyword arguments of the network builder.
-      agent: keyword arguments of the agent's factory; `options_of_agent` lists them with their units.
-      schedules: `X_fraction` sets the hyperparameter `X_iterations` to this fraction of the run, in [0, 1]; inf means
-        constant. Hyperparameters without a schedule keep the value in `hparams`.
-      hparams: hyperparameters.
-
-    Raises:
-      ValueError: for an unknown algorithm or an unknown option; the message lists the known ones.
-    """
-
-    algorithm: str
-    steps: int = 500_000
-    num_envs: int = 16
-    rollout_length: int = 32
-    network: Mapping[str, Any] = field(default_factory=dict)
-    agent: Mapping[str, Any] = field(default_factory=dict)
-    schedules: Mapping[str, float] = field(default_factory=dict)
-    hparams: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self):
-        entry = algorithm(self.algorithm)
-        defaults = {
-            "network": {option.name: option.default for option in entry.network_options},
-            "agent": {option.name: option.default for option in options_of_agent(entry)},
-            "hparams": entry.hparams._asdict(),
-        }
-        if "warmup_steps" in defaults["agent"]:  # the factory's default is in iterations
-            defaults["agent"]["warmup_steps"] *= self.num_envs * self.rollout_length
-        known = defaults | {"schedules": schedules_of(entry)}
-        for group, names in known.items():
-            given = {k: tuple(v) if isinstance(v, list) else v for k, v in getattr(self, group).items()}
-            for name in given.keys() - names.keys():
-                what = {"hparams": "hyperparameter", "schedules": "schedule"}.get(group, f"{group} option")
-                raise ValueError(f"{self.algorithm} has no {what} {name!r}; it has {', '.join(names)}")
-            object.__setattr__(self, group, defaults.get(group, {}) | given)
-
-
-SIZES = (
-    Option("num_envs", int, False, Settings.num_envs, "number of environments per seed"),
-    Option("rollout_length", int, False, Settings.rollout_length, "steps of each environment per iteration"),
-)
-
-
-def options_of_agent(entry: Algorithm) -> tuple[Option, ...]:
-    """The options of the factory, with sizes in environment steps: `warmup_steps` replaces `warmup`, and `build` rounds
-    `capacity` down to whole iterations."""
-    in_steps = {
-        "warmup": ("warmup_steps", "environment steps before the first update, rounded down to whole iterations, at least one."),
-        "capacity": ("capacity", "transitions in the replay, rounded down to whole iterations."),
-    }
-
-    def convert(option: Option) -> Option:
-        name, text = in_steps.get(option.name, (option.name, option.help))
-        return option._replace(name=name, help=text)
-
-    return tuple(map(convert, entry.agent_options))
-
-
-def schedules_of(entry: Algorithm) -> dict[str, str]:
-    """Map the name of each schedule, a fraction of a run, to the hyperparameter that it sets.
-
-    >>> schedules_of(algorithm("dqn"))["epsilon_fraction"]
-    'epsilon_iterations'
-    """
-    names = (name for name in entry.hparams._fields if name.endswith("_iterations"))
-    return {name.removesuffix("iterations") + "fraction": name for name in names}
-
-
-def override(settings: Settings, **changes: Any) -> Settings:
-    """Replace some fields of `settings`. In `network`, `agent`, `schedules` and `hparams`, replace only the given options.
-
-    >>> override(DEFAULTS["dqn"], steps=1000, network={"hidden": (8,)}).network["activation"]
-    'relu'
-    """
-    merged: dict[str, Any] = {k: {**getattr(settings, k), **v} if isinstance(v, Mapping) else v for k, v in changes.items()}
-    return replace(settings, **merged)
 
 
 _A2C = Settings(
@@ -176,12 +94,30 @@ _SAC = Settings(
     schedules={"learning_rate_fraction": 1.0},
     hparams={"learning_rate": 1e-3, "tau": 0.01},
 )
+_TD3 = Settings(
+    "td3",
+    steps=20_000,
+    num_envs=1,
+    rollout_length=2,
+    network={"hidden": (64, 64)},
+    agent={"batch_size": 128, "warmup_steps": 500},
+    schedules={"learning_rate_fraction": 1.0},
+    hparams={"learning_rate": 2e-3, "tau": 0.01},
+)
+_DDPG = Settings(
+    "ddpg",
+    steps=20_000,
+    num_envs=1,
+    rollout_length=1,
+    network={"hidden": (64, 64)},
+    agent={"batch_size": 128, "warmup_steps": 500},
+    schedules={"learning_rate_fraction": 1.0},
+    hparams={"learning_rate": 1e-3, "tau": 0.01},
+)
 
 # The settings for environments that are not in PRESETS.
-DEFAULTS: dict[str, Settings] = {
-    settings.algorithm: settings
-    for settings in (_A2C, _C51, _DQN, _IQN, _PPO, _PQN, _QR_DQN, _RAINBOW, _RECURRENT_PPO, _REINFORCE, _SAC)
-}
+_ALL = (_A2C, _C51, _DDPG, _DQN, _IQN, _PPO, _PQN, _QR_DQN, _RAINBOW, _RECURRENT_PPO, _REINFORCE, _SAC, _TD3)
+DEFAULTS: dict[str, Settings] = {settings.algorithm: settings for settings in _ALL}
 
 # Several settings for one environment are for runs of different lengths; `tuned` chooses the nearest.
 PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
@@ -196,6 +132,17 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             rollout_length=256,
             agent={"num_epochs": 10, "num_minibatches": 16},
             hparams={"discount": 0.95, "value_coef": 0.01, "entropy_coef": 0.0},
+        ),
+    ),
+    # At random, the car gets out of the valley only if its noise lasts for several steps.
+    ("ppo", "MountainCarContinuous-v0"): (
+        override(
+            _PPO,
+            steps=300_000,
+            rollout_length=512,
+            network={"log_std": 0.0},
+            agent={"num_epochs": 10, "num_minibatches": 32, "noise_period": 32},
+            hparams={"discount": 0.999, "value_coef": 0.05, "entropy_coef": 0.0},
         ),
     ),
     ("dqn", "CartPole-v1"): (
@@ -260,13 +207,23 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
         ),
     ),
     ("sac", "Pendulum-v1"): (override(_SAC, agent={"capacity": 20_000}, hparams={"discount": 0.98}),),
-    # The car gets out of the valley at random only if its noise lasts for several steps.
     ("sac", "MountainCarContinuous-v0"): (
         override(
             _SAC,
             steps=50_000,
             rollout_length=32,
             agent={"capacity": 50_000, "warmup_steps": 1_024, "updates_per_iteration": 16, "noise_period": 32},
+        ),
+    ),
+    ("td3", "Pendulum-v1"): (_TD3,),
+    ("td3", "MountainCarContinuous-v0"): (
+        override(
+            _TD3,
+            steps=300_000,
+            num_envs=8,
+            agent={"warmup_steps": 10_000},
+            schedules={"learning_rate_fraction": math.inf},
+            hparams={"learning_rate": 1e-3, "exploration_noise": 0.5, "noise_correlation": 0.95},
         ),
     ),
 }

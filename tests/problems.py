@@ -179,6 +179,17 @@ def sac_learner(env=None, *, num_envs=4, rollout_length=1, hidden=(16,), network
     return jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
 
 
+def td3_learner(env=None, *, algorithm="td3", num_envs=4, rollout_length=1, hidden=(16,), **static):
+    env = lopsided() if env is None else env
+    num_critics = 2 if algorithm == "td3" else 1
+    network = jaxrl.networks.deterministic_actor_critic(
+        env.observation_space, env.action_space, num_critics=num_critics, hidden=hidden
+    )
+    static = {"warmup": 5, "capacity": 96, "batch_size": 16} | static
+    agent = getattr(jaxrl.agents, algorithm)(network, env.action_space, **static)
+    return jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
+
+
 def recurrent_network(env, num_units=8, hidden=()):
     return jaxrl.networks.recurrent_policy(
         env.observation_space, env.action_space, value=True, hidden=hidden, num_units=num_units
@@ -223,6 +234,7 @@ LEARNERS = {
     "sac, dropout and batch renormalisation": lambda: sac_learner(
         target_network=False, network={"num_critics": 3, "layer_norm": True, "dropout": 0.1, "batch_renorm": True}
     ),
+    "td3": functools.partial(td3_learner, rollout_length=2, updates_per_iteration=4),
 }
 
 

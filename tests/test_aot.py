@@ -56,6 +56,11 @@ def test_an_iteration_of_sac_is_seventy_kernels(for_h200):
 
 
 @h200
+def test_two_steps_and_two_updates_of_td3_are_a_hundred_and_thirty_kernels(for_h200):
+    assert deepest([loop for loop in for_h200["TD3"][1] if loop["depth"] == 2], trips=32) <= 130
+
+
+@h200
 def test_nothing_waits_for_the_host(for_h200):
     for text, loops in for_h200.values():
         assert sum(loop["syncs"] for loop in loops) == 0

@@ -314,6 +314,16 @@ def test_exploration_noise_is_in_units_of_the_box_and_clipped_to_it():
     assert action[:, 0].max() == 30
 
 
+def test_random_actions_are_uniform_between_two_bounds_and_the_noise_elsewhere():
+    head = deterministic_head(Box(np.array([15, -INF, 2]), np.array([30, INF, INF]), (3,)))
+    noise = head.noise(jax.random.key(0), (5_000,))
+    raw_action = np.asarray(head.random(noise))
+    assert scipy.stats.kstest(raw_action[:, 0], "uniform", (-1, 2)).pvalue > ONE_IN_A_MILLION
+    assert np.all(np.diff(raw_action[np.argsort(noise[:, 0]), 0]) >= 0)  # the larger the noise, the larger the action
+    np.testing.assert_array_equal(raw_action[:, 1], noise[:, 1])
+    np.testing.assert_array_equal(raw_action[:, 2], np.maximum(noise[:, 2], -1))
+
+
 # --- as before, and what does not fit
 
 

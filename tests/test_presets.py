@@ -97,6 +97,13 @@ EXPECTED = {
     ("reinforce", "PointMass", 2_000_000): (
         16, 50, 0, 2500, 2000000, {"learning_rate": 3e-3, "learning_rate_iterations": 2500.0, "max_grad_norm": 0.5},
     ),
+    ("td3", "Pendulum-v1", None): (
+        1, 2, 250, 9696, 19892, {"learning_rate": 2e-3, "learning_rate_iterations": 9696.0, "tau": 0.01},
+    ),
+    ("td3", "MountainCarContinuous-v0", None): (
+        8, 2, 625, 17952, 297232,
+        {"learning_rate": 1e-3, "tau": 0.01, "exploration_noise": 0.5, "noise_correlation": 0.95},
+    ),
 }  # fmt: skip
 
 

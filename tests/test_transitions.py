@@ -168,6 +168,7 @@ def test_every_agent_with_a_replay_stores_the_layout_of_its_rollouts():
         "sac",
         "sac, discrete",
         "sac, dropout and batch renormalisation",
+        "td3",
     }
 
 

@@ -12,8 +12,11 @@ from jaxrl.agents._rainbow import rainbow
 from jaxrl.agents._recurrent_ppo import recurrent_ppo
 from jaxrl.agents._reinforce import ReinforceHParams, reinforce
 from jaxrl.agents._sac import SACHParams, sac
+from jaxrl.agents._td3 import DDPGHParams, TD3HParams, ddpg, td3
 
 __all__ = [
-    "A2CHParams", "DQNHParams", "PPOHParams", "PQNHParams", "QHParams", "ReinforceHParams", "SACHParams",
-    "a2c", "c51", "dqn", "iqn", "ppo", "pqn", "qr_dqn", "rainbow", "recurrent_ppo", "reinforce", "sac",
+    "A2CHParams", "DDPGHParams", "DQNHParams", "PPOHParams", "PQNHParams", "QHParams", "ReinforceHParams",
+    "SACHParams", "TD3HParams",
+    "a2c", "c51", "ddpg", "dqn", "iqn", "ppo", "pqn", "qr_dqn", "rainbow", "recurrent_ppo", "reinforce", "sac",
+    "td3",
 ]  # fmt: skip

@@ -4,7 +4,15 @@ They are optional. Any pair of functions `init(key, obs)` and `apply(params, obs
 a carry, a recurrent network (`jaxrl.types.RecurrentNetwork`). The networks here take observations with any leading batch axes.
 """
 
-from jaxrl.networks.critics import Ensemble, actor_critic, critic, deterministic_policy, ensemble, trainable
+from jaxrl.networks.critics import (
+    Ensemble,
+    actor_critic,
+    critic,
+    deterministic_actor_critic,
+    deterministic_policy,
+    ensemble,
+    trainable,
+)
 from jaxrl.networks.distributional import distributional_q_network, implicit_quantile_network
 from jaxrl.networks.feedforward import policy, q_network
 from jaxrl.networks.layers import ACTIVATIONS, DTYPES, MLP, Encoder, orthogonal
@@ -13,6 +21,7 @@ from jaxrl.networks.recurrent import recurrent_policy, recurrent_q_network
 
 __all__ = [
     "ACTIVATIONS", "DTYPES", "MLP", "BatchRenorm", "Encoder", "Ensemble", "actor_critic", "critic",
-    "deterministic_policy", "distributional_q_network", "ensemble", "implicit_quantile_network", "orthogonal", "policy",
-    "q_network", "recurrent_policy", "recurrent_q_network", "trainable",
+    "deterministic_actor_critic", "deterministic_policy", "distributional_q_network", "ensemble",
+    "implicit_quantile_network", "orthogonal", "policy", "q_network", "recurrent_policy", "recurrent_q_network",
+    "trainable",
 ]  # fmt: skip

@@ -224,3 +224,33 @@ def deterministic_policy(
     if not isinstance(action_space, Box):
         raise ValueError(f"a deterministic policy needs a Box as its action space, got {action_space}")
     return MLP(num_outputs=math.prod(action_space.shape), orthogonal=True, output_scale=0.01, **options)
+
+
+def deterministic_actor_critic(
+    observation_space: Space,
+    action_space: Space,
+    *,
+    num_critics: int = 2,
+    hidden: Sequence[int] = (256, 256),
+    activation: str = "relu",
+    channels: Sequence[int] = (),
+    layer_norm: bool = False,
+    scale_observations: bool = True,
+    dtype: str = "float32",
+) -> ActorCritic:
+    """The networks of TD3 and DDPG: a deterministic policy, and an ensemble of critics.
+
+    Args:
+      observation_space, hidden, activation, channels, layer_norm, scale_observations, dtype: as for `actor_critic`.
+      action_space: a `Box` of floats.
+      num_critics: number of critics, K; their values are `[K, ...]`.
+
+    Raises:
+      ValueError, TypeError: as `deterministic_policy` and `critic`.
+    """
+    options: dict[str, Any] = {
+        "hidden": hidden, "activation": activation, "channels": channels, "layer_norm": layer_norm,
+        "scale_observations": scale_observations, "dtype": dtype,
+    }  # fmt: skip
+    actor = deterministic_policy(observation_space, action_space, **options)
+    return ActorCritic(actor, ensemble(critic(observation_space, action_space, **options), num_critics))

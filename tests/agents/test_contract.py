@@ -72,6 +72,7 @@ METRICS = {
     "sac": SAC_METRICS,
     "sac, discrete": SAC_METRICS,
     "sac, dropout and batch renormalisation": SAC_METRICS,
+    "td3": {"loss", "critic_loss", "actor_loss", "q"},
     "recurrent ppo": PPO_METRICS,
 }
 

@@ -49,6 +49,10 @@ SETTINGS = {
     "target_entropy": (-1.0, -0.5),
     "q_lambda": (0.9, 0.5),
     "relative_target_entropy": (0.5, 0.2),
+    "exploration_noise": (0.1, 0.3),
+    "noise_correlation": (0.5, 0.9),
+    "target_noise": (0.2, 0.4),
+    "target_noise_clip": (0.3, 0.1),
 }
 
 PRIORITIZED = {"priority_exponent", "importance_exponent", "importance_exponent_iterations"}
@@ -84,7 +88,20 @@ def test_every_hyperparameter_changes_the_run(name):
     assert {field for field, unread in zip(fields, same, strict=True) if unread} == UNREAD.get(name, set())
 
 
-ONE_OF_EACH = ["a2c", "c51", "dqn", "iqn", "ppo", "pqn", "qr_dqn", "rainbow", "recurrent ppo", "reinforce, continuing", "sac"]
+ONE_OF_EACH = [
+    "a2c",
+    "c51",
+    "dqn",
+    "iqn",
+    "ppo",
+    "pqn",
+    "qr_dqn",
+    "rainbow",
+    "recurrent ppo",
+    "reinforce, continuing",
+    "sac",
+    "td3",
+]
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)

@@ -90,7 +90,7 @@ def test_help_and_version(capsys):
     ("argv", "message"),
     [
         ("bogus", "unknown command 'bogus'; there are train"),
-        ("train trpo", "unknown algorithm 'trpo'; there are a2c, dqn, ppo, recurrent_ppo, reinforce, sac"),
+        ("train trpo", f"unknown algorithm 'trpo'; there are {', '.join(ALGORITHMS)}"),
         ("train dqn --env CartPole", "unknown environment 'CartPole'; did you mean CartPole-v1"),
         ("train dqn --env PointMass", "needs a Discrete action space"),
         ("train dqn --foo 3", "--foo"),
