@@ -118,7 +118,7 @@ _Q_LEARNING: dict[str, Any] = {
     "rollout_length": 1,
     "network": {"hidden": (64, 64)},
     "agent": {"batch_size": 128, "capacity": 100_000, "warmup_steps": 1_000, "updates_per_iteration": 4},
-    "schedules": {"epsilon_fraction": 0.3, "learning_rate_fraction": 1.0, "importance_exponent_fraction": 1.0},
+    "schedules": {"epsilon_fraction": 0.3, "learning_rate_fraction": 1.0},
     "hparams": {"learning_rate": 1e-3, "tau": 0.02, "epsilon_end": 0.02},
 }
 _C51 = Settings("c51", **_Q_LEARNING)
@@ -128,7 +128,7 @@ _QR_DQN = Settings("qr_dqn", **_Q_LEARNING)
 _RAINBOW = override(
     Settings("rainbow", **_Q_LEARNING),
     network={"dueling": True},
-    schedules={"epsilon_fraction": math.inf},
+    schedules={"epsilon_fraction": math.inf, "importance_exponent_fraction": 1.0},
     hparams={"epsilon_start": 0.0, "epsilon_end": 0.0, "priority_exponent": 0.5},
 )
 _REINFORCE = Settings(

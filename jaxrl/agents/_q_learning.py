@@ -81,7 +81,15 @@ class Method(NamedTuple):
 
 
 def acting_noise(network: Any) -> Callable[[jax.Array, tuple[int, int]], tuple]:
-    """`Method.acting_noise` of a noisy network: independent in every step and environment."""
+    """`Method.acting_noise` of a noisy network: independent in every step and environment.
+
+    Raises TypeError if the network has no function `noise`.
+    """
+    if not hasattr(network, "noise"):
+        raise TypeError(
+            "noisy=True needs a network with noise(key, shape) and apply(params, obs, noise), such as "
+            f"jaxrl.networks.q_network(..., noisy=True); got {network!r}"
+        )
     return lambda key, shape: (network.noise(key, shape),)
 
 

@@ -136,6 +136,7 @@ def test_epsilon_one_acts_at_random_and_zero_greedily():
         ({"capacity": 98, "prioritized": True}, ValueError, r"capacity 98 must be a multiple of the 4 rows .* the nearest is 96"),
         ({"n_step": 0}, ValueError, "n_step must be at least 1, got 0"),
         ({"n_step": 25}, ValueError, "25 steps of 4 environments do not fit into the replay's capacity 96"),
+        ({"noisy": True}, TypeError, r"noisy=True needs a network with noise\(key, shape\)"),
         ({"double": True, "munchausen": True}, ValueError, "double and munchausen exclude each other.*set double=False"),
     ],
 )
