@@ -275,12 +275,20 @@ def test_the_support_bounds_the_values_of_c51(v_max, expected):
 # --- errors
 
 
+@pytest.mark.parametrize("name", ["c51", "qr_dqn", "rainbow"])
+def test_a_network_without_noise_is_refused_where_a_noisy_one_is_needed(name):
+    network = distributional_network("c51", endless())
+    with pytest.raises(TypeError, match=r"noisy=True needs a network with noise\(key, shape\)"):
+        getattr(agents, name)(network, Discrete(2), noisy=True)
+
+
 @pytest.mark.parametrize("name", ["c51", "qr_dqn", "iqn", "rainbow"])
 def test_wrong_networks_and_actions_are_refused(name):
     env = endless()
     with pytest.raises(ValueError, match=rf"{name} needs a Discrete action space, got Box"):
         getattr(agents, name)(stub(np.zeros((2, 7))), Box(-1, 1, (2,)))
-    agent = getattr(agents, name)(stub(np.zeros((3, 32))), env.action_space, batch_size=8, capacity=96)
+    options = {"noisy": False} if name == "rainbow" else {}
+    agent = getattr(agents, name)(stub(np.zeros((3, 32))), env.action_space, batch_size=8, capacity=96, **options)
     with pytest.raises(
         ValueError, match=rf"{name}: .*\[4, 2, 32\].*\[4, 3, 32\].*jaxrl.networks.{'impl' if name == 'iqn' else 'dist'}"
     ):
