@@ -168,6 +168,25 @@ DEFAULTS: dict[str, Settings] = {
 
 # Several settings for one environment are for runs of different lengths; `tuned` chooses the nearest.
 PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
+    ("c51", "CartPole-v1"): (
+        override(
+            _C51,
+            steps=500_000,
+            num_envs=10,
+            network={"hidden": (120, 84)},
+            agent={
+                "v_min": 0.0,
+                "v_max": 100.0,
+                "capacity": 10_000,
+                "warmup_steps": 10_000,
+                "updates_per_iteration": 1,
+                "target_update_period": 50,
+                "double": True,
+            },
+            schedules={"epsilon_fraction": 0.5},
+            hparams={"learning_rate": 5e-4, "tau": 1.0, "epsilon_end": 0.05},
+        ),
+    ),
     ("dqn", "CartPole-v1"): (
         override(_DQN, steps=100_000, network={"hidden": (120, 84)}, hparams={"tau": 0.01}),
         override(
@@ -196,6 +215,24 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             agent={"batch_size": 64, "capacity": 10_000, "target_update_period": 300},
             schedules={"epsilon_fraction": 0.2},
             hparams={"learning_rate": 4e-3, "discount": 0.98, "tau": 1.0, "epsilon_end": 0.07},
+        ),
+    ),
+    ("qr_dqn", "CartPole-v1"): (
+        override(
+            _QR_DQN,
+            steps=50_000,
+            network={"num_atoms": 10},
+            agent={"batch_size": 64, "kappa": 10.0, "double": True},
+            hparams={"learning_rate": 2.3e-3, "tau": 0.01},
+        ),
+    ),
+    ("rainbow", "CartPole-v1"): (
+        override(
+            _RAINBOW,
+            steps=100_000,
+            network={"num_atoms": 21},
+            agent={"batch_size": 64, "v_min": 0.0, "v_max": 100.0, "n_step": 2},
+            hparams={"tau": 0.01},
         ),
     ),
     ("reinforce", "CartPole-v1"): (
