@@ -145,6 +145,25 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             hparams={"discount": 0.999, "value_coef": 0.05, "entropy_coef": 0.0},
         ),
     ),
+    ("c51", "CartPole-v1"): (
+        override(
+            _C51,
+            steps=500_000,
+            num_envs=10,
+            network={"hidden": (120, 84)},
+            agent={
+                "v_min": 0.0,
+                "v_max": 100.0,
+                "capacity": 10_000,
+                "warmup_steps": 10_000,
+                "updates_per_iteration": 1,
+                "target_update_period": 50,
+                "double": True,
+            },
+            schedules={"epsilon_fraction": 0.5},
+            hparams={"learning_rate": 5e-4, "tau": 1.0, "epsilon_end": 0.05},
+        ),
+    ),
     ("dqn", "CartPole-v1"): (
         override(_DQN, steps=100_000, network={"hidden": (120, 84)}, hparams={"tau": 0.01}),
         override(
@@ -186,6 +205,24 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             agent={"num_minibatches": 32},
             schedules={"epsilon_fraction": 0.1},
             hparams={"learning_rate": 5e-4, "q_lambda": 0.65},
+        ),
+    ),
+    ("qr_dqn", "CartPole-v1"): (
+        override(
+            _QR_DQN,
+            steps=50_000,
+            network={"num_atoms": 10},
+            agent={"batch_size": 64, "kappa": 10.0, "double": True},
+            hparams={"learning_rate": 2.3e-3, "tau": 0.01},
+        ),
+    ),
+    ("rainbow", "CartPole-v1"): (
+        override(
+            _RAINBOW,
+            steps=100_000,
+            network={"num_atoms": 21},
+            agent={"batch_size": 64, "v_min": 0.0, "v_max": 100.0, "n_step": 2},
+            hparams={"tau": 0.01},
         ),
     ),
     ("reinforce", "CartPole-v1"): (

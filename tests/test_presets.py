@@ -59,6 +59,10 @@ def test_too_few_steps_name_the_fewest():
 # By algorithm, environment and steps asked for: num_envs, rollout_length, warm-up, iterations, environment steps, and the
 # hyperparameters that are not the algorithm's defaults. Results in README were measured with these numbers.
 EXPECTED = {
+    ("c51", "CartPole-v1", 500_000): (
+        10, 1, 1000, 48960, 499600,
+        {"learning_rate": 5e-4, "learning_rate_iterations": 48960.0, "epsilon_iterations": 24980.0, "tau": 1.0},
+    ),
     ("dqn", "CartPole-v1", None): (
         8, 1, 125, 12320, 99560,
         {
@@ -86,6 +90,17 @@ EXPECTED = {
             "learning_rate": 4e-3, "learning_rate_iterations": 31008.0, "importance_exponent_iterations": 31070.0,
             "discount": 0.98, "tau": 1.0, "epsilon_end": 0.07,
             "epsilon_iterations": 6214.0,
+        },
+    ),
+    ("qr_dqn", "CartPole-v1", 50_000): (
+        8, 1, 125, 6100, 49800,
+        {"learning_rate": 2.3e-3, "learning_rate_iterations": 6100.0, "epsilon_end": 0.02, "epsilon_iterations": 1867.5},
+    ),
+    ("rainbow", "CartPole-v1", 100_000): (
+        8, 1, 125, 12320, 99560,
+        {
+            "learning_rate_iterations": 12320.0, "epsilon_iterations": float("inf"),
+            "importance_exponent_iterations": 12445.0,
         },
     ),
     ("reinforce", "CartPole-v1", 500_000): (

@@ -113,13 +113,13 @@ def test_an_update_descends_on_the_loss_of_the_paper(name):
     agent, static, loss, outputs = CASES[name]
     learner = distributional_learner(
         agent, ragged(), num_envs=NUM_ENVS, rollout_length=NUM_STEPS, hidden=(), num_atoms=NUM_ATOMS, optimizer=optax.sgd,
-        capacity=CAPACITY, warmup=WARMUP, batch_size=8, **static,
+        capacity=CAPACITY, warmup=WARMUP, batch_size=16, **static,
     )  # fmt: skip
     is_rainbow = agent == "rainbow"
     hparams = jax.tree.map(jnp.float32, learner.agent.hparams._replace(**HPARAMS))
     state = jax.jit(learner.init)(jax.random.key(0), hparams)
-    rng, rows_of = np.random.default_rng(0), lambda state: state.replay.rows if is_rainbow else state.replay
-    perturbed = jax.tree.map(lambda x: x + jnp.float32(0.5 * rng.normal(size=x.shape)), state.agent.params)
+    rng, rows_of = np.random.default_rng(1), lambda state: state.replay.rows if is_rainbow else state.replay
+    perturbed = jax.tree.map(lambda x: x + jnp.float32(2.0 * rng.normal(size=x.shape)), state.agent.params)
     state = state._replace(agent=state.agent._replace(target_params=perturbed))
     loop = Loop(np.zeros(1), n_step=3 if is_rainbow else static.get("n_step", 1), prioritized=is_rainbow)
     for iteration in range(WARMUP):
@@ -142,13 +142,11 @@ def test_an_update_descends_on_the_loss_of_the_paper(name):
     def inputs(outputs, params, noise, double):
         online, of_target, selector = noise
         of_selector = selector if double or agent == "iqn" else of_target
-        return (
-            outputs(params, obs, online),
-            outputs(target, next_obs, of_target),
-            outputs(old if double else target, next_obs, of_selector),
-        )
+        selecting = old if double else target
+        return outputs(params, obs, online), outputs(target, next_obs, of_target), outputs(selecting, next_obs, of_selector)
 
-    each = lambda params: loss(params, inputs, outputs, (action, reward, discount), drawn, double)
+    each = lambda params, double=double: loss(params, inputs, outputs, (action, reward, discount), drawn, double)
+    assert np.any(np.abs(each(old) - each(old, not double)) > 0.01)  # the networks select different actions
     slopes = gradient(lambda params: np.mean(weights * each(params)), old)
     new = float64(after.agent.params)
     jax.tree.map(lambda x, y, slope: np.testing.assert_allclose(x - y, -slope, rtol=1e-3, atol=1e-5), new, old, slopes)
@@ -277,12 +275,20 @@ def test_the_support_bounds_the_values_of_c51(v_max, expected):
 # --- errors
 
 
+@pytest.mark.parametrize("name", ["c51", "qr_dqn", "rainbow"])
+def test_a_network_without_noise_is_refused_where_a_noisy_one_is_needed(name):
+    network = distributional_network("c51", endless())
+    with pytest.raises(TypeError, match=r"noisy=True needs a network with noise\(key, shape\)"):
+        getattr(agents, name)(network, Discrete(2), noisy=True)
+
+
 @pytest.mark.parametrize("name", ["c51", "qr_dqn", "iqn", "rainbow"])
 def test_wrong_networks_and_actions_are_refused(name):
     env = endless()
     with pytest.raises(ValueError, match=rf"{name} needs a Discrete action space, got Box"):
         getattr(agents, name)(stub(np.zeros((2, 7))), Box(-1, 1, (2,)))
-    agent = getattr(agents, name)(stub(np.zeros((3, 32))), env.action_space, batch_size=8, capacity=96)
+    options = {"noisy": False} if name == "rainbow" else {}
+    agent = getattr(agents, name)(stub(np.zeros((3, 32))), env.action_space, batch_size=8, capacity=96, **options)
     with pytest.raises(
         ValueError, match=rf"{name}: .*\[4, 2, 32\].*\[4, 3, 32\].*jaxrl.networks.{'impl' if name == 'iqn' else 'dist'}"
     ):
