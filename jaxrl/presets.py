@@ -252,6 +252,7 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             agent={"capacity": 50_000, "warmup_steps": 1_024, "updates_per_iteration": 16, "noise_period": 32},
         ),
     ),
+    ("sac", "PointMass"): (override(_SAC, steps=100_000, num_envs=8, hparams={"initial_temperature": 0.1}),),
     ("td3", "Pendulum-v1"): (_TD3,),
     ("td3", "MountainCarContinuous-v0"): (
         override(

@@ -62,7 +62,7 @@ class SACParams(NamedTuple):
 
 class SACState(NamedTuple):
     params: SACParams
-    target_critic: Any  # () without a target network
+    target_critic: Any  # None without a target network
     opt_state: Any
     replay: replay.Replay
 
@@ -131,7 +131,7 @@ def sac(
         params = SACParams(actor_params, critic_params, jnp.log(jnp.float32(hparams.initial_temperature)))
         opt_state = optimizer(hparams.learning_rate).init(weights(params))
         example = transitions.example_transition(obs, action_space)
-        return SACState(params, critic_params if target_network else (), opt_state, replay.init(example, capacity))
+        return SACState(params, critic_params if target_network else None, opt_state, replay.init(example, capacity))
 
     def noise(key, num_steps, num_envs):
         act_key, sample_key, actor_key, successor_key, network_key = jax.random.split(key, 5)
@@ -246,7 +246,9 @@ def _values(
     critic: Any, params: Any, target_params: Any, noise: _UpdateNoise, inputs: Any, next_inputs: Any
 ) -> tuple[jax.Array, jax.Array, Any]:
     """The values of `inputs` and, by the target network, of `next_inputs`, each `[K, N, ...]`, and the critics' statistics."""
-    if target_params == ():  # one pass over both, so that statistics of the batch are those of their mixture (Bhatt et al. 2024)
+    if (
+        target_params is None
+    ):  # one pass over both, so that statistics of the batch are those of their mixture (Bhatt et al. 2024)
         both = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), inputs, next_inputs)
         q, statistics = apply_training(critic, params, noise.critic_key, *both)
         return *jnp.split(q, 2, axis=1), statistics
@@ -291,7 +293,7 @@ def _make_update(loss: Callable[..., Any], optimizer: Optimizer, warmup: int, up
             new, opt_state, _ = optimizer_step(optimizer, learning_rate, done + index, grads, opt_state, old)
             actor, critic, log_temperature = with_weights(params, new)
             actor, critic = with_statistics(actor, actor_statistics), with_statistics(critic, critic_statistics)
-            target_critic = () if target_critic == () else polyak_update(critic, target_critic, hparams.tau)
+            target_critic = None if target_critic is None else polyak_update(critic, target_critic, hparams.tau)
             return (SACParams(actor, critic, log_temperature), target_critic, opt_state), metrics
 
         carry = state.params, state.target_critic, state.opt_state
