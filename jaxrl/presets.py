@@ -122,7 +122,15 @@ DEFAULTS: dict[str, Settings] = {settings.algorithm: settings for settings in _A
 # Several settings for one environment are for runs of different lengths; `tuned` chooses the nearest.
 PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
     ("a2c", "CartPole-v1"): (_A2C,),
-    ("ppo", "CartPole-v1"): (_PPO,),
+    ("ppo", "CartPole-v1"): (
+        override(
+            _PPO,
+            num_envs=16,
+            agent={"num_epochs": 8, "num_minibatches": 8},
+            schedules={"clip_range_fraction": 1.0},
+            hparams={"gae_lambda": 1.0, "entropy_coef": 0.0},
+        ),
+    ),
     ("ppo", "Acrobot-v1"): (_PPO,),
     ("ppo", "Pendulum-v1"): (
         override(
