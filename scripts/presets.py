@@ -13,11 +13,13 @@ from jaxrl.vectorization import use_all_cores
 
 ROWS = (
     ("c51", "CartPole-v1", 500_000),
+    ("c51", "MountainCar-v0", 500_000),
     ("dqn", "CartPole-v1", 100_000),
     ("dqn", "CartPole-v1", 500_000),
     ("dqn", "Acrobot-v1", 200_000),
     ("dqn", "MountainCar-v0", 500_000),
     ("qr_dqn", "CartPole-v1", 50_000),
+    ("qr_dqn", "Acrobot-v1", 100_000),
     ("rainbow", "CartPole-v1", 100_000),
     ("reinforce", "CartPole-v1", 500_000),
     ("reinforce", "Acrobot-v1", 500_000),
