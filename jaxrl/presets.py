@@ -121,7 +121,15 @@ DEFAULTS: dict[str, Settings] = {settings.algorithm: settings for settings in _A
 
 # Several settings for one environment are for runs of different lengths; `tuned` chooses the nearest.
 PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
-    ("a2c", "CartPole-v1"): (_A2C,),
+    ("a2c", "CartPole-v1"): (
+        override(
+            _A2C,
+            num_envs=16,
+            rollout_length=64,
+            agent={"normalize_advantage": True},
+            hparams={"learning_rate": 4e-3, "gae_lambda": 1.0},
+        ),
+    ),
     ("ppo", "CartPole-v1"): (
         override(
             _PPO,
@@ -170,6 +178,17 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             },
             schedules={"epsilon_fraction": 0.5},
             hparams={"learning_rate": 5e-4, "tau": 1.0, "epsilon_end": 0.05},
+        ),
+    ),
+    ("c51", "MountainCar-v0"): (  # the support is wider than the returns: its middle, the initial value, is optimistic
+        override(
+            _C51,
+            steps=500_000,
+            num_envs=16,
+            network={"hidden": (120, 84), "num_atoms": 21},
+            agent={"v_min": -60.0, "v_max": 60.0, "batch_size": 64, "updates_per_iteration": 3, "double": True},
+            schedules={"epsilon_fraction": 0.2},
+            hparams={"tau": 0.01, "epsilon_end": 0.05},
         ),
     ),
     ("dqn", "CartPole-v1"): (
@@ -222,6 +241,16 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             network={"num_atoms": 10},
             agent={"batch_size": 64, "kappa": 10.0, "double": True},
             hparams={"learning_rate": 2.3e-3, "tau": 0.01},
+        ),
+    ),
+    ("qr_dqn", "Acrobot-v1"): (
+        override(
+            _QR_DQN,
+            steps=100_000,
+            network={"num_atoms": 25},
+            agent={"updates_per_iteration": 2, "kappa": 10.0, "double": True},
+            schedules={"epsilon_fraction": 0.12},
+            hparams={"learning_rate": 2e-3, "tau": 0.01},
         ),
     ),
     ("rainbow", "CartPole-v1"): (

@@ -25,7 +25,16 @@ RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "presets.jso
 FIRST_SEED = 1000  # presets are tuned on seeds below
 EPISODES = 100
 NO_VELOCITIES = ("partial_observation:1,0,1,0",)  # of CartPole
-SEEDS = {("pqn", "Breakout-MinAtar"): 8, ("dqn", "Breakout-MinAtar"): 16}  # where it is not 32, since a run takes minutes
+SEEDS = {  # where it is not 32, since a run takes minutes
+    ("c51", "CartPole-v1"): 16,
+    ("c51", "MountainCar-v0"): 16,
+    ("dqn", "MountainCar-v0"): 16,
+    ("pqn", "Breakout-MinAtar"): 8,
+    ("qr_dqn", "Acrobot-v1"): 16,
+    ("rainbow", "CartPole-v1"): 16,
+    ("sac", "MountainCarContinuous-v0"): 16,
+    ("sac", "PointMass"): 16,
+}
 
 
 class Row(NamedTuple):
@@ -55,8 +64,8 @@ TUNED = tuple(
 ROWS = (
     *TUNED,
     Row("reinforce", "PointMass", 2_000_000),
-    Row("ppo", "CartPole-v1", 1_000_000, wrappers=NO_VELOCITIES),
-    Row("recurrent_ppo", "CartPole-v1", 1_000_000, wrappers=NO_VELOCITIES),
+    Row("ppo", "CartPole-v1", 1_000_000, 16, wrappers=NO_VELOCITIES),
+    Row("recurrent_ppo", "CartPole-v1", 1_000_000, 16, wrappers=NO_VELOCITIES),
     Row("ppo", "MemoryChain-bsuite", 500_000),
     Row("recurrent_ppo", "MemoryChain-bsuite", 500_000),
 )

@@ -92,6 +92,13 @@ EXPECTED = {
             "epsilon_iterations": 6214.0,
         },
     ),
+    ("c51", "MountainCar-v0", 500_000): (
+        16, 1, 62, 31008, 497120, {"learning_rate_iterations": 31008.0, "epsilon_iterations": 6214.0},
+    ),
+    ("qr_dqn", "Acrobot-v1", 100_000): (
+        8, 1, 125, 12320, 99560,
+        {"learning_rate": 2e-3, "learning_rate_iterations": 12320.0, "epsilon_end": 0.02, "epsilon_iterations": 1493.4},
+    ),
     ("qr_dqn", "CartPole-v1", 50_000): (
         8, 1, 125, 6100, 49800,
         {"learning_rate": 2.3e-3, "learning_rate_iterations": 6100.0, "epsilon_end": 0.02, "epsilon_iterations": 1867.5},

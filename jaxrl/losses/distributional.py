@@ -50,6 +50,8 @@ def categorical_l2_project(atoms_p: jax.Array, probs: jax.Array, atoms_q: jax.Ar
 def categorical_mean(logits: jax.Array, atoms: jax.Array) -> jax.Array:
     """The mean return of each action, Σ_k softmax(logits)_k z_k; −inf for an illegal action.
 
+    (Bellemare et al. 2017, algorithm 1.)
+
     Args:
       logits: of the return's distribution for each action, `[..., A, K]`. Differentiated.
       atoms: the support z, `[K]`. Differentiated.
