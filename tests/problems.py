@@ -171,7 +171,7 @@ LEARNERS = {
     "double dqn, huber, hard sync, rollouts": lambda: dqn_learner(
         double=True, loss="huber", target_update_period=3, updates_per_iteration=2, rollout_length=3
     ),
-    "recurrent ppo": recurrent_ppo_learner,
+    "recurrent ppo": functools.partial(recurrent_ppo_learner, num_epochs=5),
     "reinforce, continuing": lambda: reinforce_learner(mode="continuing", baseline="value", normalize_advantage=True),
     "reinforce, episodic": lambda: reinforce_learner(short_point_mass(), rollout_length=5),
     "reinforce, squashed": lambda: reinforce_learner(lopsided(), rollout_length=3, baseline="value", squash=True),
