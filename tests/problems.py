@@ -212,7 +212,7 @@ LEARNERS = {
     ),
     "dqn, three steps, prioritized": lambda: dqn_learner(n_step=3, prioritized=True, updates_per_iteration=2, rollout_length=3),
     "dqn, munchausen": lambda: dqn_learner(munchausen=True),
-    "recurrent ppo": recurrent_ppo_learner,
+    "recurrent ppo": functools.partial(recurrent_ppo_learner, num_epochs=5),
     "iqn": functools.partial(distributional_learner, "iqn"),
     "qr_dqn": functools.partial(distributional_learner, "qr_dqn", double=True),
     "rainbow": functools.partial(distributional_learner, "rainbow", updates_per_iteration=2),

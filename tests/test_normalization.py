@@ -249,7 +249,7 @@ def badly_scaled():
 
 @pytest.mark.slow
 def test_badly_scaled_observations_are_learned_from_with_it_and_not_without():
-    """Mean returns of eight seeds with each."""
+    """Mean returns of eight seeds with each; random actions have 22. Three other sets of eight had 99 or more, and 10 or less."""
 
     def returns(on):
         learner = ppo_learner(
@@ -271,5 +271,5 @@ def test_badly_scaled_observations_are_learned_from_with_it_and_not_without():
 
     normalised, raw = returns(True), returns(False)
     print(normalised.round(), raw.round())
-    assert np.median(normalised) > 400
-    assert np.max(raw) < 200
+    assert np.min(normalised) > 60
+    assert np.max(raw) < 22
