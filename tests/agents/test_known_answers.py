@@ -71,7 +71,7 @@ def mean_of_quantiles(network, state, obs):
 
 
 def mean_of_levels(network, state, obs):
-    return network.apply(state.params, obs, (jnp.arange(32) + 0.5) / 32).mean(axis=-1)
+    return network.apply(state.params, obs, (jnp.arange(32, dtype=jnp.float32) + 0.5) / 32).mean(axis=-1)
 
 
 def mean_of_critics(network, state, obs):

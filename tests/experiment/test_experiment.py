@@ -304,4 +304,5 @@ def test_settings_of_dqn_reach_the_agent():
         tau=SETTINGS.hparams["tau"],
         epsilon_end=0.5,
         epsilon_iterations=0.3 * 60,
+        importance_exponent_iterations=60.0,
     )

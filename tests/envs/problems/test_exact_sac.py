@@ -8,7 +8,7 @@ import pytest
 import jaxrl
 from jaxrl.envs.problems.lqr import policy_value, riccati, start_value
 from jaxrl.types import ActorCritic, Box
-from tests.envs.problems.test_exact_learning import PROBLEMS, SEEDS, regrets
+from tests.envs.problems.test_exact_learning import DISCOUNTS, SEEDS, regrets
 
 pytestmark = pytest.mark.slow
 
@@ -66,10 +66,10 @@ def test_sac_finds_the_best_gain():
     assert excess.max() < 0.01
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", [name for name in DISCOUNTS if name != "Chain"])
 def test_discrete_sac_finds_the_optimal_policy(name):
     """The target for the entropy is low, and the temperature, which starts at the scale of the rewards, falls slowly."""
-    env, discount, num_iterations = jaxrl.make(name), PROBLEMS[name], 8_000
+    env, discount, num_iterations = jaxrl.make(name), DISCOUNTS[name], 8_000
     network = jaxrl.networks.actor_critic(env.observation_space, env.action_space, hidden=())
     agent = jaxrl.agents.sac(network, env.action_space, capacity=256_000)
     learner = jaxrl.make_learner(env, agent, num_envs=32, rollout_length=1)
