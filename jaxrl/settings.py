@@ -1,14 +1,19 @@
-"""Settings, which define a run except for its environment: the record that presets and the command line fill in.
+"""Settings, which define a run except for its environment, and `build`, which turns them into a learner.
 
-Settings are in environment steps and in fractions of a run, so that they scale with the length of the run.
+Settings are in environment steps and in fractions of a run, so that they scale with the length of the run. Presets and the
+command line fill them in.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
+from jaxrl._src.checks import check_size
 from jaxrl._src.signatures import Option
 from jaxrl.algorithms import Algorithm, algorithm
+from jaxrl.learner import check_iterations, make_learner
+from jaxrl.types import Environment, HParams, Learner
 
 
 @dataclass(frozen=True)
@@ -96,3 +101,71 @@ def override(settings: Settings, **changes: Any) -> Settings:
     """
     merged: dict[str, Any] = {k: {**getattr(settings, k), **v} if isinstance(v, Mapping) else v for k, v in changes.items()}
     return replace(settings, **merged)
+
+
+class Preset(NamedTuple):
+    """The arguments of `train`, and the number of environment steps that it takes, warm-up included."""
+
+    learner: Learner
+    hparams: HParams
+    num_iterations: int
+    env_steps: int
+
+
+def build(settings: Settings, env: Environment, **hparams: Any) -> Preset:
+    """Build the learner, the hyperparameters and the length of a run from settings.
+
+    Args:
+      settings: the settings.
+      env: the environment.
+      hparams: hyperparameters that override those of the settings and their schedules.
+
+    Raises:
+      ValueError: if `settings.steps` is too small for the warm-up and one update; and as for the agent's factory and
+        `make_learner`.
+    """
+    entry = algorithm(settings.algorithm)
+    num_envs, rollout_length = settings.num_envs, settings.rollout_length
+    steps = check_size("num_envs", num_envs) * check_size("rollout_length", rollout_length)  # of an iteration
+    agent_options = _in_iterations(settings.agent, steps)
+    network = entry.network(env, settings.network, settings.agent)
+    agent = entry.factory(network, env.action_space, **agent_options)
+    learner = make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
+    num_iterations = check_size("steps", settings.steps, maximum=None) // steps - agent.warmup
+    if num_iterations < 1:
+        raise ValueError(
+            f"steps={settings.steps} is too few: an iteration is {steps} environment steps and the warm-up takes "
+            f"{agent.warmup * steps}, so give at least {(agent.warmup + 1) * steps}"
+        )
+    check_iterations(num_iterations, agent.warmup)
+    log_every = max(1, num_iterations // 100)  # so that the run divides into about a hundred logging intervals,
+    log_every += num_iterations // log_every > 125
+    log_every -= log_every % 16 if log_every >= 64 else 0  # and an interval into blocks of noise
+    num_iterations -= num_iterations % log_every
+    given = {**settings.hparams, **_schedules(settings, num_iterations, agent.warmup), **hparams}
+    return Preset(learner, entry.hparams._replace(**given), num_iterations, (num_iterations + agent.warmup) * steps)
+
+
+def _in_iterations(agent_options: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    """Convert options from environment steps to iterations of `steps` environment steps each, as the factory takes them."""
+    arguments = dict(agent_options)
+    if "capacity" in arguments:
+        capacity = check_size("capacity", arguments["capacity"])
+        arguments["capacity"] = max(1, capacity // steps) * steps
+    if "warmup_steps" in arguments:
+        warmup_steps = check_size("warmup_steps", arguments.pop("warmup_steps"), minimum=0)
+        arguments["warmup"] = max(1, warmup_steps // steps)
+    return arguments
+
+
+def _schedules(settings: Settings, num_iterations: int, warmup: int) -> dict[str, float]:
+    """The lengths of the schedules in iterations. Learning rates start with the first update, all others with the warm-up."""
+    lengths = {}
+    for fraction, name in schedules_of(algorithm(settings.algorithm)).items():
+        share = settings.schedules.get(fraction)
+        if share is None:
+            continue
+        if not (0 <= share <= 1 or share == math.inf):
+            raise ValueError(f"{fraction} is a share of the run, between 0 and 1, or inf for a constant; got {share}")
+        lengths[name] = share * (num_iterations + (0 if name.startswith("learning_rate") else warmup))
+    return lengths
