@@ -221,11 +221,12 @@ def test_the_policy_alone_plays_with_the_statistics_of_its_training(trained):
 def test_a_run_folder_keeps_the_statistics(tmp_path):
     agent = {"normalize_observations": True, "normalize_rewards": True}
     settings = override(DEFAULTS["ppo"], steps=1_600, num_envs=4, rollout_length=50, network={"hidden": (4,)}, agent=agent)
-    config = Config(env="PointMass", settings=settings, seeds=2)
+    config = Config(env="PointMass", settings=settings, seeds=3)  # not the size of an observation
     result = run(config, tmp_path / "run")
     saved = load_policies(tmp_path / "run", abstract_policies(config))
     jax.tree.map(np.testing.assert_array_equal, saved, result.policies)
     assert np.ptp(saved.params.scale.mean, axis=0).min() > 0
+    assert saved.params.scale.deviation.shape == (3, 2)
     np.testing.assert_array_equal(
         evaluate_policies(config, saved, num_episodes=16), evaluate_policies(config, result.policies, num_episodes=16)
     )

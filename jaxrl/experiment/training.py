@@ -104,7 +104,7 @@ def _device_trainer(config: Config, preset: Preset) -> tuple[int, Trainer]:
             args = states, jnp.int32(learner.agent.warmup + done - chunk), batch_hparams
             states, metrics = program(*jax.device_put(args, program.input_shardings[0]))
             latest = record(done, {name: np.asarray(values)[:num, 0] for name, values in metrics.items()})
-        return as_numpy(policy_of(learner, states), num), latest
+        return as_numpy(jax.vmap(lambda state: policy_of(learner, state))(states), num), latest
 
     return size, train
 
