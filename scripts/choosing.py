@@ -73,9 +73,9 @@ def measured() -> list[Result]:
 
 
 def by_task(results: list[Result]) -> dict[str, list[Result]]:
-    """The results of each environment, best first; of equal ones, to the digits that are shown, that with the fewest steps."""
+    """The results of each environment, best first; of equal ones, that with the fewest steps, then with the best worst seed."""
     found = {env: [r for r in results if r.env == env] for env in [*TASKS, *sorted({r.env for r in results} - TASKS.keys())]}
-    return {env: sorted(rs, key=lambda r: (-round(r.iqm, 1), r.env_steps, r.algorithm)) for env, rs in found.items() if rs}
+    return {env: sorted(rs, key=lambda r: (-round(r.iqm, 1), r.env_steps, -r.worst)) for env, rs in found.items() if rs}
 
 
 def best_two(results: list[Result]) -> list[Result]:
