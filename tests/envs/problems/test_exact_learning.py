@@ -160,6 +160,7 @@ DISCRETE = {name for name, entry in algorithms.ALGORITHMS.items() if Discrete in
 ELSEWHERE = {"dqn", "recurrent_ppo"}  # the one is held to its values too, above; the other's policy is no table
 TASKS = [(name, problem) for name in sorted(DISCRETE - ELSEWHERE) for problem in DISCOUNTS if problem != "CliffWalk"]
 TASKS += [("reinforce", "CliffWalk")]
+NEAR_TIES = {("ppo", "Garnet"), ("pqn", "Garnet")}  # their noise does not tell the best two actions of some states apart
 
 
 def settings_for(name, problem):
@@ -168,10 +169,10 @@ def settings_for(name, problem):
 
 @pytest.mark.parametrize(("name", "problem"), TASKS)
 def test_the_optimal_policy_is_found(name, problem):
-    """To half a percent of the value at the start.
+    """To a thousandth of the value at the start, or half a percent for those in `NEAR_TIES`.
 
     In Chain and FrozenLake this is the optimal policy, since a single mistake costs at least 1.7 %. In the Garnet there are eight
-    states whose second-best action costs from 0.05 to 0.46 %, which sampled returns cannot tell apart in these runs.
+    states whose second-best action costs from 0.05 to 0.46 %.
     """
     env, discount = jaxrl.make(problem), DISCOUNTS[problem]
     learner, hparams, num_iterations, _ = presets.build(settings_for(name, problem), env, discount=discount)
@@ -184,7 +185,7 @@ def test_the_optimal_policy_is_found(name, problem):
     actions = jaxrl.vectorize(one)(jax.random.split(jax.random.key(1), SEEDS))
     regret = regrets(env.params.mdp, jax.nn.one_hot(actions, env.action_space.n), discount)
     print(f"{name} on {problem}: regret {regret.round(5)}")
-    assert regret.max() < 5e-3
+    assert regret.max() < (5e-3 if (name, problem) in NEAR_TIES else 1e-3)
 
 
 # --- the linear-quadratic regulator, by algorithms with a policy gradient
