@@ -102,6 +102,21 @@ _DDPG = Settings(
     hparams={"learning_rate": 1e-3, "tau": 0.01},
 )
 
+_FEW_UPDATES: dict[str, Any] = {  # one for every ten environment steps
+    "steps": 500_000,
+    "num_envs": 10,
+    "network": {"hidden": (120, 84)},
+    "agent": {
+        "capacity": 10_000,
+        "warmup_steps": 10_000,
+        "updates_per_iteration": 1,
+        "target_update_period": 50,
+        "double": True,
+    },
+    "schedules": {"epsilon_fraction": 0.5},
+    "hparams": {"learning_rate": 5e-4, "tau": 1.0, "epsilon_end": 0.05},
+}
+
 # The settings for environments that are not in PRESETS.
 _ALL = (_A2C, _C51, _DDPG, _DQN, _IQN, _PPO, _PQN, _QR_DQN, _RAINBOW, _RECURRENT_PPO, _REINFORCE, _SAC, _TD3)
 DEFAULTS: dict[str, Settings] = {settings.algorithm: settings for settings in _ALL}
@@ -137,7 +152,7 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             hparams={"discount": 0.95, "value_coef": 0.01, "entropy_coef": 0.0},
         ),
     ),
-    # At random, the car gets out of the valley only if its noise lasts for several steps.
+    # At random, the car rarely gets out of the valley unless its noise lasts for several steps.
     ("ppo", "MountainCarContinuous-v0"): (
         override(
             _PPO,
@@ -148,25 +163,7 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             hparams={"discount": 0.999, "value_coef": 0.05, "entropy_coef": 0.0},
         ),
     ),
-    ("c51", "CartPole-v1"): (
-        override(
-            _C51,
-            steps=500_000,
-            num_envs=10,
-            network={"hidden": (120, 84)},
-            agent={
-                "v_min": 0.0,
-                "v_max": 100.0,
-                "capacity": 10_000,
-                "warmup_steps": 10_000,
-                "updates_per_iteration": 1,
-                "target_update_period": 50,
-                "double": True,
-            },
-            schedules={"epsilon_fraction": 0.5},
-            hparams={"learning_rate": 5e-4, "tau": 1.0, "epsilon_end": 0.05},
-        ),
-    ),
+    ("c51", "CartPole-v1"): (override(override(_C51, **_FEW_UPDATES), agent={"v_min": 0.0, "v_max": 100.0}),),
     ("c51", "MountainCar-v0"): (  # the support is wider than the returns: its middle, the initial value, is optimistic
         override(
             _C51,
@@ -180,21 +177,7 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
     ),
     ("dqn", "CartPole-v1"): (
         override(_DQN, steps=100_000, network={"hidden": (120, 84)}, hparams={"tau": 0.01}),
-        override(
-            _DQN,
-            steps=500_000,
-            num_envs=10,
-            network={"hidden": (120, 84)},
-            agent={
-                "capacity": 10_000,
-                "warmup_steps": 10_000,
-                "updates_per_iteration": 1,
-                "target_update_period": 50,
-                "double": True,
-            },
-            schedules={"epsilon_fraction": 0.5},
-            hparams={"learning_rate": 5e-4, "tau": 1.0, "epsilon_end": 0.05},
-        ),
+        override(_DQN, **_FEW_UPDATES),
     ),
     ("dqn", "Acrobot-v1"): (override(_DQN, steps=200_000, agent={"updates_per_iteration": 2}),),
     ("dqn", "MountainCar-v0"): (
