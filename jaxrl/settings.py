@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from jaxrl._src.checks import check_size
 from jaxrl._src.signatures import Option
-from jaxrl.algorithms import Algorithm, algorithm
+from jaxrl.algorithms import ALGORITHMS, Algorithm, algorithm
 from jaxrl.learner import check_iterations, make_learner
 from jaxrl.types import Environment, HParams, Learner
 
@@ -121,10 +121,16 @@ def build(settings: Settings, env: Environment, **hparams: Any) -> Preset:
       hparams: hyperparameters that override those of the settings and their schedules.
 
     Raises:
-      ValueError: if `settings.steps` is too small for the warm-up and one update; and as for the agent's factory and
-        `make_learner`.
+      ValueError: if the algorithm does not support the environment's action space (the message lists those that do), or
+        `settings.steps` is too small for the warm-up and one update; and as for the agent's factory and `make_learner`.
     """
     entry = algorithm(settings.algorithm)
+    if not isinstance(env.action_space, entry.action_spaces):
+        fitting = ", ".join(other.name for other in ALGORITHMS.values() if isinstance(env.action_space, other.action_spaces))
+        raise ValueError(
+            f"{entry.name} needs a {entry.actions} action space, and that of {env.name} is {env.action_space}; "
+            f"algorithms for it: {fitting or 'none'}"
+        )
     num_envs, rollout_length = settings.num_envs, settings.rollout_length
     steps = check_size("num_envs", num_envs) * check_size("rollout_length", rollout_length)  # of an iteration
     agent_options = _in_iterations(settings.agent, steps)

@@ -23,6 +23,7 @@ def main(argv: list[str]) -> int:
         print("\n`jaxrl train ALGORITHM --help` lists the options of an algorithm.")
         return 0 if argv else 2
     algorithm, *argv = argv
+    algorithm = algorithm.replace("-", "_")  # as in the names of options
     if algorithm not in ALGORITHMS:
         raise UsageError(f"unknown algorithm {algorithm!r}; there are {names}")
     settings = _settings(algorithm, argv)

@@ -93,6 +93,11 @@ def test_help_and_version(capsys):
         ("train trpo", f"unknown algorithm 'trpo'; there are {', '.join(ALGORITHMS)}"),
         ("train dqn --env CartPole", "unknown environment 'CartPole'; did you mean CartPole-v1"),
         ("train dqn --env PointMass", "needs a Discrete action space"),
+        (
+            "train ddpg --env CartPole-v1",
+            "ddpg needs a Box action space, and that of CartPole-v1 is Discrete(2); algorithms for it: a2c",
+        ),
+        ("train qr-dqn --env PointMass", "qr_dqn needs a Discrete action space"),
         ("train dqn --foo 3", "--foo"),
         ("train dqn --seeds x", "--seeds cannot be 'x'"),
         ("train dqn --steps 1e5", "--steps cannot be '1e5'"),
