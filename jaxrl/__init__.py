@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _MODULES = (
     "agents", "checks", "distributions", "dynamic_programming", "envs", "exploration", "losses", "minibatches",
     "networks", "noise", "normalization", "off_policy", "optimizers", "policies", "recurrence", "replay", "returns",
-    "running_statistics", "schedules", "spaces", "training_passes", "transitions", "types",
+    "running_statistics", "schedules", "shards", "spaces", "training_passes", "transitions", "types",
 )  # fmt: skip
 _NAMES = {
     "make": "envs",
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         returns,
         running_statistics,
         schedules,
+        shards,
         spaces,
         training_passes,
         transitions,
