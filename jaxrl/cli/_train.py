@@ -99,12 +99,17 @@ def _parser(settings: Any) -> Parser:
         add_option(group, "agent", option, share, "not scheduled" if share is None else None)
     scheduled = {schedules_of(entry)[fraction] for fraction in settings.schedules}
     hparams = parser.add_argument_group("hyperparameters")
-    sweep = parser.add_argument_group("sweep", "Every combination of the swept values runs with every seed.")
+    sweep = parser.add_argument_group(
+        "sweep",
+        "Every combination of the swept values runs with every seed. In place of values, uniform:LOW:HIGH or loguniform:LOW:HIGH "
+        "draws as many as --samples, at random from --seed.",
+    )
+    sweep.add_argument("--samples", type=integer, metavar="INT", help="number of random samples of the ranges")
     for hparam, default in settings.hparams.items():
         text = entry.hparams_help.get(hparam, "")
         shown = "from the schedule" if hparam in scheduled else show(default)
         add_option(hparams, "hparams", Option(hparam, float, False, None, text), None, shown)
-        add_option(sweep, "sweep", Option(hparam, float, True, None, f"values of hparams.{hparam}"), None, "not swept")
+        add_option(sweep, "sweep", Option(hparam, str, True, None, f"values of hparams.{hparam}, or a range"), None, "not swept")
     return parser
 
 
@@ -126,7 +131,7 @@ def _add_run_options(parser: Parser, steps: int) -> None:
 
 def _config(settings: Any, options: argparse.Namespace) -> Any:
     """The configuration that the parsed options describe; `settings` supplies everything else."""
-    from jaxrl.experiment import Config
+    from jaxrl.experiment import Config, draw_samples
     from jaxrl.presets import SIZES, override
 
     groups: dict[str, dict[str, Any]] = {"agent": {}, "hparams": {}, "sweep": {}}
@@ -135,6 +140,9 @@ def _config(settings: Any, options: argparse.Namespace) -> Any:
         if name and value is not None:
             groups[group][name] = value
     agent = groups["agent"]
+    sweep, space = swept(groups["sweep"])
+    if bool(space) != (options.samples is not None):
+        raise ValueError("--samples and a range belong together, such as --sweep.learning-rate loguniform:1e-4:1e-2 --samples 64")
     changes: dict[str, Any] = {option.name: agent.pop(option.name) for option in SIZES}
     for field in ("network", "agent"):
         changes[field] = {name: agent.pop(name) for name in getattr(settings, field) if name in agent}
@@ -145,6 +153,16 @@ def _config(settings: Any, options: argparse.Namespace) -> Any:
         seeds=options.seeds,
         seed=options.seed,
         hparams=groups["hparams"],
-        sweep={name: list(values) for name, values in groups["sweep"].items()},
+        sweep=sweep,
+        samples=draw_samples(space, options.samples, options.seed) if space else [],
         batch_size=options.batch_size,
     )
+
+
+def swept(groups: dict[str, tuple[str, ...]]) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """The words after each `--sweep.NAME` as lists of values and as ranges, by name. Raises ValueError for others."""
+    from jaxrl.experiment.sampling import Range, parse_swept
+
+    parsed = {name: parse_swept(name, words) for name, words in groups.items()}
+    ranges = {name: values for name, values in parsed.items() if isinstance(values, Range)}
+    return {name: list(values) for name, values in parsed.items() if name not in ranges}, ranges

@@ -4,6 +4,9 @@ from jaxrl.experiment.config import Config
 from jaxrl.experiment.folder import load_policies
 from jaxrl.experiment.host import evaluate_on_host, train_on_host
 from jaxrl.experiment.policies import evaluate_policies
+from jaxrl.experiment.sampling import Range, draw_samples
 from jaxrl.experiment.training import run
 
-__all__ = ["Config", "evaluate_on_host", "evaluate_policies", "load_policies", "run", "train_on_host"]
+__all__ = [
+    "Config", "Range", "draw_samples", "evaluate_on_host", "evaluate_policies", "load_policies", "run", "train_on_host",
+]  # fmt: skip

@@ -106,7 +106,7 @@ def returns_table(config: Config, returns: np.ndarray, title: str) -> Table:
     It shows the IQM with its confidence interval, the median and the worst of the seeds' mean returns.
     """
     table = Table(title=f"{config.settings.algorithm} on {config.env_title}: {title}")
-    for column in (*config.sweep, "seeds", "IQM", "95 % interval", "median", "worst seed"):
+    for column in (*config.swept, "seeds", "IQM", "95 % interval", "median", "worst seed"):
         table.add_column(column, justify="right")
     by_combination = np.mean(returns, axis=1).reshape(-1, config.seeds)
     for combination, seeds in zip(config.combinations, by_combination, strict=True):
