@@ -9,8 +9,10 @@ from jaxrl.experiment.policies import evaluate_policies
 from jaxrl.experiment.population_training import population_based_training
 from jaxrl.experiment.sampling import Range, draw_samples
 from jaxrl.experiment.training import run
+from jaxrl.experiment.tuning import tune
 
 __all__ = [
     "Config", "Range", "draw_samples", "evaluate_on_host", "evaluate_policies", "load_policies", "optuna_search",
-    "population_based_training", "run", "successive_halving", "train_on_host",
+    "population_based_training", "run", "successive_halving",
+    "train_on_host", "tune",
 ]  # fmt: skip

@@ -70,7 +70,7 @@ def plot(curves: list[Curve], path: Path) -> Path:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     known = [_known(curve) for curve in curves]
-    last = [iqm(curve.returns[-1]) if len(curve.returns) else -np.inf for curve in known]
+    last = [float(iqm(curve.returns[-1])) if len(curve.returns) else -np.inf for curve in known]
     best = set(np.argsort(last)[-_MAX_CURVES:].tolist())
     for i, (label, steps, returns) in enumerate(known):
         if i not in best:

@@ -78,8 +78,8 @@ def successive_halving(
       report: called after each rung.
 
     Returns:
-      The states of the last rung, leaves `[m * S, ...]`, those of a setting adjacent, from the best setting on; and all rungs. The
-      settings of the last rung are `rungs[-1].settings`, in the same order.
+      The states of the last rung, leaves `[m * S, ...]`, those of a setting adjacent, from the best setting on; and all rungs.
+      The settings of the last rung are `rungs[-1].settings`, in the same order.
 
     Raises:
       TypeError, ValueError: for a wrong size, hyperparameters of another agent, or an environment on the host.
@@ -89,9 +89,7 @@ def successive_halving(
     sizes, unit = rung_sizes(num_settings, check_iterations(num_iterations, learner.agent.warmup), factor)
     keys = jnp.tile(keys, num_settings)
     hparams = jax.tree.map(lambda x: jnp.repeat(x, seeds), hparams)
-    stages = compile_stages(
-        learner, keys, hparams, num_iterations=unit, num_episodes=num_episodes, batch_size=batch_size
-    )
+    stages = compile_stages(learner, keys, hparams, num_iterations=unit, num_episodes=num_episodes, batch_size=batch_size)
     states, settings, rungs, done = stages.init(keys, hparams), np.arange(num_settings), [], 0
     for rung, _ in enumerate(sizes):
         states = stages.advance(states, done, factor**rung - done, hparams)
@@ -102,6 +100,5 @@ def successive_halving(
         report(rungs[-1])
         order = ranked[: sizes[rung + 1]] if rung + 1 < len(sizes) else ranked
         runs = (order[:, None] * seeds + np.arange(seeds)).ravel()
-        settings, states, keys, hparams = settings[order], *take((states, keys, hparams), runs)
+        settings, (states, keys, hparams) = settings[order], take((states, keys, hparams), runs)
     return states, rungs
-

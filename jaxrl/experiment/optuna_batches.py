@@ -70,7 +70,8 @@ def optuna_search(
         sampler = sampler or optuna.samplers.TPESampler(seed=seed, constant_liar=True)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     distributions = {name: optuna.distributions.FloatDistribution(r.low, r.high, log=r.log) for name, r in space.items()}
-    seeds, best, best_score, batches = len(keys), None, -np.inf, []
+    seeds, best_score, batches = len(keys), -np.inf, []
+    best: Any = None
     all_keys, specs = _runs(keys, base, [{}] * per_batch)
     stages = compile_stages(
         learner,

@@ -1,10 +1,9 @@
 """A population of runs that trains in stages: programs that are compiled once and take any number of runs.
 
-A search trains many runs, compares them, and continues some of them. The number of runs changes, but a compiled program has a fixed
-number. `compile_stages` therefore compiles for `width` runs; a stage of n runs calls the program ⌈n / width⌉ times, and the last
-call repeats a run to fill it. On a CPU the width is one run per device, which wastes nothing. On a GPU or TPU it is the first, and
-largest, number of runs: what is left is trained in one call that takes no longer than before, where compiling for each
-number would cost more than it saves unless stages are long (docs/searches.md has figures).
+A search trains many runs, compares them, and continues some of them. The number of runs changes, but a compiled program has a
+fixed number. `compile_stages` therefore compiles for `width` runs; a stage of n runs calls the program ⌈n / width⌉ times, and the
+last call repeats a run to fill it. On a CPU the width is one run per device, which wastes nothing. On a GPU or TPU it is the
+first, and largest, number of runs. docs/searches.md has figures.
 """
 
 import math
@@ -116,7 +115,7 @@ def compile_stages(
 
 
 def in_batches(fn: Callable[..., Any], width: int) -> Callable[..., Any]:
-    """A function over a leading axis of any length N, by calls of `fn`, whose arguments and results have an axis of length `width`.
+    """A function over a leading axis of any length N, by calls of `fn` with an axis of length `width`.
 
     The last call is filled up with copies of the last element. If N is `width`, the arguments are passed as they are.
     """
@@ -126,14 +125,21 @@ def in_batches(fn: Callable[..., Any], width: int) -> Callable[..., Any]:
         if total == width:
             return fn(*args)
         parts = [fn(*take(args, np.minimum(first + np.arange(width), total - 1))) for first in range(0, total, width)]
-        return jax.tree.map(lambda *x: jnp.concatenate(x)[:total], *parts)
+        return _joined(parts, total)
 
     return call
 
 
+@jax.jit
 def take(tree: Any, indices: Any) -> Any:
     """The elements of every leaf with these indices, `[n]`."""
     return jax.tree.map(lambda x: x[indices], tree)
+
+
+@partial(jax.jit, static_argnums=1)
+def _joined(parts: Sequence[Any], total: int) -> Any:
+    """The first `total` elements of the concatenated leaves."""
+    return jax.tree.map(lambda *x: jnp.concatenate(x)[:total], *parts)
 
 
 def _widened(tree: Any, width: int) -> Any:

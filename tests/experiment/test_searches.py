@@ -1,5 +1,7 @@
 """Successive halving and population-based training: what they keep, copy and change, and that each run is as trained alone."""
 
+import itertools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -82,7 +84,14 @@ def halved(learner):
         compiled = count_compilations(patch)
         keys, reports = jax.random.split(jax.random.key(0), 2), []
         states, rungs = successive_halving(
-            keys, learner, settings_of(learner, 6), num_iterations=9, factor=2, num_episodes=4, batch_size=5, report=reports.append
+            keys,
+            learner,
+            settings_of(learner, 6),
+            num_iterations=9,
+            factor=2,
+            num_episodes=4,
+            batch_size=5,
+            report=reports.append,
         )
     return keys, states, rungs, reports, compiled
 
@@ -91,7 +100,7 @@ def test_each_rung_keeps_the_best_half_and_doubles_the_length(halved):
     _, _, rungs, reports, compiled = halved
     assert [rung.num_iterations for rung in rungs] == [2, 4, 8]
     assert [len(rung.settings) for rung in rungs] == [6, 3, 1]
-    for rung, following in zip(rungs, rungs[1:], strict=False):
+    for rung, following in itertools.pairwise(rungs):
         assert rung.scores.shape == (len(rung.settings), 2)
         means = rung.scores.mean(axis=1)
         assert (np.diff(means) <= 0).all()
@@ -182,7 +191,7 @@ def test_the_history_of_a_population(trained_population, learner):
     assert len(compiled) == 2
     np.testing.assert_allclose(generations[0].hparams["learning_rate"], settings_of(learner, 5).learning_rate)
     np.testing.assert_array_equal(generations[0].parents, np.arange(5))
-    for before, after in zip(generations, generations[1:], strict=False):
+    for before, after in itertools.pairwise(generations):
         order = np.argsort(before.scores)
         assert after.parents[order[0]] == order[-1]
         np.testing.assert_array_equal(np.delete(after.parents, order[0]), np.delete(np.arange(5), order[0]))
@@ -198,9 +207,7 @@ def test_a_member_that_is_never_replaced_is_trained_as_alone(trained_population,
     hparams = jax.tree.map(lambda x: x[kept[0]], settings_of(learner, 5))
     keys = jax.random.split(jax.random.split(jax.random.key(1), 3)[0], 5)
     alone = jax.jit(lambda key: jaxrl.train(key, learner, 9, hparams))(keys[kept[0]])[0]
-    chex.assert_trees_all_close(
-        plain(jax.tree.map(lambda x: x[kept[0]], states.agent)), plain(alone.agent), rtol=1e-5, atol=1e-6
-    )
+    chex.assert_trees_all_close(plain(jax.tree.map(lambda x: x[kept[0]], states.agent)), plain(alone.agent), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
