@@ -10,6 +10,8 @@ from jaxrl.experiment.config import load_config
 from jaxrl.experiment.folder import read_metrics
 from jaxrl.experiment.statistics import iqm, iqm_interval
 
+_MAX_CURVES = 10  # with a colour of their own
+
 
 class Curve(NamedTuple):
     label: str
@@ -25,7 +27,7 @@ def read_curves(run: Path) -> list[Curve]:
     for combination in config.combinations:
         selected = np.ones(len(columns["seed"]), bool)
         for name, value in combination.items():
-            selected &= np.isclose(columns[name], value)
+            selected &= columns[name] == value
         steps, step_index = np.unique(columns["env_steps"][selected], return_inverse=True)
         seeds, seed_index = np.unique(columns["seed"][selected], return_inverse=True)
         returns = np.full((len(steps), len(seeds)), np.nan)
@@ -42,8 +44,17 @@ def fill_forward(returns: np.ndarray) -> np.ndarray:
     return np.take_along_axis(returns, np.maximum.accumulate(known, axis=0), axis=0)
 
 
+def _known(curve: Curve) -> Curve:
+    """The part of the curve from which on the returns of all seeds are known, without gaps."""
+    returns = fill_forward(curve.returns)
+    known = ~np.isnan(returns).any(axis=1)
+    return curve._replace(env_steps=curve.env_steps[known], returns=returns[known])
+
+
 def plot(curves: list[Curve], path: Path) -> Path:
     """Write a plot with a line and a band for each curve, and return its path. The format is PNG if `path` has no suffix.
+
+    Of more than ten curves, the ten that end highest have colours and labels, and the others are thin and grey.
 
     Raises:
       ImportError: without matplotlib.
@@ -58,11 +69,14 @@ def plot(curves: list[Curve], path: Path) -> Path:
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for curve in curves:
-        returns = fill_forward(curve.returns)
-        known = ~np.isnan(returns).any(axis=1)
-        steps, returns = curve.env_steps[known], returns[known]
-        (line,) = axes.plot(steps, iqm(returns), label=f"{curve.label} ({returns.shape[1]} seeds)", linewidth=2)
+    known = [_known(curve) for curve in curves]
+    last = [float(iqm(curve.returns[-1])) if len(curve.returns) else -np.inf for curve in known]
+    best = set(np.argsort(last)[-_MAX_CURVES:].tolist())
+    for i, (label, steps, returns) in enumerate(known):
+        if i not in best:
+            axes.plot(steps, iqm(returns), color="0.75", linewidth=0.5, zorder=1)
+            continue
+        (line,) = axes.plot(steps, iqm(returns), label=f"{label} ({returns.shape[1]} seeds)", linewidth=2)
         if returns.shape[1] > 1 and len(returns):
             axes.fill_between(steps, *iqm_interval(returns), color=line.get_color(), alpha=0.25, linewidth=0)
     axes.set_xlabel("environment steps")

@@ -14,6 +14,7 @@ from jaxrl.experiment import folder
 from jaxrl.experiment.config import Config
 from jaxrl.experiment.statistics import iqm, iqm_interval
 from jaxrl.experiment.training import Progress, Result
+from jaxrl.experiment.tuning import Found
 
 _SECONDS_BETWEEN_LINES = 10.0
 Report = Callable[[Progress], None]
@@ -106,11 +107,25 @@ def returns_table(config: Config, returns: np.ndarray, title: str) -> Table:
     It shows the IQM with its confidence interval, the median and the worst of the seeds' mean returns.
     """
     table = Table(title=f"{config.settings.algorithm} on {config.env_title}: {title}")
-    for column in (*config.sweep, "seeds", "IQM", "95 % interval", "median", "worst seed"):
+    for column in (*config.swept, "seeds", "IQM", "95 % interval", "median", "worst seed"):
         table.add_column(column, justify="right")
     by_combination = np.mean(returns, axis=1).reshape(-1, config.seeds)
     for combination, seeds in zip(config.combinations, by_combination, strict=True):
         low, high = iqm_interval(seeds)
         numbers = (f"{iqm(seeds):.2f}", f"{low:.2f} … {high:.2f}", f"{np.median(seeds):.2f}", f"{seeds.min():.2f}")
         table.add_row(*(f"{v:g}" for v in combination.values()), str(config.seeds), *numbers)
+    return table
+
+
+def search_table(found: Found, rows: int = 10) -> Table:
+    """A table of the best settings of a search: those that were trained longest first, then by their mean score."""
+    config, trials = found.config, found.trials
+    ranked = sorted(trials, key=lambda trial: (trial.env_steps, np.nan_to_num(trial.score, nan=-np.inf)), reverse=True)
+    shown = f", the best {rows} of {len(trials)} settings" if len(trials) > rows else ""
+    table = Table(title=f"{config.settings.algorithm} on {config.env_title}: greedy return{shown}")
+    for column in (*trials[0].hparams, "env steps", "seeds", "mean", "worst seed"):
+        table.add_column(column, justify="right")
+    for trial in ranked[:rows]:
+        numbers = (f"{trial.env_steps:,}", str(len(trial.scores)), f"{trial.score:.2f}", f"{trial.scores.min():.2f}")
+        table.add_row(*(f"{value:g}" for value in trial.hparams.values()), *numbers)
     return table
