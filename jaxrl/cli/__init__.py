@@ -1,4 +1,4 @@
-"""The command line: `jaxrl train | eval | plot | render | envs | agents`. Invalid input prints one line and exits with code 2."""
+"""The command line: `jaxrl COMMAND`, with the commands in `COMMANDS`. Invalid input prints one line and exits with code 2."""
 
 import importlib
 import os
@@ -10,6 +10,7 @@ from jaxrl.cli._parsing import UsageError
 COMMANDS = {
     "train": "train an agent: many seeds and settings in one program; writes a run folder",
     "eval": "play the policies of a run folder on new episodes",
+    "compare": "compare run folders: returns with intervals, options, and whether a difference is noise",
     "plot": "draw the learning curves of run folders into one picture",
     "render": "film the policies of a run folder",
     "envs": "list the environments and their spaces",
