@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxrl.experiment import folder
 from jaxrl.experiment.config import Config, load_config
+from jaxrl.experiment.system import write_system
 
 EVALUATION = "evaluation.csv"
 _EPISODES = 32  # for each policy, where the file is missing
@@ -42,6 +43,12 @@ def write_evaluation(run: Path, config: Config, env_steps: int, returns: np.ndar
         for identifier, episodes in zip(identifiers, returns, strict=True):
             start = ",".join(map(str, [*identifier.values(), env_steps]))
             file.writelines(f"{start},{episode},{value}\n" for episode, value in enumerate(episodes))
+
+
+def write_results(run: Path, config: Config, env_steps: int, returns: np.ndarray) -> None:
+    """Write what a finished run leaves for comparisons and reports: its final evaluation, and the system that trained it."""
+    write_evaluation(run, config, env_steps, returns)
+    write_system(run)
 
 
 def read_evaluations(run: Path) -> Evaluations:

@@ -44,7 +44,8 @@ def finished(tmp_path_factory):
 
 def test_the_folder_holds_arrays_text_and_a_picture(finished):
     _, out, _, _ = finished
-    assert {path.name for path in out.iterdir()} == {"config.json", "metrics.csv", "evaluation.csv", "curve.png", "policies"}
+    files = {"config.json", "metrics.csv", "evaluation.csv", "system.json", "curve.png", "policies"}
+    assert {path.name for path in out.iterdir()} == files
     assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
     for path in out.rglob("*"):
         assert path.suffix not in (".pkl", ".pickle")
