@@ -96,9 +96,7 @@ def _print(found: Any) -> None:
 
 
 def _row(entry: Any, gap: bool) -> list[str]:
-    from jaxrl.experiment.comparison import summarize
-
-    found = summarize(entry)
+    found = entry.summary
     interval = "–" if math.isnan(found.low) else f"{found.low:.2f} … {found.high:.2f}"
     values = [f"{found.iqm:.2f}", interval, f"{found.median:.2f}", f"{found.mean:.2f}", f"{found.worst:.2f}"]
     gaps = [f"{found.optimality_gap:.3f}"] if gap else []
@@ -122,7 +120,7 @@ def _print_differences(found: Any, table: Any) -> None:
 
 
 def _record(found: Any) -> dict[str, Any]:
-    from jaxrl.experiment.comparison import sentence, summarize
+    from jaxrl.experiment.comparison import sentence
 
     return {
         "entries": [
@@ -134,7 +132,7 @@ def _record(found: Any) -> dict[str, Any]:
                 "sweep": entry.combination,
                 "env_steps": entry.env_steps,
                 "source": entry.source,
-                **summarize(entry)._asdict(),
+                **entry.summary._asdict(),
                 "seeds": entry.seeds,
                 "returns": entry.returns,
             }

@@ -27,6 +27,18 @@ _EVERY_PAIR = 6  # with more settings than this in an environment, each is compa
 _SIGNIFICANT = 0.05
 
 
+class Summary(NamedTuple):
+    """Aggregates of the returns `[R]` of a setting; NaN where there is nothing to aggregate."""
+
+    iqm: float
+    low: float  # bounds of the 95 % interval of the IQM; NaN for fewer than two seeds
+    high: float
+    median: float
+    mean: float
+    worst: float
+    optimality_gap: float  # of normalised returns; NaN without a reference
+
+
 class Entry(NamedTuple):
     """One setting of a run folder: a combination of the swept values, with all its seeds."""
 
@@ -38,23 +50,12 @@ class Entry(NamedTuple):
     returns: np.ndarray  # [R]
     env_steps: int
     source: str
-    reference: tuple[float, float] | None
+    reference: tuple[float, float] | None  # (low, high) returns that normalise the scores
+    summary: Summary
 
     @property
     def scores(self) -> np.ndarray:
         return self.returns[:, None]
-
-
-class Summary(NamedTuple):
-    """Aggregates of an entry's returns over its seeds; NaN where there is nothing to aggregate."""
-
-    iqm: float
-    low: float  # bounds of the 95 % interval of the IQM; NaN for fewer than two seeds
-    high: float
-    median: float
-    mean: float
-    worst: float
-    optimality_gap: float  # of normalised returns; NaN without a reference
 
 
 class Pair(NamedTuple):
@@ -134,8 +135,9 @@ def read_entries(runs: Sequence[Path], references: Mapping[str, tuple[float, flo
             if not there.all():
                 missing = ", ".join(map(str, seeds[~there][:10])) + (" …" if (~there).sum() > 10 else "")
                 notes.append(f"{label}: no return of {np.sum(~there)} of {config.seeds} seeds ({missing}); they are left out.")
+            kept, summary = values[there], summarize(values[there], reference)
             entries.append(
-                Entry(label, run, config, combination, seeds[there], values[there], found.env_steps, found.source, reference)
+                Entry(label, run, config, combination, seeds[there], kept, found.env_steps, found.source, reference, summary)
             )
     return entries, notes
 
@@ -145,13 +147,13 @@ def _with(title: str, combination: Mapping[str, float]) -> str:
     return f"{title} ({values})" if values else title
 
 
-def summarize(entry: Entry) -> Summary:
-    """The aggregates of an entry."""
-    scores, nan = entry.scores, float("nan")
+def summarize(returns: np.ndarray, reference: tuple[float, float] | None) -> Summary:
+    """The aggregates of returns `[R]`, which `reference` normalises."""
+    scores, nan = returns[:, None], float("nan")
     if not len(scores):
         return Summary(*(nan,) * 7)
     low, high = statistics.stratified_interval(statistics.pooled_iqm, scores) if len(scores) > 1 else (nan, nan)
-    gap = nan if entry.reference is None else statistics.optimality_gap(statistics.normalize(scores, *entry.reference))
+    gap = nan if reference is None else statistics.optimality_gap(statistics.normalize(scores, *reference))
     values = statistics.pooled_iqm(scores), low, high, np.median(scores), np.mean(scores), np.min(scores), gap
     return Summary(*map(float, values))
 
@@ -253,18 +255,21 @@ def _overall(entries: Sequence[Entry]) -> tuple[list[str], list[Overall], list[s
     for entry in entries:
         method = _with(algorithm(entry.config.settings.algorithm).title, entry.combination)
         methods.setdefault(method, {}).setdefault(entry.config.env_title, []).append(entry)
-    overall, notes = [], []
+    overall: list[Overall] = []
+    notes: list[str] = []
+    lacking: list[str] = []
     for method, by_env in methods.items():
         if set(by_env) != set(envs) or any(len(found) > 1 or not len(found[0].returns) for found in by_env.values()):
-            notes.append(
-                f"No aggregate over environments of {method}: it needs one run with returns in each of {', '.join(envs)}."
-            )
+            lacking.append(method)
             continue
         columns = [statistics.normalize(e.returns, *(e.reference or (0, 1))) for [e] in (by_env[env] for env in envs)]
         num = min(map(len, columns))
         if max(map(len, columns)) > num:
             notes.append(f"The aggregate over environments of {method} uses the first {num} seeds of each.")
         overall.append(_aggregate(method, np.stack([column[:num] for column in columns], axis=1)))
+    if lacking:
+        needs = f"it takes one run with returns in each of {', '.join(envs)}"
+        notes.append(f"No aggregate over environments of {', '.join(lacking)}: {needs}.")
     return envs, overall, notes
 
 

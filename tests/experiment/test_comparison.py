@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrl.experiment import comparison, folder
-from jaxrl.experiment.comparison import MISSING, compare, sentence, summarize
+from jaxrl.experiment.comparison import MISSING, compare, sentence
 from jaxrl.experiment.evaluations import EVALUATION, final_returns, read_evaluations, write_evaluation
 from jaxrl.experiment.statistics import iqm_interval
 from tests.experiment.run_folders import write_run
@@ -86,7 +86,7 @@ def test_entries_are_the_settings_of_the_runs(runs):
     assert [entry.label for entry in found.entries] == ["a (tau=0.1)", "a (tau=0.2)", "b"]
     a = found.entries[0]
     np.testing.assert_array_equal(a.seeds, range(3, 11))
-    summary = summarize(a)
+    summary = a.summary
     np.testing.assert_allclose([summary.low, summary.high], iqm_interval(a.returns))
     assert summary.low < summary.iqm < summary.high
     assert summary.worst == a.returns.min()
@@ -132,7 +132,7 @@ def test_one_seed_says_nothing_about_noise(tmp_path):
     for name, mean in (("x", 1), ("y", 100)):
         write_run(tmp_path / name, [mean], seeds=1)
     found = compare([tmp_path / "x", tmp_path / "y"])
-    assert np.isnan(summarize(found.entries[0]).low)
+    assert np.isnan(found.entries[0].summary.low)
     assert not found.pairs[0].more_than_noise
     assert "cannot be compared: it takes two seeds or more" in sentence(found.pairs[0])
 
@@ -166,7 +166,7 @@ def test_methods_are_aggregated_over_environments(runs):
     found = compare([runs / "b", runs / "c", runs / "d"])
     assert [method.method for method in found.overall] == ["PPO"]  # DQN is missing in CartPole
     assert found.notes == [
-        "No aggregate over environments of DQN: it needs one run with returns in each of CartPole-v1, Acrobot-v1."
+        "No aggregate over environments of DQN: it takes one run with returns in each of CartPole-v1, Acrobot-v1."
     ]
     scores = found.overall[0].scores
     assert scores.shape == (8, 2)

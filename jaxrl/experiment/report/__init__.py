@@ -51,7 +51,8 @@ def write_report(
 def _page(found: Comparison, filmed: films.Films) -> str:
     """The text of the page."""
     style = "".join(_asset(name) for name in ("uPlot.min.css", "report.css"))
-    script = "\n".join(_asset(name) for name in ("uPlot.iife.min.js", "report.js"))
+    licence = f"/*\n{_asset('uPlot.LICENSE')}*/"
+    script = "\n".join([licence, *(_asset(name) for name in ("uPlot.iife.min.js", "report.js"))])
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
     content = sections.build(found, filmed)
     data = json.dumps(charts.data(content.charts, found.entries), allow_nan=False, separators=(",", ":"))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrl.experiment import statistics
-from jaxrl.experiment.comparison import Entry, summarize
+from jaxrl.experiment.comparison import Entry
 from jaxrl.experiment.curves import Curve, fill_forward, read_curves
 from jaxrl.experiment.evaluations import EVALUATION, read_evaluations
 from jaxrl.experiment.report.elements import Element, element, table
@@ -15,7 +15,7 @@ from jaxrl.experiment.report.elements import Element, element, table
 NUM_COLORS = 8  # of report.css; settings beyond are dashed
 _MAX_DOTS = 200  # of a setting in the picture of the distribution
 _MAX_ROWS = 12  # of a chart's table
-_RESAMPLED = 4_000_000  # seeds in all resamples of a curve, at each time
+_RESAMPLED = 1_000_000  # seeds in all resamples of a curve, at each time
 
 
 class Line(NamedTuple):
@@ -70,7 +70,7 @@ def _line(entry: int, curve: Curve) -> Line:
     steps, returns = curve.env_steps[known], returns[known]
     if not len(steps):
         return Line(entry, steps, statistics.Estimates(*np.empty((3, 0))))
-    resamples = int(np.clip(_RESAMPLED / returns.shape[1], 200, 2000))
+    resamples = int(np.clip(_RESAMPLED / returns.shape[1], 100, 2000))
     return Line(entry, steps, statistics.sample_efficiency(returns[..., None], resamples=resamples))
 
 
@@ -84,7 +84,7 @@ def profiles(entries: Sequence[Entry], env: str) -> Chart:
         thresholds = np.linspace(pooled.min() - margin, pooled.max() + margin, 101)
         profile = lambda scores: statistics.performance_profile(scores, thresholds)
         for i, entry in chosen:
-            resamples = int(np.clip(_RESAMPLED / len(entry.returns), 200, 2000))
+            resamples = int(np.clip(_RESAMPLED / len(entry.returns), 100, 2000))
             interval = statistics.stratified_interval(profile, entry.scores, resamples=resamples)
             lines.append(Line(i, thresholds, statistics.Estimates(profile(entry.scores), *interval)))
     return Chart("profile", f"Fraction of seeds above a return on {env}", "return", "fraction of seeds", lines)
@@ -125,7 +125,7 @@ def figure(number: int, chart: Chart, entries: Sequence[Entry]) -> Element:
     bar = element(
         "div",
         (element("button", sign, type="button", data_do=do, aria_label=text, title=text) for do, sign, text in buttons),
-        element("button", "All", type="button", data_do="all", aria_label="Show everything", title="Show everything"),
+        element("button", "All", type="button", data_do="all", aria_label="All: show everything", title="Show everything"),
         class_="buttons", role="group", aria_label=f"Zoom: {chart.title}",
     )  # fmt: skip
     plot = element(
@@ -174,7 +174,7 @@ def strips(entries: Sequence[Entry], env: str) -> Element:
 
 
 def _strip(i: int, entry: Entry, place: Any) -> Element:
-    found = summarize(entry)
+    found = entry.summary
     order = np.argsort(entry.returns)
     if len(order) > _MAX_DOTS:
         order = order[np.linspace(0, len(order) - 1, _MAX_DOTS).round().astype(int)]

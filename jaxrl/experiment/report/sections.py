@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from jaxrl.algorithms import algorithm
 from jaxrl.experiment import folder
 from jaxrl.experiment.command import train_command
-from jaxrl.experiment.comparison import MISSING, Comparison, Entry, Pair, describe, sentence, summarize
+from jaxrl.experiment.comparison import MISSING, Comparison, Entry, Pair, describe, sentence
 from jaxrl.experiment.report import charts
 from jaxrl.experiment.report.charts import NUM_COLORS, Chart
 from jaxrl.experiment.report.elements import Child, Element, details, element, section, table
@@ -111,24 +112,25 @@ def _switches(entries: Sequence[Entry]) -> Element:
 
 def _summary(found: Comparison, envs: Sequence[str]) -> Iterator[Child]:
     header = ["run", "algorithm", "seeds", "steps per seed", "minutes", "IQM of the return", "95 % interval", "worst seed"]
+    minutes = {run: _minutes(run) for run in dict.fromkeys(entry.run for entry in found.entries)}
     for env in envs:
-        rows = [_summary_row(entry) for entry in found.entries if entry.config.env_title == env]
+        rows = [_summary_row(entry, minutes[entry.run]) for entry in found.entries if entry.config.env_title == env]
         yield table(f"{env}: final policies", header, rows)
     yield _verdicts(found.pairs)
     yield element("ul", (element("li", note) for note in found.notes)) if found.notes else None
 
 
-def _summary_row(entry: Entry) -> list[str]:
-    summary = summarize(entry)
+def _summary_row(entry: Entry, minutes: str) -> list[str]:
+    summary = entry.summary
     title = algorithm(entry.config.settings.algorithm).title
     values = [_number(summary.iqm), _interval(summary.low, summary.high), _number(summary.worst)]
-    return [entry.label, title, f"{len(entry.seeds):,}", f"{entry.env_steps:,}", _minutes(entry), *values]
+    return [entry.label, title, f"{len(entry.seeds):,}", f"{entry.env_steps:,}", minutes, *values]
 
 
-def _minutes(entry: Entry) -> str:
-    """How long the run took, all its settings together."""
+def _minutes(run: Path) -> str:
+    """How long the training took, of all settings of a run together."""
     try:
-        return f"{folder.read_metrics(entry.run)['wall_seconds'].max() / 60:.1f}"
+        return f"{folder.read_metrics(run)['wall_seconds'].max() / 60:.1f}"
     except (ValueError, KeyError):
         return MISSING
 
@@ -162,12 +164,12 @@ def _evaluation(found: Comparison, envs: Sequence[str]) -> Iterator[Child]:
         rows = []
         for entry in found.entries:
             if entry.config.env_title == env:
-                s = summarize(entry)
+                s = entry.summary
                 best = float(np.max(entry.returns, initial=-np.inf)) if len(entry.returns) else math.nan
                 gap = MISSING if math.isnan(s.optimality_gap) else f"{s.optimality_gap:.3f}"
                 numbers = [_number(s.iqm), _interval(s.low, s.high), *map(_number, (s.median, s.mean, s.worst, best)), gap]
                 rows.append([entry.label, str(len(entry.seeds)), *numbers])
-        yield table(f"{env}: mean greedy return of each seed", header, rows)
+        yield table(f"{env}: returns of the final policies, over the seeds", header, rows)
     yield _note("The optimality gap is the mean shortfall of scores in which 0 is random actions and 1 the best known return.")
     if found.overall:
         shown = lambda estimate: "{:.3f} ({:.3f} … {:.3f})".format(*estimate)
