@@ -11,6 +11,8 @@ COMMANDS = {
     "train": "train an agent: many seeds and settings in one program; writes a run folder",
     "tune": "search hyperparameters: successive halving, random, population-based training, Optuna",
     "eval": "play the policies of a run folder on new episodes",
+    "compare": "compare run folders: returns with intervals, options, and whether a difference is noise",
+    "report": "write a report of run folders: one HTML page that works offline",
     "plot": "draw the learning curves of run folders into one picture",
     "render": "film the policies of a run folder",
     "envs": "list the environments and their spaces",

@@ -27,6 +27,7 @@ PAGES = [
     "docs/algorithms.md",
     "docs/choosing.md",
     "docs/devices.md",
+    "docs/comparing.md",
     "benchmarks/NOTES.md",
 ]
 
