@@ -12,6 +12,7 @@ COMMANDS = {
     "eval": "play the policies of a run folder on new episodes",
     "plot": "draw the learning curves of run folders into one picture",
     "render": "film the policies of a run folder",
+    "export": "write a trained policy as a file that other programs run",
     "envs": "list the environments and their spaces",
     "agents": "list the agents, their options and hyperparameters",
 }
