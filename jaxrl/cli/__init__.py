@@ -13,6 +13,7 @@ COMMANDS = {
     "plot": "draw the learning curves of run folders into one picture",
     "render": "film the policies of a run folder",
     "export": "write a trained policy as a file that other programs run",
+    "runs": "list run folders: what they hold, how they do",
     "envs": "list the environments and their spaces",
     "agents": "list the agents, their options and hyperparameters",
 }

@@ -17,9 +17,7 @@ def parser() -> Parser:
         "-o", "--out", type=Path, default=Path("policy"), metavar="FILE",
         help="writes FILE.FORMAT and its description FILE.json (default: policy)",
     )  # fmt: skip
-    parser.add_argument(
-        "--seed", type=integer, metavar="INT", help="seed of the policy (default: that with the highest latest training return)"
-    )
+    parser.add_argument("--seed", type=integer, metavar="INT", help="seed of the policy (default: that with the highest return)")
     parser.add_argument(
         "--setting", type=assignment, nargs="+", default=[], metavar="NAME=VALUE", help="values of swept hyperparameters"
     )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import envs
+from jaxrl._src.latest_returns import latest_returns
 from jaxrl.envs.wrappers.normalization import NormalizedObservations
 from jaxrl.experiment import folder
 from jaxrl.experiment.config import Config, load_config
@@ -60,7 +61,8 @@ def load_policy(run: Path | str, seed: int | None = None, *, setting: Mapping[st
 
     Args:
       run: the folder of a finished run.
-      seed: of the run whose policy is loaded. By default the run with the highest latest training return.
+      seed: of the run whose policy is loaded. By default that with the highest return: the greedy one if
+        `evaluation.csv` has it, or else the latest in training.
       setting: values of swept hyperparameters, such as `{"learning_rate": 1e-3}`, to choose among the runs of a sweep.
 
     Returns:
@@ -97,19 +99,21 @@ def load_policy(run: Path | str, seed: int | None = None, *, setting: Mapping[st
 
 
 def choose_run(run: Path, config: Config, seed: int | None, setting: Mapping[str, float]) -> int:
-    """The index of the run with this seed and setting; of several, the one with the highest latest training return."""
-    for name in setting.keys() - config.sweep.keys():
-        raise ValueError(f"{run} sweeps {', '.join(config.sweep) or 'no hyperparameter'}; got a value of {name!r}")
-    wanted = dict(setting) if seed is None else {"seed": seed, **setting}
+    """The index of the run with this seed and setting; of several, the one with the highest latest return."""
     identifiers = config.identifiers()
+    swept = [name for name in identifiers[0] if name != "seed"]
+    for name in setting.keys() - set(swept):
+        raise ValueError(f"{run} sweeps {', '.join(swept) or 'no hyperparameter'}; got a value of {name!r}")
+    wanted = dict(setting) if seed is None else {"seed": seed, **setting}
     matches = [
         i for i, identifier in enumerate(identifiers) if all(np.isclose(identifier[name], wanted[name]) for name in wanted)
     ]
     if not matches:
         seeds = f"seeds {config.seed} to {config.seed + config.seeds - 1}"
-        swept = "".join(f", {name} {' '.join(f'{v:g}' for v in values)}" for name, values in config.sweep.items())
+        values = {name: dict.fromkeys(f"{identifier[name]:g}" for identifier in identifiers) for name in swept}
+        known = "".join(f", {name} {' '.join(list(texts)[:20])}" for name, texts in values.items())
         got = ", ".join(f"{name} {value:g}" for name, value in wanted.items())
-        raise ValueError(f"{run} has {seeds}{swept}; got {got}")
+        raise ValueError(f"{run} has {seeds}{known}; got {got}")
     if len(matches) == 1:
         return matches[0]
     latest = _latest_returns(run, identifiers)
@@ -117,14 +121,14 @@ def choose_run(run: Path, config: Config, seed: int | None, setting: Mapping[str
 
 
 def _latest_returns(run: Path, identifiers: list[dict[str, Any]]) -> np.ndarray:
-    """The latest training return of each run `[num_runs]`; −inf for a run in which no episode has finished."""
-    columns = folder.read_metrics(run)
-    known = ~np.isnan(columns["episode_return"])
+    """The latest return of each run `[num_runs]`; −inf for a run that has none."""
+    found = latest_returns(run, list(identifiers[0]), len(identifiers)).returns
+    known = np.array(list(found)).reshape(-1, len(identifiers[0]))
     latest = np.full(len(identifiers), -np.inf)
     for i, identifier in enumerate(identifiers):
-        own = known & np.all([np.isclose(columns[name], value) for name, value in identifier.items()], axis=0)
+        own = np.isclose(known, list(identifier.values())).all(axis=1)
         if own.any():
-            latest[i] = columns["episode_return"][own][-1]
+            latest[i] = list(found.values())[np.argmax(own)]
     return latest
 
 
