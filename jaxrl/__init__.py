@@ -21,6 +21,7 @@ _NAMES = {
     "advance": "learner",
     "evaluate": "rollout",
     "vectorize": "vectorization",
+    "load_policy": "experiment.deployment",
     "preset": "presets",
     "render": "rendering.episodes",
 }
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     )
     from jaxrl.envs import make
     from jaxrl.envs.validation.environment import check_environment
+    from jaxrl.experiment.deployment import load_policy
     from jaxrl.learner import advance, make_learner, train
     from jaxrl.presets import preset
     from jaxrl.rendering.episodes import render

@@ -280,12 +280,17 @@ def _split(key: jax.Array, num: int, num_more: int) -> tuple[jax.Array, ...]:
 
 
 def episode_means(stats: EpisodeStats) -> Metrics:
-    """Means over the episodes that finished in any environment; NaN if none did."""
+    """Means over the episodes that finished in any environment; NaN if none did.
+
+    Under `jax_debug_nans`, which takes every NaN in the results of a program for an error, 0 stands for NaN.
+    """
     finished = total(jnp.sum(stats.finished))
-    count = finished.astype(jnp.float32)
+    count = jnp.maximum(finished, 1).astype(jnp.float32)
+    none = 0.0 if jax.config.jax_debug_nans else jnp.nan  # type: ignore[attr-defined]
+    per_episode = lambda values: jnp.where(finished > 0, total(jnp.sum(values)) / count, none)
     return {
-        "episode_return": total(jnp.sum(stats.finished_return)) / count,
-        "episode_length": total(jnp.sum(stats.finished_length)) / count,
+        "episode_return": per_episode(stats.finished_return),
+        "episode_length": per_episode(stats.finished_length),
         "episodes": finished,
     }
 

@@ -96,7 +96,9 @@ def vectorize(
         total = _axis_size(args)
         used = spread_over(total, available)
         per_device = math.ceil(total / len(used))
-        most = min(per_device, _CPU_BATCH_SIZE) if used[0][0].platform == "cpu" else per_device
+        # JAX's check of keys takes the transposition of a batch of them for a use.
+        one_by_one = used[0][0].platform == "cpu" or jax.config.jax_debug_key_reuse  # type: ignore[attr-defined]
+        most = min(per_device, _CPU_BATCH_SIZE) if one_by_one else per_device
         traced = _traced(args)
         if batch_size == "auto":
             if traced:

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrl._src.paths import as_utf8
+
 CONFIG, METRICS, CURVE, POLICIES = "config.json", "metrics.csv", "curve.png", "policies"
 
 
@@ -97,7 +99,8 @@ def save_policies(run: Path, params: Any) -> None:
     """Write the network parameters of every run, leaves `[num_runs, ...]`."""
     from orbax.checkpoint import v1 as ocp  # 0.7 s to import
 
-    ocp.save((run / POLICIES).absolute(), params)
+    with as_utf8(run) as path:
+        ocp.save(path / POLICIES, params)
 
 
 def load_policies(run: Path, abstract: Any) -> Any:
@@ -112,11 +115,12 @@ def load_policies(run: Path, abstract: Any) -> Any:
     """
     from orbax.checkpoint import v1 as ocp
 
-    path = (run / POLICIES).absolute()
+    path = run / POLICIES
     if not path.is_dir():
         raise ValueError(f"{run} holds no policies: the run did not finish")
     try:
-        params = ocp.load(path, abstract)
+        with as_utf8(run) as absolute:
+            params = ocp.load(absolute / POLICIES, abstract)
     except Exception as error:  # orbax raises what its parts do: JSON's, tensorstore's, its own
         raise ValueError(f"{path} is damaged, or of another configuration ({str(error).splitlines()[0]})") from error
     shapes = [[np.shape(x) for x in jax.tree.leaves(tree)] for tree in (params, abstract)]
