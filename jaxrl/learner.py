@@ -64,11 +64,11 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
     _check_fresh_episodes(env, agent, rollout_length)
     traced = _traced_once(agent)
 
+    envs_of_shard = lambda: shard_size("num_envs", num_envs)  # of what is being traced
     resets_of = functools.partial(_resets_of_shard, env, agent.fresh_episodes, rollout_length, reset_pool)
     whole = resets_of(num_envs, 1)  # here, so that the shapes of a reset are not found in the middle of the program
     resets_of_shard = lambda: whole if num_shards() == 1 else resets_of(envs_of_shard(), num_shards())
     max_block = _max_block(rollout_length, reset_pool)
-    envs_of_shard = lambda: shard_size("num_envs", num_envs)  # of what is being traced
 
     # Three callers trace the functions that follow: the metrics' shapes, the warm-up and the run.
     # All keys of a level come from a single split: each call of the generator takes a CPU a quarter of a second to compile.
