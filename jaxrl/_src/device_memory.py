@@ -27,6 +27,11 @@ def free_memory(devices: Any) -> int:
     )  # not every device tells
 
 
+def usable_memory(devices: Any) -> int:
+    """The bytes on each of the devices that a program may use."""
+    return int(_USABLE * free_memory(devices))
+
+
 def _free_in_container() -> list[int]:
     """Free bytes in the control group of the process, by version 2 and version 1 of the interface; at most one of them exists."""
     free = [sys.maxsize]
@@ -60,7 +65,7 @@ def largest_that_fits(
     Raises:
       DoesNotFit: if not even one run fits.
     """
-    free = int(_USABLE * free_memory(devices))
+    free = usable_memory(devices)
     while True:
         compiled = compile_for(size)
         needed = memory_of(compiled)
@@ -68,12 +73,13 @@ def largest_that_fits(
             return size, compiled
         if size == 1:
             raise DoesNotFit(
-                f"not even one at a time fits: it takes {_bytes(needed)} on each device, and {_bytes(free)} are free"
+                f"not even one at a time fits: it takes {show_bytes(needed)} on each device, and {show_bytes(free)} are free"
             )
         size = max(1, min(size - 1, size * free // needed))
 
 
-def _bytes(count: int) -> str:
+def show_bytes(count: int) -> str:
+    """A number of bytes in a unit that suits it."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20)):
         if count >= size:
             return f"{count / size:.1f} {unit}"

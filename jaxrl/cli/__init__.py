@@ -1,6 +1,8 @@
 """The command line, `jaxrl COMMAND`. Invalid input prints one line and exits with code 2."""
 
+import contextlib
 import importlib
+import os
 import sys
 
 from jaxrl.cli._output import close_output, set_up_output
@@ -18,6 +20,7 @@ COMMANDS = {
     "export": "write a trained policy as a file that other programs run",
     "runs": "list run folders: what they hold, how they do",
     "envs": "list the environments and their spaces",
+    "completion": "print a script that completes commands in bash, zsh or fish",
     "agents": "list the agents, their options and hyperparameters",
 }
 
@@ -56,4 +59,8 @@ def _dispatch(argv: list[str]) -> int:
         return 0
     if argv[0] not in COMMANDS:
         raise UsageError(f"unknown command {argv[0]!r}; there are {', '.join(COMMANDS)}")
-    return importlib.import_module(f"jaxrl.cli._{argv[0]}").main(argv[1:])
+    main = importlib.import_module(f"jaxrl.cli._{argv[0]}").main
+    if not {"-q", "--quiet"} & set(argv):
+        return main(argv[1:])
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        return main(argv[1:])

@@ -1,5 +1,7 @@
 """`jaxrl agents`"""
 
+import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,12 +9,17 @@ from jaxrl.cli._parsing import Parser, plain, show
 
 
 def main(argv: list[str]) -> int:
-    Parser("agents", "List the agents, their options and hyperparameters, with the defaults that no preset changes.").parse(argv)
+    parser = Parser("agents", "List the agents, their options and hyperparameters, with the defaults that no preset changes.")
+    parser.add_argument("--json", action="store_true", help="print a JSON list; infinite defaults are strings")
+    options = parser.parse(argv)
+    from jaxrl.algorithms import ALGORITHMS
+
+    if options.json:
+        print(json.dumps([_as_json(algorithm) for algorithm in ALGORITHMS.values()], indent=2))
+        return 0
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
-
-    from jaxrl.algorithms import ALGORITHMS
 
     for algorithm in ALGORITHMS.values():
         table = Table(title=f"{algorithm.name}: actions {algorithm.actions}", title_justify="left")
@@ -23,6 +30,12 @@ def main(argv: list[str]) -> int:
             table.add_row(name, show(default), escape(plain(text)))
         Console().print(table)
     return 0
+
+
+def _as_json(algorithm: Any) -> dict[str, Any]:
+    value = lambda x: str(x) if isinstance(x, float) and not math.isfinite(x) else x
+    options = [{"option": name, "default": value(default), "help": plain(text)} for name, default, text in _rows(algorithm)]
+    return {"algorithm": algorithm.name, "title": algorithm.title, "actions": algorithm.actions, "options": options}
 
 
 def _rows(algorithm: Any) -> Iterator[tuple[str, Any, str]]:

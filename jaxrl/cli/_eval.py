@@ -1,5 +1,7 @@
 """`jaxrl eval`"""
 
+import json
+import math
 from pathlib import Path
 
 from jaxrl.cli._parsing import Parser, integer, user_errors
@@ -11,6 +13,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--episodes", type=integer, default=100, metavar="INT", help="episodes per policy (default: 100)")
     parser.add_argument("--seed", type=integer, default=0, metavar="INT", help="seed of the episodes (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print a JSON list with the returns of every policy")
     options = parser.parse(argv)
     set_up_jax()
     from rich.console import Console
@@ -24,5 +27,12 @@ def main(argv: list[str]) -> int:
         config = load_config(options.run)
         policies = load_policies(options.run, abstract_policies(config))
         returns = evaluate_policies(config, policies, num_episodes=options.episodes, seed=options.seed)
+    if options.json:
+        rows = [
+            identifier | {"returns": [float(x) if math.isfinite(x) else None for x in row]}
+            for identifier, row in zip(config.identifiers(), returns, strict=True)
+        ]
+        print(json.dumps(rows, indent=2))
+        return 0
     Console().print(returns_table(config, returns, f"greedy return over {options.episodes} episodes"))
     return 0

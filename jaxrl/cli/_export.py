@@ -10,7 +10,7 @@ def parser() -> Parser:
     parser = Parser("export", "Write a trained policy as a file that other programs run without jaxrl.", positional="RUN")
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
     parser.add_argument(
-        "--format", default="stablehlo", metavar="FORMAT",
+        "--format", default="stablehlo", choices=("stablehlo", "onnx"),
         help="stablehlo, which jax.export and XLA read, or onnx; they need the extras export and onnx (default: stablehlo)",
     )  # fmt: skip
     parser.add_argument(

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import contextvars
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NoReturn
@@ -25,6 +26,7 @@ class Parser(argparse.ArgumentParser):
             exit_on_error=False,
             formatter_class=partial(argparse.HelpFormatter, max_help_position=44),
         )
+        self.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see `{self.prog} --help`)")
@@ -34,10 +36,31 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse all of `argv`. Options may be spelled with underscores instead of hyphens. Raises UsageError."""
+        if _asked_for.get():
+            raise AskedFor(self)
         try:
             return self.parse_intermixed_args([_with_hyphens(word) for word in argv])
         except argparse.ArgumentError as error:
             self.error(" ".join(filter(None, (error.argument_name, error.message))))
+
+
+class AskedFor(Exception):
+    """Carries the parser that `parser_of` asks for."""
+
+
+_asked_for = contextvars.ContextVar("asked_for", default=False)
+
+
+def parser_of(main: Callable[[list[str]], int], argv: list[str]) -> Parser:
+    """The parser that a command makes for the words `argv`, by calling its `main` up to where it parses them."""
+    token = _asked_for.set(True)
+    try:
+        main(argv)
+    except AskedFor as answer:
+        return answer.args[0]
+    finally:
+        _asked_for.reset(token)
+    raise ValueError(f"{main.__module__} parses nothing for {argv}")
 
 
 def _with_hyphens(word: str) -> str:

@@ -1,7 +1,9 @@
 """Configuration of JAX for the commands."""
 
 import contextlib
+import logging
 import os
+import sys
 from pathlib import Path
 
 from jaxrl.cli._parsing import UsageError
@@ -26,15 +28,32 @@ def set_up_jax() -> None:
 
 
 def check_devices() -> None:
-    """Raise UsageError if JAX finds none of the devices that `JAX_PLATFORMS` asks for."""
+    """Raise UsageError if JAX finds none of the devices that `JAX_PLATFORMS` asks for.
+
+    What JAX logs on the way, with tracebacks, becomes part of the error, or a note if it finds another device.
+    """
     import jax
 
+    logged: list[str] = []
+    logger, handler = logging.getLogger("jax._src.xla_bridge"), logging.Handler(logging.WARNING)
+    handler.emit = lambda record: logged.append(_first_line(record.getMessage()))  # type: ignore[method-assign]
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # an assertion for a platform whose plugin is not installed
-        reason = next(iter(str(error).splitlines()), "no such device or no plugin for it")
+        reason = _first_line(str(error)) or "; ".join(logged) or "no such device or no plugin for it"
         asked = f" for JAX_PLATFORMS={platforms}" if (platforms := jax.config.jax_platforms) else ""  # type: ignore[attr-defined]
         raise UsageError(f"JAX finds no device{asked}: {reason}") from error
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+    for message in logged:
+        print(f"jaxrl: note: {message}", file=sys.stderr)
+
+
+def _first_line(text: str) -> str:
+    return next(iter(text.splitlines()), "")
 
 
 def _user_cache() -> str | None:

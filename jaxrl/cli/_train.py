@@ -1,6 +1,7 @@
 """`jaxrl train`"""
 
 import argparse
+import dataclasses
 import secrets
 import sys
 import time
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl._src.signatures import Option
+from jaxrl.cli import _config_file
+from jaxrl.cli._dry_run import dry_run
 from jaxrl.cli._parsing import Parser, UsageError, add_option, integer, show, user_errors
 from jaxrl.cli._set_up import set_up_jax
 
@@ -17,8 +20,9 @@ _ENV = "CartPole-v1"
 def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         return print_usage("train", bool(argv))
-    algorithm, argv = algorithm_of(argv)
-    settings = _settings(algorithm, argv)
+    file = _config_file.read(argv)
+    algorithm, argv = algorithm_of(file.argv)
+    settings = file.settings or _settings(algorithm, argv)
     options = _parser(settings).parse(argv)
     set_up_jax()
     from jaxrl.experiment import run
@@ -26,8 +30,10 @@ def main(argv: list[str]) -> int:
     from jaxrl.experiment.terminal import progress, summary
 
     with user_errors():
-        config = _config(settings, options)
+        config = dataclasses.replace(_config(settings, options), **file.fields)
         out = options.out or _default_folder(algorithm, options.env)
+    if options.dry_run:
+        return dry_run(config)
     try:
         with progress(config) as report, user_errors():
             result = run(config, out, report=report)
@@ -91,6 +97,15 @@ def _parser(settings: Any) -> Parser:
         "--agent and --hparams are tuned for --env and --steps if a preset exists.",
     )
     add_options(parser, settings, seeds=16)
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE",
+        help="take everything that is not given from a config.json of a run folder, or from a file in TOML; names the algorithm",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the configuration, the memory that its runs need, and how many fit; then stop",
+    )
     return parser
 
 

@@ -1,5 +1,6 @@
 """The output of commands: any encoding, any path, no reader, no device; and JAX's own checks of a command's programs."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import pytest
 
 from jaxrl._src.paths import as_utf8
 from jaxrl.cli import _output
+from jaxrl.cli._parsing import UsageError
+from jaxrl.cli._set_up import check_devices
 from jaxrl.experiment import Config
 from jaxrl.experiment.policies import abstract_policies
 from jaxrl.learner import episode_means
@@ -55,7 +58,7 @@ def test_a_listing_is_printed_in_ascii():
 
 
 def test_output_to_a_closed_descriptor_is_dropped():
-    done = jaxrl("--help", preexec_fn=lambda: os.close(1))
+    done = subprocess.run(["sh", "-c", '"$0" -m jaxrl --help >&-', sys.executable], stderr=subprocess.PIPE)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
@@ -88,8 +91,24 @@ def test_a_platform_without_a_device_is_one_line(command, platform, monkeypatch,
     monkeypatch.setattr(jax, "devices", devices)
     assert main([command, *(["/nowhere"] if command == "eval" else [])]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("jaxrl: error: JAX finds no device: ")
+    assert error.startswith("jaxrl: error: JAX finds no device")
     assert error.count("\n") == 1
+
+
+def test_what_jax_logs_about_devices_is_a_note_or_the_reason(monkeypatch, capsys):
+    def devices():
+        logging.getLogger("jax._src.xla_bridge").error("no plugin\nwith a traceback")
+        if fails:
+            raise AssertionError
+
+    monkeypatch.setattr(jax, "devices", devices)
+    fails = False
+    check_devices()
+    assert capsys.readouterr().err == "jaxrl: note: no plugin\n"
+    fails = True
+    with pytest.raises(UsageError, match=r"^JAX finds no device.*: no plugin$"):
+        check_devices()
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", [b"plain", b"caf\xe9"])

@@ -1,0 +1,75 @@
+"""The option `--config` of `jaxrl train`: the words of the command line that a file stands for."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxrl.cli._parsing import UsageError, user_errors
+
+_AS_WORDS = ("env", "settings", "wrappers", "seeds", "seed", "hparams", "sweep", "batch_size")
+
+
+class FromFile(NamedTuple):
+    """What a file says."""
+
+    settings: Any  # those of the file; None without a file
+    argv: list[str]  # the algorithm, the options of the file, and those of the command line, which override them
+    fields: dict[str, Any]  # of the configuration, that no option sets
+
+
+def read(argv: list[str]) -> FromFile:
+    """Replace `--config FILE` in the words of a command by what the file says. Raises UsageError."""
+    path, argv = _split(argv)
+    if path is None and argv and argv[0].startswith("-"):
+        raise UsageError(f"name an algorithm first, such as dqn, or a file with --config; got {argv[0]!r}")
+    if path is None:
+        return FromFile(None, argv, {})
+    from jaxrl.experiment.config_file import read_config
+
+    with user_errors():
+        config = read_config(path)
+    algorithm = config.settings.algorithm
+    if argv and not argv[0].startswith("-"):
+        named, *argv = argv
+        if named.replace("-", "_") != algorithm:
+            raise UsageError(f"{path} is a configuration of {algorithm}, not of {named}")
+    given = {word.partition("=")[0].replace("_", "-") for word in argv if word.startswith("--")}
+    swept = any(name.startswith("--sweep.") for name in given) or "--samples" in given
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name not in _AS_WORDS}
+    if swept:
+        fields.pop("samples", None)
+    return FromFile(config.settings, [algorithm, *_words(config, given), *argv], fields)
+
+
+def _words(config: Any, given: set[str]) -> Iterator[str]:
+    """The options of a configuration but for its settings, without those that the command line gives in another way."""
+    yield from ("--env", config.env, "--seeds", str(config.seeds), "--seed", str(config.seed))
+    if config.batch_size is not None:
+        yield from ("--batch-size", str(config.batch_size))
+    if "--wrap" not in given:
+        for wrapper in config.wrappers:
+            yield from ("--wrap", wrapper)
+    for name, value in config.hparams.items():
+        name = name.replace("_", "-")
+        if f"--sweep.{name}" not in given:
+            yield from (f"--hparams.{name}", repr(float(value)))
+    for name, values in config.sweep.items():
+        name = name.replace("_", "-")
+        if f"--hparams.{name}" not in given:
+            yield from (f"--sweep.{name}", *(repr(float(value)) for value in values))
+
+
+def _split(argv: list[str]) -> tuple[Path | None, list[str]]:
+    """The last file that `--config` names, and the other words."""
+    path, rest, words = None, [], iter(argv)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name != "--config":
+            rest.append(word)
+            continue
+        file = value if equals else next(words, None)
+        if not file:
+            raise UsageError("--config expected one argument (see `jaxrl train --help`)")
+        path = Path(file)
+    return path, rest
