@@ -26,6 +26,7 @@ PAGES = [
     "CHANGELOG.md",
     "docs/algorithms.md",
     "docs/choosing.md",
+    "docs/policies.md",
     "docs/devices.md",
     "docs/comparing.md",
     "benchmarks/NOTES.md",
