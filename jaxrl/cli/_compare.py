@@ -13,12 +13,16 @@ from jaxrl.cli._parsing import Parser, UsageError, show, user_errors
 from jaxrl.cli._set_up import set_up_jax
 
 
-def main(argv: list[str]) -> int:
+def parser() -> Parser:
     parser = Parser("compare", "Compare the final policies of run folders: returns, options, and noise.", positional="RUN ...")
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folders")
     add_reference(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    options = parser.parse(argv)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    options = parser().parse(argv)
     if not options.runs:
         raise UsageError("name at least one run folder")
     references = parse_references(options.reference)

@@ -6,7 +6,9 @@ import pytest
 
 from jaxrl import experiment
 from jaxrl.cli import main
+from jaxrl.experiment import Config
 from jaxrl.experiment.command import train_command
+from jaxrl.presets import DEFAULTS
 
 COMMANDS = [
     "jaxrl train dqn --env CartPole-v1 --steps 4000 --seeds 16",
@@ -35,3 +37,9 @@ def test_the_command_gives_its_configuration(monkeypatch, command):
     assert main(shlex.split(again)[1:]) == 2
     assert configs[1] == configs[0]
     assert set(shlex.split(again)) <= set(shlex.split(command)), "it says nothing that need not be said"
+
+
+def test_samples_cannot_be_written_as_a_command():
+    config = Config("CartPole-v1", DEFAULTS["dqn"], samples=[{"tau": 0.1}])
+    with pytest.raises(ValueError, match=r"train from its config\.json"):
+        train_command(config)

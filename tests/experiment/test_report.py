@@ -190,6 +190,18 @@ def test_many_seeds_are_shown_in_a_small_page(tmp_path):
     assert "200 seeds of 1000, evenly spaced by rank" in page.read_text()
 
 
+def test_a_search_shows_its_best_settings(tmp_path):
+    samples = [{"tau": 0.001 * (i + 1), "discount": 0.9} for i in range(50)]
+    write_run(tmp_path / "run", np.arange(50.0) ** 2, samples=samples, seeds=4, episodes=1)
+    (tmp_path / "run" / folder.METRICS).unlink()
+    text = Parsed(write_report([tmp_path / "run"], tmp_path / "page.html", num_films=0).read_text()).all("main")[0]["text"]
+    assert "run (tau=0.011, discount=0.9)" in text
+    assert "run (tau=0.01, discount=0.9)" not in text
+    assert "The best 40 settings of each environment are shown, of 50 in all." in text
+    assert "There are no finished episodes yet." in text
+    assert "run(Config.load(Path(" in text
+
+
 def test_films_show_the_best_the_median_and_the_worst_seed(tmp_path, monkeypatch):
     monkeypatch.setattr(films, "MAX_STEPS", 6)
     path = tmp_path / "run"
