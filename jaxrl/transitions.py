@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import returns
+from jaxrl._src.shards import total
 from jaxrl.types import Obs, Space, Transition
 
 
@@ -68,8 +69,11 @@ def first_episodes(rollout: Transition) -> jax.Array:
 
 
 def normalize(advantage: jax.Array, weight: jax.Array | None = None) -> jax.Array:
-    """Normalise advantages to mean 0 and standard deviation 1, computed over the entries with `weight` 1 (default: all)."""
+    """Normalise advantages to mean 0 and standard deviation 1, computed over the entries with `weight` 1 (default: all).
+
+    The entries are those of all shards.
+    """
     weight = jnp.ones_like(advantage) if weight is None else weight
-    count = jnp.maximum(jnp.sum(weight), 1.0)
-    centred = advantage - jnp.sum(weight * advantage) / count
-    return centred / (jnp.sqrt(jnp.sum(weight * jnp.square(centred)) / count) + 1e-8)
+    count = jnp.maximum(total(jnp.sum(weight)), 1.0)
+    centred = advantage - total(jnp.sum(weight * advantage)) / count
+    return centred / (jnp.sqrt(total(jnp.sum(weight * jnp.square(centred))) / count) + 1e-8)

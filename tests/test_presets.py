@@ -71,12 +71,13 @@ EXPECTED = {
         {
             "learning_rate_iterations": 12320.0,
             "importance_exponent_iterations": 12445.0, "epsilon_iterations": 3733.5, "epsilon_end": 0.02, "tau": 0.01,
+            "learning_rate": 2e-3,
         },
     ),
     ("dqn", "CartPole-v1", 500_000): (
         10, 1, 1000, 48960, 499600,
         {
-            "learning_rate": 5e-4, "learning_rate_iterations": 48960.0,
+            "learning_rate": 6e-4, "munchausen_temperature": 0.1, "learning_rate_iterations": 48960.0,
             "importance_exponent_iterations": 49960.0, "epsilon_iterations": 24980.0, "tau": 1.0,
         },
     ),
@@ -93,24 +94,6 @@ EXPECTED = {
             "learning_rate": 4e-3, "learning_rate_iterations": 31008.0, "importance_exponent_iterations": 31070.0,
             "discount": 0.98, "tau": 1.0, "epsilon_end": 0.07,
             "epsilon_iterations": 6214.0,
-        },
-    ),
-    ("c51", "MountainCar-v0", 500_000): (
-        16, 1, 62, 31008, 497120,
-        {"learning_rate_iterations": 31008.0, "epsilon_iterations": 6214.0, "importance_exponent_iterations": 31070.0},
-    ),
-    ("qr_dqn", "Acrobot-v1", 100_000): (
-        8, 1, 125, 12320, 99560,
-        {
-            "learning_rate": 2e-3, "learning_rate_iterations": 12320.0, "epsilon_end": 0.02, "epsilon_iterations": 1493.4,
-            "importance_exponent_iterations": 12445.0,
-        },
-    ),
-    ("qr_dqn", "CartPole-v1", 50_000): (
-        8, 1, 125, 6100, 49800,
-        {
-            "learning_rate": 2.3e-3, "learning_rate_iterations": 6100.0, "epsilon_end": 0.02, "epsilon_iterations": 1867.5,
-            "importance_exponent_iterations": 6225.0,
         },
     ),
     ("rainbow", "CartPole-v1", 100_000): (

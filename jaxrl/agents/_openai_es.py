@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import transitions
+from jaxrl import shards, transitions
 from jaxrl.checks import AT_LEAST_ZERO, FINITE, check_choice, check_hparams, check_network_output
 from jaxrl.optimizers import Optimizer, adam, optimizer_step
 from jaxrl.policies import policy_head
@@ -97,13 +97,15 @@ def openai_es(
         check_hparams(hparams, OpenAIESHParams, _RANGES)
         num_envs = jax.tree.leaves(obs)[0].shape[0]
         if num_envs % 2:
-            raise ValueError(f"openai_es: perturbations come in pairs, so num_envs must be even; got {num_envs}")
+            raise ValueError(f"openai_es: perturbations come in pairs, so num_envs of a shard must be even; got {num_envs}")
         network_key, noise_key = jax.random.split(key)
         params = network.init(network_key, obs)
         out = jax.eval_shape(network.apply, params, obs)
         check_network_output("openai_es", out, head.params_spec((num_envs,)), "Build it with jaxrl.networks.policy(...)")
         opt_state = optimizer(hparams.learning_rate).init(weights(params))
-        return OpenAIESState(params, opt_state, _perturbation(noise_key, params, num_envs // 2, hparams.noise_std))
+        return OpenAIESState(
+            params, opt_state, _perturbation(shards.own_key(noise_key), params, num_envs // 2, hparams.noise_std)
+        )
 
     def noise(key, num_steps, num_envs):
         return Noise(act=(), update=key)  # the numbers are those of `init`: as many as weights, for each pair
@@ -134,7 +136,8 @@ def _make_update(optimizer: Optimizer, *, ranks: bool) -> UpdateFn:
     def update(state, rollout, key, hparams, iteration):
         within = transitions.first_episodes(rollout)
         episode_returns = jnp.sum(within * rollout.reward, axis=0)
-        shaped = centred_ranks(episode_returns) if ranks else episode_returns
+        everyone = shards.gather(episode_returns).ravel()
+        shaped = centred_ranks(episode_returns, everyone) if ranks else episode_returns
         mean = weights(state.params)
         ascent = antithetic_gradient(shaped, state.perturbation, hparams.noise_std)
         grads = jax.tree.map(lambda g, w: hparams.weight_decay.astype(w.dtype) * w - g, ascent, mean)
@@ -145,7 +148,7 @@ def _make_update(optimizer: Optimizer, *, ranks: bool) -> UpdateFn:
         perturbation = _perturbation(key, state.params, rollout.reward.shape[1] // 2, hparams.noise_std)
         done = rollout.terminated | rollout.truncated
         metrics = {
-            "return_std": jnp.std(episode_returns),
+            "return_std": jnp.std(everyone),
             "gradient_norm": norm,
             "unfinished": 1.0 - jnp.any(done, axis=0).astype(jnp.float32),
         }
@@ -154,15 +157,18 @@ def _make_update(optimizer: Optimizer, *, ranks: bool) -> UpdateFn:
     return update
 
 
-def centred_ranks(returns: jax.Array) -> jax.Array:
-    """Ranks of the returns `[N]`, scaled to [−1/2, 1/2]; equal returns share their mean rank, so that they exert no pull.
+def centred_ranks(returns: jax.Array, population: jax.Array) -> jax.Array:
+    """Ranks of the returns `[N]` in the population `[M]`, of which they are a part, scaled to [−1/2, 1/2].
 
-    >>> centred_ranks(jnp.array([10.0, -3.0, 500.0, 10.0])).tolist()
+    Equal returns share their mean rank, so that they exert no pull.
+
+    >>> returns = jnp.array([10.0, -3.0, 500.0, 10.0])
+    >>> centred_ranks(returns, returns).tolist()
     [0.0, -0.5, 0.5, 0.0]
     """
-    below = jnp.sum(returns[:, None] > returns[None], axis=1)
-    above = jnp.sum(returns[:, None] < returns[None], axis=1)
-    return (below - above).astype(jnp.float32) / (2 * max(1, returns.shape[0] - 1))
+    below = jnp.sum(returns[:, None] > population[None], axis=1)
+    above = jnp.sum(returns[:, None] < population[None], axis=1)
+    return (below - above).astype(jnp.float32) / (2 * max(1, population.shape[0] - 1))
 
 
 def antithetic_gradient(fitness: jax.Array, perturbation: Any, noise_std) -> Any:

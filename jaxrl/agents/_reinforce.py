@@ -14,6 +14,7 @@ from jaxrl.minibatches import grad_of_mean, map_rows
 from jaxrl.optimizers import Optimizer, adam, optimizer_step
 from jaxrl.policies import PolicyHead, policy_head
 from jaxrl.schedules import linear_schedule
+from jaxrl.shards import mean, num_shards, total
 from jaxrl.types import Agent, Network, Noise, Space, Transition
 
 
@@ -141,7 +142,8 @@ def reinforce(
     def update(state, rollout, noise, hparams, iteration):
         batch = make_batch(state.params, rollout, hparams)
         grads, means = grad_of_mean(lambda params, batch: loss(params, batch, hparams), state.params, batch)
-        metrics = means | {"entropy": means["entropy"] / jnp.maximum(jnp.mean(batch.weight), 1.0 / batch.weight.size)}
+        entropy, weight = mean((means["entropy"], jnp.mean(batch.weight)))
+        metrics = means | {"entropy": entropy / jnp.maximum(weight, 1.0 / (num_shards() * batch.weight.size))}
         if episodic:
             metrics["unfinished"] = 1.0 - jnp.mean(batch.weight[: rollout.reward.shape[1]])
         learning_rate = linear_schedule(hparams.learning_rate, 0.0, hparams.learning_rate_iterations, iteration)
@@ -150,10 +152,9 @@ def reinforce(
         )
         return ReinforceState(params, opt_state), metrics | {"gradient_norm": norm}
 
-    policy = lambda state: state.params
     return Agent(
-        hparams=hparams, init=init, noise=noise, policy=policy, explore=explore, exploit=exploit, update=update,
-        fresh_episodes=episodic,
+        hparams=hparams, init=init, noise=noise, policy=lambda state: state.params, explore=explore, exploit=exploit,
+        update=update, fresh_episodes=episodic,
     )  # fmt: skip
 
 
@@ -216,6 +217,6 @@ def _first_finished_episodes(rollout: Transition) -> jax.Array:
 
 def _mean_of_others(target: jax.Array, weight: jax.Array) -> jax.Array:
     """For each step and environment, the mean return of the other environments still in their episode; 0 if there are none."""
-    total = jnp.sum(weight * target, axis=1, keepdims=True)
-    others = jnp.sum(weight, axis=1, keepdims=True) - weight
-    return jnp.where(others > 0, (total - weight * target) / jnp.maximum(others, 1.0), 0.0)
+    of_all = total(jnp.sum(weight * target, axis=1, keepdims=True))
+    others = total(jnp.sum(weight, axis=1, keepdims=True)) - weight
+    return jnp.where(others > 0, (of_all - weight * target) / jnp.maximum(others, 1.0), 0.0)

@@ -115,10 +115,10 @@ class Config:
 
         A seed has the same key in every combination, so that combinations are compared with the same random numbers.
         """
-        keys = jax.vmap(jax.random.key)(jnp.arange(self.seed, self.seed + self.seeds))
         combined = [preset.hparams._replace(**c) for c in self.combinations]
         columns = [np.repeat(np.asarray(values, np.float32), self.seeds) for values in zip(*combined, strict=True)]
-        return jnp.tile(keys, len(combined)), type(preset.hparams)(*columns)
+        seeds = jnp.tile(jnp.arange(self.seed, self.seed + self.seeds), len(combined))
+        return jax.vmap(jax.random.key)(seeds), type(preset.hparams)(*columns)
 
     def identifiers(self) -> list[dict[str, Any]]:
         """The seed and the swept values of each run."""

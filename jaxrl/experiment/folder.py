@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrl._src.paths import as_utf8
+
 CONFIG, METRICS, CURVE, POLICIES = "config.json", "metrics.csv", "curve.png", "policies"
 
 
@@ -70,25 +72,35 @@ class MetricsFile:
 
 def read_metrics(run: Path) -> dict[str, np.ndarray]:
     """The columns of a run's metrics, as floats."""
-    path = run / METRICS
-    if not path.is_file():
+    if not (run / METRICS).is_file():
         raise ValueError(f"{run} is not a run folder: it has no {METRICS}")
+    return read_table(run / METRICS)
+
+
+def read_table(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a CSV file of numbers, as floats. Raises ValueError if it is damaged or has no rows."""
     try:
         with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        columns = {name: np.array([float(row[name]) for row in rows]) for name in (rows[0] if rows else ())}
-    except (ValueError, TypeError) as error:
+            header = file.readline().strip().split(",")
+            start = file.tell()
+            empty = not file.readline()
+            file.seek(start)
+            rows = np.empty((0, len(header))) if empty else np.loadtxt(file, delimiter=",", ndmin=2)
+        if rows.shape[1] != len(header):
+            raise ValueError(f"{len(header)} columns in the header, and {rows.shape[1]} in the rows")
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error})") from error
-    if not rows:
+    if not len(rows):
         raise ValueError(f"{path} holds no rows yet")
-    return columns
+    return dict(zip(header, rows.T, strict=True))
 
 
 def save_policies(run: Path, params: Any) -> None:
     """Write the network parameters of every run, leaves `[num_runs, ...]`."""
     from orbax.checkpoint import v1 as ocp  # 0.7 s to import
 
-    ocp.save((run / POLICIES).absolute(), params)
+    with as_utf8(run) as path:
+        ocp.save(path / POLICIES, params)
 
 
 def load_policies(run: Path, abstract: Any) -> Any:
@@ -103,11 +115,12 @@ def load_policies(run: Path, abstract: Any) -> Any:
     """
     from orbax.checkpoint import v1 as ocp
 
-    path = (run / POLICIES).absolute()
+    path = run / POLICIES
     if not path.is_dir():
         raise ValueError(f"{run} holds no policies: the run did not finish")
     try:
-        params = ocp.load(path, abstract)
+        with as_utf8(run) as absolute:
+            params = ocp.load(absolute / POLICIES, abstract)
     except Exception as error:  # orbax raises what its parts do: JSON's, tensorstore's, its own
         raise ValueError(f"{path} is damaged, or of another configuration ({str(error).splitlines()[0]})") from error
     shapes = [[np.shape(x) for x in jax.tree.leaves(tree)] for tree in (params, abstract)]

@@ -13,6 +13,7 @@ import numpy as np
 from jaxrl._src.device_memory import DoesNotFit, largest_that_fits
 from jaxrl.experiment import curves, folder
 from jaxrl.experiment.config import Config
+from jaxrl.experiment.evaluations import write_results
 from jaxrl.experiment.host import is_on_host, train_on_host
 from jaxrl.experiment.policies import SavedPolicy, as_numpy, evaluate_policies, policy_of
 from jaxrl.learner import advance, default_log_every
@@ -74,6 +75,7 @@ def run(config: Config, out: Path, *, report: Callable[[Progress], None] = lambd
     folder.save_policies(out, policies)
     curves.plot(curves.read_curves(out), out / folder.CURVE)
     returns = evaluate_policies(config, policies, num_episodes=_EVALUATION_EPISODES)
+    write_results(out, config, preset.env_steps, returns)
     return Result(config, policies, training, returns, preset.env_steps, seconds)
 
 

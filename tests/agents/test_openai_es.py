@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 import jaxrl
+from jaxrl import shards
 from jaxrl.agents._openai_es import Population, antithetic_gradient, centred_ranks
 from jaxrl.experiment.statistics import iqm
 from jaxrl.types import Box, Environment, NetworkParams, Step
@@ -39,9 +40,11 @@ def test_ranks_are_those_of_scipy_and_equal_returns_share_theirs():
     returns = np.random.default_rng(0).integers(0, 8, size=20).astype(np.float32)
     assert len(set(returns)) < 20
     expected = (stats.rankdata(returns) - 1) / 19 - 0.5
-    np.testing.assert_allclose(centred_ranks(jnp.asarray(returns)), expected, atol=1e-6)
-    np.testing.assert_array_equal(centred_ranks(jnp.full(4, 500.0)), 0.0)  # all solved: nothing moves
-    np.testing.assert_allclose(centred_ranks(jnp.asarray(1e6 * returns**3)), expected, atol=1e-6)
+    ranks = lambda x: centred_ranks(jnp.asarray(x), jnp.asarray(x))
+    np.testing.assert_allclose(ranks(returns), expected, atol=1e-6)
+    np.testing.assert_array_equal(ranks(np.full(4, 500.0)), 0.0)  # all solved: nothing moves
+    np.testing.assert_allclose(ranks(1e6 * returns**3), expected, atol=1e-6)
+    np.testing.assert_allclose(centred_ranks(jnp.asarray(returns[:7]), jnp.asarray(returns)), expected[:7], atol=1e-6)
 
 
 WEIGHTS = np.array([0.7, -1.2])
@@ -142,8 +145,33 @@ def test_each_environment_acts_with_its_own_weights_and_evaluation_with_the_mean
     np.testing.assert_allclose(without_noise, learner.agent.exploit(population, obs, (), None)[0], rtol=1e-5, atol=1e-6)
 
 
+def test_two_shards_follow_the_gradient_of_the_whole_population():
+    """Each has half of the pairs, and ranks its returns among all."""
+    agent = jaxrl.agents.openai_es(Linear(), Box(-1, 1, (1,)), optimizer=optax.sgd)
+    hparams = jax.tree.map(jnp.float32, agent.hparams._replace(learning_rate=0.5))
+    over_shards = functools.partial(jax.vmap, axis_name=shards.AXIS, axis_size=2)
+    init = lambda _: agent.init(jax.random.key(0), jnp.zeros((4, 2)), hparams)
+    states = over_shards(init)(jnp.arange(2))
+    pairs = jax.tree.leaves(states.perturbation)[0]
+    assert not np.allclose(pairs[0], pairs[1])
+    reward = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 4)), jnp.float32)
+
+    def update(state, reward):
+        done = jnp.zeros(reward.shape, bool)
+        rollout = jaxrl.types.Transition((), (), reward, done, done, (), (), ())
+        return agent.update(state, rollout, jax.random.key(1), hparams, jnp.int32(0))[0].params.weights
+
+    found = over_shards(update)(states, reward)
+    joined = jax.tree.map(lambda x: x.reshape(4, *x.shape[2:]), states.perturbation)
+    one = states._replace(params=jax.tree.map(lambda x: x[0], states.params), perturbation=joined)
+    one_reward = jnp.concatenate([reward[0, :, :2], reward[1, :, :2], reward[0, :, 2:], reward[1, :, 2:]], axis=1)
+    expected = update(one._replace(opt_state=jax.tree.map(lambda x: x[0], states.opt_state)), one_reward)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], np.stack([values, values]), rtol=1e-5)
+
+
 def test_an_odd_population_is_refused():
-    with pytest.raises(ValueError, match="perturbations come in pairs, so num_envs must be even; got 3"):
+    with pytest.raises(ValueError, match="perturbations come in pairs, so num_envs of a shard must be even; got 3"):
         openai_es_learner(num_envs=3)
 
 
