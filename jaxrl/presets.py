@@ -42,6 +42,14 @@ _RAINBOW = override(
     schedules={"epsilon_fraction": math.inf},
     hparams={"epsilon_start": 0.0, "epsilon_end": 0.0, "priority_exponent": 0.5},
 )
+_OPENAI_ES = Settings(
+    "openai_es",
+    steps=1_000_000,
+    num_envs=32,
+    rollout_length=500,
+    network={"hidden": (32,)},
+    hparams={"learning_rate": 0.03},
+)
 _REINFORCE = Settings(
     "reinforce",
     agent={"mode": "continuing", "baseline": "value", "normalize_advantage": True},
@@ -118,7 +126,7 @@ _FEW_UPDATES: dict[str, Any] = {  # one for every ten environment steps
 }
 
 # The settings for environments that are not in PRESETS.
-_ALL = (_A2C, _C51, _DDPG, _DQN, _IQN, _PPO, _PQN, _QR_DQN, _RAINBOW, _RECURRENT_PPO, _REINFORCE, _SAC, _TD3)
+_ALL = (_A2C, _C51, _DDPG, _DQN, _IQN, _OPENAI_ES, _PPO, _PQN, _QR_DQN, _RAINBOW, _RECURRENT_PPO, _REINFORCE, _SAC, _TD3)
 DEFAULTS: dict[str, Settings] = {settings.algorithm: settings for settings in _ALL}
 
 # Several settings for one environment are for runs of different lengths; `tuned` chooses the nearest.
@@ -263,6 +271,7 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             hparams={"tau": 0.01},
         ),
     ),
+    ("openai_es", "CartPole-v1"): (_OPENAI_ES,),
     ("reinforce", "CartPole-v1"): (
         override(
             _REINFORCE,

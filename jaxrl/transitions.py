@@ -61,6 +61,13 @@ def monte_carlo_returns(rollout: Transition, next_value: jax.Array, discount) ->
     return returns.discounted_returns(rollout.reward, discounts(rollout, discount), next_value, truncated=rollout.truncated)
 
 
+def first_episodes(rollout: Transition) -> jax.Array:
+    """float32 `[T, B]`: 1 on the steps of each environment's first episode in the rollout, and 0 after its end."""
+    done = (rollout.terminated | rollout.truncated).astype(jnp.int32)
+    ended_before = jnp.cumsum(done, axis=0) - done
+    return (ended_before == 0).astype(jnp.float32)
+
+
 def normalize(advantage: jax.Array, weight: jax.Array | None = None) -> jax.Array:
     """Normalise advantages to mean 0 and standard deviation 1, computed over the entries with `weight` 1 (default: all).
 

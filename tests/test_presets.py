@@ -103,6 +103,7 @@ EXPECTED = {
             "importance_exponent_iterations": 12445.0,
         },
     ),
+    ("openai_es", "CartPole-v1", 1_000_000): (32, 500, 0, 62, 992000, {"learning_rate": 0.03, "noise_std": 0.1}),
     ("reinforce", "CartPole-v1", 500_000): (
         8, 500, 0, 125, 500000, {"learning_rate": 2e-3, "learning_rate_iterations": 125.0},
     ),

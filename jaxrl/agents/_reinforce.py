@@ -15,7 +15,7 @@ from jaxrl.optimizers import Optimizer, adam, optimizer_step
 from jaxrl.policies import PolicyHead, policy_head
 from jaxrl.schedules import linear_schedule
 from jaxrl.shards import mean, num_shards, total
-from jaxrl.types import Agent, Network, Noise, Space
+from jaxrl.types import Agent, Network, Noise, Space, Transition
 
 
 class ReinforceHParams(NamedTuple):
@@ -172,8 +172,7 @@ def _make_loss(
             flat = map_rows(lambda obs: outputs(params, obs)[1], transitions.flatten(obs))
             return flat.reshape(rollout.reward.shape)
 
-        done = rollout.terminated | rollout.truncated
-        weight = _first_episodes(done) if episodic else jnp.ones_like(rollout.reward)
+        weight = _first_finished_episodes(rollout) if episodic else jnp.ones_like(rollout.reward)
         next_value = jnp.zeros_like(rollout.reward) if episodic else values(rollout.next_obs)
         target = advantage = transitions.monte_carlo_returns(rollout, next_value, hparams.discount)
         if baseline == "mean":
@@ -210,11 +209,10 @@ def _batch_size(obs: Any) -> int:
     return jax.tree.leaves(obs)[0].shape[0]
 
 
-def _first_episodes(done: jax.Array) -> jax.Array:
+def _first_finished_episodes(rollout: Transition) -> jax.Array:
     """float32 `[T, B]`: 1 on the steps of each environment's first episode, 0 after it, and 0 throughout if it never ends."""
-    done = done.astype(jnp.int32)
-    ended_before = jnp.cumsum(done, axis=0) - done
-    return ((ended_before == 0) & jnp.any(done > 0, axis=0, keepdims=True)).astype(jnp.float32)
+    finished = jnp.any(rollout.terminated | rollout.truncated, axis=0, keepdims=True)
+    return transitions.first_episodes(rollout) * finished.astype(jnp.float32)
 
 
 def _mean_of_others(target: jax.Array, weight: jax.Array) -> jax.Array:

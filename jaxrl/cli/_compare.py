@@ -12,13 +12,20 @@ import numpy as np
 from jaxrl.cli._parsing import Parser, UsageError, show, user_errors
 from jaxrl.cli._set_up import set_up_jax
 
+_MAX_COLUMNS = 8  # settings across the page
+_NUMBERS = ("seeds", "IQM", "95 % interval", "median", "worst", "gap")  # columns that are never folded
 
-def main(argv: list[str]) -> int:
+
+def parser() -> Parser:
     parser = Parser("compare", "Compare the final policies of run folders: returns, options, and noise.", positional="RUN ...")
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folders")
     add_reference(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    options = parser.parse(argv)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    options = parser().parse(argv)
     if not options.runs:
         raise UsageError("name at least one run folder")
     references = parse_references(options.reference)
@@ -69,17 +76,16 @@ def _print(found: Any) -> None:
     def table(title: str, columns: Mapping[str, str], rows: list[list[str]]) -> None:
         shown = Table(title=escape(title), title_justify="left")
         for column, justify in columns.items():
-            shown.add_column(escape(column), justify=justify, no_wrap=justify == "right")  # type: ignore[arg-type]
+            shown.add_column(escape(column), justify=justify, no_wrap=column in _NUMBERS, overflow="fold")  # type: ignore[arg-type]
         for row in rows:
             shown.add_row(*map(escape, row))
         console.print(shown)
 
-    numbers = ("seeds", "IQM", "95 % interval", "median", "mean", "worst")
     for env in dict.fromkeys(entry.config.env_title for entry in found.entries):
         entries = [entry for entry in found.entries if entry.config.env_title == env]
         gap = {"gap": "right"} if all(entry.reference for entry in entries) else {}
-        columns = {"run": "left", **dict.fromkeys(numbers, "right"), **gap}
-        title = f"{env}: return of the final policies" + (", and optimality gap of scores from 0 to 1" if gap else "")
+        columns = {"run": "left", **dict.fromkeys(_NUMBERS[:-1], "right"), **gap}
+        title = f"{env}: return of the final policies" + (", and optimality gap" if gap else "")
         table(title, columns, [_row(entry, bool(gap)) for entry in entries])
     if found.overall:
         titles = ("IQM", "median", "mean", "optimality gap")
@@ -98,7 +104,7 @@ def _print(found: Any) -> None:
 def _row(entry: Any, gap: bool) -> list[str]:
     found = entry.summary
     interval = "–" if math.isnan(found.low) else f"{found.low:.2f} … {found.high:.2f}"
-    values = [f"{found.iqm:.2f}", interval, f"{found.median:.2f}", f"{found.mean:.2f}", f"{found.worst:.2f}"]
+    values = [f"{found.iqm:.2f}", interval, f"{found.median:.2f}", f"{found.worst:.2f}"]
     gaps = [f"{found.optimality_gap:.3f}"] if gap else []
     return [entry.label, str(len(entry.seeds)), *values, *gaps]
 
@@ -110,7 +116,11 @@ def _print_differences(found: Any, table: Any) -> None:
     if len(found.entries) < 2:
         return
     shared = {name: values for name, values in found.differences.items() if MISSING not in values}
-    if shared:
+    if shared and len(found.entries) > _MAX_COLUMNS:
+        values = {name: list(dict.fromkeys(map(show, row))) for name, row in shared.items()}
+        rows = [[name, str(len(row)), ", ".join(row[:20]) + (" …" if len(row) > 20 else "")] for name, row in values.items()]
+        table("what differs", {"option": "left", "number": "right", "values": "left"}, rows)
+    elif shared:
         columns = {"option": "left", **{entry.label: "right" for entry in found.entries}}
         table("what differs", columns, [[name, *map(show, values)] for name, values in shared.items()])
     elif not found.differences:

@@ -7,7 +7,7 @@ from jaxrl.cli._parsing import Parser, UsageError, integer, user_errors
 from jaxrl.cli._set_up import set_up_jax
 
 
-def main(argv: list[str]) -> int:
+def parser() -> Parser:
     parser = Parser("report", "Write a report of run folders: one HTML page that works offline.", positional="RUN ...")
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folders")
     parser.add_argument(
@@ -18,7 +18,11 @@ def main(argv: list[str]) -> int:
         help="number of settings whose best, median and worst seed are filmed (default: 4; 0 for no films)",
     )  # fmt: skip
     add_reference(parser)
-    options = parser.parse(argv)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    options = parser().parse(argv)
     if not options.runs:
         raise UsageError("name at least one run folder")
     if options.films < 0:

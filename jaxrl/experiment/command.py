@@ -12,11 +12,16 @@ from jaxrl.presets import SIZES
 def train_command(config: Config) -> str:
     """The command that gives the same configuration, with the options that differ from their defaults.
 
+    Raises:
+      ValueError: for samples, which the command line draws but does not take.
+
     >>> from jaxrl.presets import DEFAULTS, override
     >>> settings = override(DEFAULTS["dqn"], steps=5000, agent={"double": True}, network={"hidden": ()})
     >>> train_command(Config("Chain", settings, seeds=4, hparams={"tau": 0.5}))
     'jaxrl train dqn --env Chain --steps 5000 --seeds 4 --agent.double --agent.hidden none --hparams.tau 0.5'
     """
+    if config.samples:
+        raise ValueError("the samples of a configuration cannot be written as options: train from its config.json")
     settings = config.settings
     words: list[Any] = ["jaxrl", "train", settings.algorithm, "--env", config.env]
     for wrapper in config.wrappers:

@@ -59,7 +59,7 @@ def read_evaluations(run: Path) -> Evaluations:
     """
     columns = folder.read_table(run / EVALUATION)
     path, config = run / EVALUATION, load_config(run)
-    names = ("seed", *config.sweep)
+    names = ("seed", *config.swept)
     for name in (*names, "env_steps", "return"):
         if name not in columns:
             raise ValueError(f"{path} is damaged (it has no column {name})")
@@ -81,7 +81,7 @@ def _run_numbers(config: Config, columns: list[np.ndarray]) -> np.ndarray:
     seeds = columns[0] - config.seed
     combination = np.full(len(seeds), -1)
     for i, values in enumerate(config.combinations):
-        same = [np.isclose(column, value) for column, value in zip(columns[1:], values.values(), strict=True)]
+        same = [column == value for column, value in zip(columns[1:], values.values(), strict=True)]
         combination[np.logical_and.reduce([np.ones(len(seeds), bool), *same])] = i
     known = (seeds >= 0) & (seeds < config.seeds) & (combination >= 0)
     return np.where(known, combination * config.seeds + seeds, -1).astype(int)
@@ -116,7 +116,7 @@ def _play(run: Path, config: Config) -> Returns:
 
 def _last_training_returns(run: Path, config: Config) -> Returns:
     columns = folder.read_metrics(run)
-    runs = _run_numbers(config, [columns[name] for name in ("seed", *config.sweep)])
+    runs = _run_numbers(config, [columns[name] for name in ("seed", *config.swept)])
     values = np.full(config.num_runs, np.nan)
     known = (runs >= 0) & ~np.isnan(columns["episode_return"])
     values[runs[known]] = columns["episode_return"][known]  # the rows are in the order of time: the last one stays

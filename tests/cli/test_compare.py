@@ -42,6 +42,15 @@ def test_json_holds_the_same(runs, capsys):
     assert "scores higher" in pair["sentence"]
 
 
+def test_many_settings_go_down_the_page(tmp_path, capsys):
+    write_run(tmp_path / "run", range(20), sweep={"tau": [i / 100 for i in range(20)]}, seeds=2)
+    assert main(["compare", str(tmp_path / "run")]) == 0
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    assert "run (tau=0.19)" in printed
+    assert "│ hparams.tau │     20 │" in printed
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

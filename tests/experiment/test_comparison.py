@@ -128,6 +128,24 @@ def test_a_difference_is_told_from_noise(runs):
     assert clear.p_value >= 2 * clear.improvement.p_value  # adjusted for three comparisons
 
 
+def test_three_seeds_are_too_few_whatever_the_interval_says(tmp_path):
+    for name, mean in (("x", 1), ("y", 100)):
+        write_run(tmp_path / name, [mean], seeds=3)
+    (pair,) = compare([tmp_path / "x", tmp_path / "y"]).pairs
+    assert pair.improvement.low == 1
+    assert not pair.more_than_noise
+
+
+def test_the_better_one_wins_more_pairs_even_with_a_lower_iqm(tmp_path):
+    for name, returns in (("x", [0.0] * 5 + [100.0] * 3), ("y", [20.0] * 8)):
+        config = write_run(tmp_path / name, [0], evaluate=False)
+        write_evaluation(tmp_path / name, config, 2000, np.array(returns)[:, None])
+    found = compare([tmp_path / "x", tmp_path / "y"])
+    assert found.entries[0].summary.iqm > found.entries[1].summary.iqm
+    (pair,) = found.pairs
+    assert (pair.better, pair.improvement.probability) == ("y", 5 / 8)
+
+
 def test_one_seed_says_nothing_about_noise(tmp_path):
     for name, mean in (("x", 1), ("y", 100)):
         write_run(tmp_path / name, [mean], seeds=1)

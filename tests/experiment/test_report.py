@@ -146,7 +146,9 @@ def test_every_section_is_there(parsed):
 
 
 def test_the_data_of_the_charts(parsed):
-    data = json.loads(next(e["text"] for e in parsed.all("script") if e["attributes"].get("type") == "application/json"))
+    text = next(e["text"] for e in parsed.all("script") if e["attributes"].get("type") == "application/json")
+    assert "<" not in text, "a name could end the element"
+    data = json.loads(text)
     assert data["entries"] == ["<script>alert(1)<!-- (tau=0.1)", "<script>alert(1)<!-- (tau=0.2)", "b&amp;", "evil"]
     curve, other, evaluated, *profiles = data["charts"]
     assert [line["entry"] for line in curve["lines"]] == [0, 1, 2]
@@ -186,6 +188,18 @@ def test_many_seeds_are_shown_in_a_small_page(tmp_path):
     page = write_report([tmp_path / "run"], tmp_path / "page.html", num_films=0)
     assert page.stat().st_size < 200_000
     assert "200 seeds of 1000, evenly spaced by rank" in page.read_text()
+
+
+def test_a_search_shows_its_best_settings(tmp_path):
+    samples = [{"tau": 0.001 * (i + 1), "discount": 0.9} for i in range(50)]
+    write_run(tmp_path / "run", np.arange(50.0) ** 2, samples=samples, seeds=4, episodes=1)
+    (tmp_path / "run" / folder.METRICS).unlink()
+    text = Parsed(write_report([tmp_path / "run"], tmp_path / "page.html", num_films=0).read_text()).all("main")[0]["text"]
+    assert "run (tau=0.011, discount=0.9)" in text
+    assert "run (tau=0.01, discount=0.9)" not in text
+    assert "The best 40 settings of each environment are shown, of 50 in all." in text
+    assert "There are no finished episodes yet." in text
+    assert "run(Config.load(Path(" in text
 
 
 def test_films_show_the_best_the_median_and_the_worst_seed(tmp_path, monkeypatch):

@@ -6,10 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from jaxrl.experiment.comparison import Comparison, compare
 from jaxrl.experiment.report import charts, films, sections
 from jaxrl.experiment.report.elements import element, to_html
 
+_MAX_SETTINGS = 40  # of an environment
 _ASSETS = Path(__file__).parent / "assets"
 
 
@@ -39,13 +42,32 @@ def write_report(
         raise ValueError(f"cannot write {out}: {'it is a folder' if out.is_dir() else f'there is no folder {out.parent}'}")
     if out.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"a report is a page, with the suffix .html; got {out}")
-    found = compare(runs, references)
+    found = _limited(compare(runs, references))
     page = _page(found, films.films_of(found.entries, num_films))
     try:
         out.write_text(page, encoding="utf-8")
     except OSError as error:
         raise ValueError(f"cannot write {out} ({error.strerror})") from error
     return out
+
+
+def _limited(found: Comparison) -> Comparison:
+    """The best settings of each environment, where there are too many for a page."""
+    ranks: dict[int, int] = {}
+    for env in dict.fromkeys(entry.config.env_title for entry in found.entries):
+        numbers = [i for i, entry in enumerate(found.entries) if entry.config.env_title == env]
+        ranked = sorted(numbers, key=lambda i: -np.nan_to_num(found.entries[i].summary.iqm, nan=-np.inf))
+        ranks |= {i: rank for rank, i in enumerate(ranked)}
+    kept = sorted(i for i, rank in ranks.items() if rank < _MAX_SETTINGS)
+    if len(kept) == len(found.entries):
+        return found
+    labels = {found.entries[i].label for i in kept}
+    return found._replace(
+        entries=[found.entries[i] for i in kept],
+        differences={name: [values[i] for i in kept] for name, values in found.differences.items()},
+        pairs=[pair for pair in found.pairs if not pair.env or {pair.better, pair.worse} <= labels],
+        notes=[*found.notes, f"The best {_MAX_SETTINGS} settings of each environment are shown, of {len(found.entries)} in all."],
+    )
 
 
 def _page(found: Comparison, filmed: films.Films) -> str:

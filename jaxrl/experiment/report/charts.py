@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrl.experiment import statistics
+from jaxrl.experiment import folder, statistics
 from jaxrl.experiment.comparison import Entry
 from jaxrl.experiment.curves import Curve, fill_forward, read_curves
 from jaxrl.experiment.evaluations import EVALUATION, read_evaluations
@@ -38,7 +38,7 @@ def learning_curves(entries: Sequence[Entry], env: str) -> Chart:
     """The IQM over seeds of the returns during training."""
     lines, done = [], set()
     for entry in entries:
-        if entry.run in done:
+        if entry.run in done or not (entry.run / folder.METRICS).is_file():  # a search keeps no metrics
             continue
         done.add(entry.run)
         curves = read_curves(entry.run)

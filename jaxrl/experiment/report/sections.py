@@ -1,6 +1,7 @@
 """The sections of a report."""
 
 import math
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from jaxrl.algorithms import algorithm
 from jaxrl.experiment import folder
 from jaxrl.experiment.command import train_command
 from jaxrl.experiment.comparison import MISSING, Comparison, Entry, Pair, describe, sentence
+from jaxrl.experiment.config import Config
 from jaxrl.experiment.report import charts
 from jaxrl.experiment.report.charts import NUM_COLORS, Chart
 from jaxrl.experiment.report.elements import Child, Element, details, element, section, table
@@ -223,12 +225,20 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _command(run: Path, config: Config) -> str:
+    if not config.samples:
+        return train_command(config)
+    load = f"Config.load(Path({str(run / folder.CONFIG)!r}))"
+    code = f"from pathlib import Path; from jaxrl.experiment import Config, run; run({load}, Path('runs/again'))"
+    return shlex.join(["python", "-c", code])
+
+
 def _reproduce(entries: Sequence[Entry]) -> Iterator[Child]:
     for i, run in enumerate(dict.fromkeys(entry.run for entry in entries)):
         config = next(entry.config for entry in entries if entry.run == run)
         copy = element("button", "Copy", type="button", data_copy=f"command-{i}", aria_label=f"Copy the command of {run.name}")
         yield element("h3", run.resolve().name, " ", copy)
-        yield element("pre", element("code", train_command(config), id=f"command-{i}"), tabindex=0)
+        yield element("pre", element("code", _command(run, config), id=f"command-{i}"), tabindex=0)
         system = read_system(run)
         rows = [list(item) for item in system.items()]
         if rows:
