@@ -60,6 +60,15 @@ def test_a_configuration_that_was_saved_is_reproduced(tmp_path, resolved, algori
     assert resolved(algorithm, f"--config={tmp_path / 'config.json'}") == saved
 
 
+def test_samples_of_a_search_are_reproduced(tmp_path, resolved):
+    samples = [{"learning_rate": 1e-3, "tau": 0.1}, {"learning_rate": 2e-3, "tau": 0.3}]
+    Config(env="CartPole-v1", settings=DEFAULTS["dqn"], samples=samples).save(tmp_path / "config.json")
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert resolved("--config", tmp_path / "config.json") == saved
+    swept = resolved("--config", tmp_path / "config.json", "--sweep.tau", 0.5)
+    assert swept == saved | {"samples": [], "sweep": {"tau": [0.5]}}
+
+
 def test_options_of_the_command_line_override_the_file(tmp_path, resolved):
     config = Config(
         env="CartPole-v1", settings=DEFAULTS["dqn"], wrappers=("flatten",), hparams={"tau": 0.1}, sweep={"discount": [0.9, 0.99]}
