@@ -1,5 +1,8 @@
 r"""Search settings of an algorithm on an environment at random: how the presets were found.
 
+It also varies structure, such as the number of environments, for which a program is compiled each time; `jaxrl tune` searches
+hyperparameters alone, in one program.
+
 Settings start from the preset, or else the defaults, and `NAME=RANGE` changes them. `1e-4:1e-2` is log-uniform, `[1, 2, 4]` a
 list of choices. A name is a field of `Settings` (`num_envs`), or an entry of a group (`hparams.tau`, `agent.batch_size`,
 `network.hidden`, `schedules.epsilon_fraction`). Hyperparameters and schedules are data: `--trials` combinations train in one
@@ -91,22 +94,21 @@ def train_all(settings: list[Any], env: Any, num_seeds: int) -> Any:
     import jax.numpy as jnp
     import numpy as np
 
-    import jaxrl
+    from jaxrl.experiment import successive_halving
     from jaxrl.presets import build
 
     built = [build(each, env) for each in settings]
-    learner, num_iterations = built[0].learner, built[0].num_iterations
-
-    def run(seed, hparams):
-        key = jax.random.key(seed)
-        state, _ = jaxrl.train(key, learner, num_iterations, hparams)
-        return jaxrl.evaluate(jax.random.fold_in(key, 2**31 - 1), learner, state, num_episodes=EPISODES).mean()
-
-    columns = zip(*(each.hparams for each in built), strict=True)
-    hparams = type(built[0].hparams)(*(jnp.repeat(jnp.float32(column), num_seeds) for column in columns))
-    seeds = jnp.tile(jnp.arange(num_seeds, dtype=jnp.uint32), len(settings))
-    returns = jaxrl.vectorize(run, batch_size="auto")(seeds, hparams)
-    return np.asarray(returns).reshape(len(settings), num_seeds)
+    hparams = jax.tree.map(lambda *x: jnp.stack([jnp.float32(value) for value in x]), *(each.hparams for each in built))
+    keys = jax.vmap(jax.random.key)(jnp.arange(num_seeds))
+    _, rungs = successive_halving(
+        keys,
+        built[0].learner,
+        hparams,
+        num_iterations=built[0].num_iterations,
+        factor=len(settings) + 1,  # all of them for the whole run
+        num_episodes=EPISODES,
+    )
+    return rungs[0].scores[np.argsort(rungs[0].settings)]
 
 
 def main() -> None:

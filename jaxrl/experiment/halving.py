@@ -1,5 +1,6 @@
 """Successive halving (Jamieson & Talwalkar 2016): train many settings a little, and only the best of them for the whole run."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -35,6 +36,23 @@ def rung_sizes(num_settings: int, num_iterations: int, factor: int) -> tuple[lis
     while sizes[-1] >= factor and factor ** len(sizes) <= num_iterations:
         sizes.append(sizes[-1] // factor)
     return sizes, num_iterations // factor ** (len(sizes) - 1)
+
+
+def width_of(sizes: list[int], factor: int) -> int:
+    """The number of runs that a GPU should train at once, for rungs of these sizes: one of the sizes.
+
+    A program as wide as the first rung would train the last survivors as slowly as all runs, and a narrow one would make many
+    calls for the first rung. On an H200, W runs of DQN take about 1 + W / 100 times as long as one (benchmarks/RESULTS.md).
+
+    >>> width_of([1024, 256, 64, 16, 4, 1], factor=4)
+    16
+    """
+    lengths = [1, *(factor**rung - factor ** (rung - 1) for rung in range(1, len(sizes)))]
+
+    def time(width):
+        return (1 + width / 100) * sum(length * math.ceil(size / width) for size, length in zip(sizes, lengths, strict=True))
+
+    return min(sizes, key=time)
 
 
 def ranking(scores: np.ndarray) -> np.ndarray:
@@ -74,7 +92,7 @@ def successive_halving(
       factor: η, the factor by which the number of settings falls and the length of runs grows. With 1 more than the number of
         settings, all are trained for the whole run: random search.
       num_episodes: number of greedy episodes for each run and rung.
-      batch_size: the largest number of runs at once; see `stages.compile_stages`.
+      batch_size: the largest number of runs at once. By default one on each CPU device, and `width_of` the rungs elsewhere.
       report: called after each rung.
 
     Returns:
@@ -89,6 +107,8 @@ def successive_halving(
     sizes, unit = rung_sizes(num_settings, check_iterations(num_iterations, learner.agent.warmup), factor)
     keys = jnp.tile(keys, num_settings)
     hparams = jax.tree.map(lambda x: jnp.repeat(x, seeds), hparams)
+    if batch_size is None and jax.default_backend() != "cpu":
+        batch_size = width_of([size * seeds for size in sizes], factor)
     stages = compile_stages(learner, keys, hparams, num_iterations=unit, num_episodes=num_episodes, batch_size=batch_size)
     states, settings, rungs, done = stages.init(keys, hparams), np.arange(num_settings), [], 0
     for rung, _ in enumerate(sizes):

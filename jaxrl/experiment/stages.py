@@ -2,8 +2,8 @@
 
 A search trains many runs, compares them, and continues some of them. The number of runs changes, but a compiled program has a
 fixed number. `compile_stages` therefore compiles for `width` runs; a stage of n runs calls the program ⌈n / width⌉ times, and the
-last call repeats a run to fill it. On a CPU the width is one run per device, which wastes nothing. On a GPU or TPU it is the
-first, and largest, number of runs. docs/searches.md has figures.
+last call repeats a run to fill it. On a CPU the width is one run per device, which wastes nothing.
+docs/searches.md has figures.
 """
 
 import math

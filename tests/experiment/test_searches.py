@@ -10,7 +10,7 @@ import pytest
 
 import jaxrl
 from jaxrl.experiment import Range, population_based_training, stages, successive_halving
-from jaxrl.experiment.halving import ranking, rung_sizes
+from jaxrl.experiment.halving import ranking, rung_sizes, width_of
 from jaxrl.experiment.population_training import exploit_and_explore
 from jaxrl.experiment.stages import in_batches
 from jaxrl.types import LearnerState
@@ -71,6 +71,19 @@ def test_batches_of_any_number_are_calls_of_one_width(total):
 )
 def test_the_sizes_of_rungs(num, iterations, factor, sizes, unit):
     assert rung_sizes(num, iterations, factor) == (sizes, unit)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "factor", "width"),
+    [
+        ([64, 16, 4, 1], 4, 16),  # 67 stages of 1.16 take less than 64 of 1.64 and 88 of 1.04
+        ([9, 3, 1], 3, 9),  # 9 stages of 1.09 take less than 11 of 1.03 and 21 of 1.01
+        ([1024, 256, 64, 16, 4, 1], 4, 16),
+        ([500], 501, 500),
+    ],
+)
+def test_the_width_of_a_gpu_takes_the_least_time(sizes, factor, width):
+    assert width_of(sizes, factor) == width
 
 
 def test_settings_are_ranked_by_their_mean_and_nan_is_the_worst():
