@@ -120,6 +120,7 @@ def test_a_process_that_dies_ends_the_others_within_a_minute(tmp_path):
         assert time.monotonic() < limit
         time.sleep(1)
     processes[1].send_signal(signal.SIGKILL)
+    processes[1].communicate(timeout=60)  # its child ends with it
     printed = processes[0].communicate(timeout=60)[0]
     assert processes[0].returncode != 0
     assert "another task died" in printed
