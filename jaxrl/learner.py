@@ -67,6 +67,7 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
     envs_of_shard = lambda: shard_size("num_envs", num_envs)  # of what is being traced
     resets_of = functools.partial(_resets_of_shard, env, agent.fresh_episodes, rollout_length, reset_pool)
     whole = resets_of(num_envs, 1)  # here, so that the shapes of a reset are not found in the middle of the program
+    envs_of_shard = lambda: shard_size("num_envs", num_envs)  # of what is being traced
     resets_of_shard = lambda: whole if num_shards() == 1 else resets_of(envs_of_shard(), num_shards())
     max_block = _max_block(rollout_length, reset_pool)
 

@@ -37,7 +37,7 @@ def vectorize(
       batch_size: size of a group: the number of elements that run at once on a device. Smaller groups need less memory. By
         default all elements on a GPU or TPU, and one on a CPU. "auto" reduces the default to what fits into the free memory
         of the devices, according to the compiler's memory analysis.
-      devices: by default all devices of the default backend.
+      devices: by default all devices of the default backend that belong to this process.
       num_shards: S, the number of devices for each element. With more than 1, `fn` runs on S devices at once: each has 1 / S of
         the environments, of the replay and of every batch, and gradients and statistics are averaged. If there is only one
         device, it runs the S shards by `vmap`, with the same result up to rounding. See `docs/devices.md`.
@@ -62,7 +62,7 @@ def vectorize(
     """
     if batch_size is not None and batch_size != "auto":
         batch_size = check_size("batch_size", batch_size)
-    available = _rows_of_devices(jax.devices() if devices is None else devices, check_size("num_shards", num_shards))
+    available = _rows_of_devices(jax.local_devices() if devices is None else devices, check_size("num_shards", num_shards))
 
     def run(groups, width, *args):
         """`fn` over an axis of length devices × `groups` × `width`."""
@@ -70,7 +70,7 @@ def vectorize(
         if num_shards > 1:
             return _run_shards(fn, num_shards, groups, width, used, args)
         on_a_device = _in_groups(fn, groups, width)
-        if used == ((jax.devices()[0],),) and not jax.config.jax_default_device:  # type: ignore[attr-defined]
+        if used == ((jax.local_devices()[0],),) and not jax.config.jax_default_device:  # type: ignore[attr-defined]
             # The default device needs no mesh, and without a mesh functions that were traced before are not traced again.
             return on_a_device(*args)
         mesh, spec = _mesh([device for (device,) in used], ("seeds",)), PartitionSpec("seeds")

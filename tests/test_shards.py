@@ -148,6 +148,10 @@ def test_a_step_in_two_shards_equals_a_step_in_one(name):
         return learner.step(join(learner, states), join_noise(learner, noise, num_stored), hparams, jnp.int32(warmup))
 
     states, noise, after, metrics = in_shards(jax.random.key(1))
+    shapes = lambda tree: jax.tree.map(jnp.shape, tree)
+    assert shapes(jax.eval_shape(lambda n: join_noise(learner, n, jnp.uint32(1)), noise)) == shapes(
+        jax.eval_shape(learner.noise, jax.random.key(1))
+    )
     one, one_metrics = in_one(states, noise)
     chex.assert_trees_all_close(plain(join(learner, after)), plain(one), rtol=1e-4, atol=2e-6)
     means = lambda tree: {name: float(jnp.mean(x)) for name, x in tree.items()}

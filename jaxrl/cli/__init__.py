@@ -12,6 +12,7 @@ from jaxrl.cli._parsing import UsageError
 COMMANDS = {
     "train": "train an agent: many seeds and settings in one program; writes a run folder",
     "tune": "search hyperparameters: successive halving, random, population-based training, Optuna",
+    "merge": "join the parts of a run folder that several processes trained",
     "eval": "play the policies of a run folder on new episodes",
     "compare": "compare run folders: returns with intervals, options, and whether a difference is noise",
     "report": "write a report of run folders: one HTML page that works offline",

@@ -21,17 +21,27 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         return print_usage("train", bool(argv))
     file = _config_file.read(argv)
-    algorithm, argv = algorithm_of(file.argv)
-    settings = file.settings or _settings(algorithm, argv)
-    options = _parser(settings).parse(argv)
-    set_up_jax()
+    algorithm, words = algorithm_of(file.argv)
+    settings = file.settings or _settings(algorithm, words)
+    options = _parser(settings).parse(words)
+    part = _part(options)
+    if not options.distributed:  # then the devices are for child processes
+        set_up_jax()
+    with user_errors():
+        config = dataclasses.replace(_config(settings, options), **file.fields)
+    if options.distributed:
+        from jaxrl.cli._distributed import train_parts
+
+        with user_errors():
+            return train_parts(config, options.out, argv)
     from jaxrl.experiment import run
     from jaxrl.experiment.folder import METRICS
     from jaxrl.experiment.terminal import progress, summary
 
     with user_errors():
-        config = dataclasses.replace(_config(settings, options), **file.fields)
         out = options.out or _default_folder(algorithm, options.env)
+        if part:
+            config, out = config.part(*part), part_folder(out, *part)
     if options.dry_run:
         return dry_run(config)
     try:
@@ -67,6 +77,21 @@ def algorithm_of(argv: list[str]) -> tuple[str, list[str]]:
     if algorithm not in ALGORITHMS:
         raise UsageError(f"unknown algorithm {algorithm!r}; there are {', '.join(ALGORITHMS)}")
     return algorithm, argv[1:]
+
+
+def _part(options: argparse.Namespace) -> tuple[int, int] | None:
+    """The two numbers of --part, after the checks of what it needs."""
+    if (options.part or options.distributed) and options.out is None:
+        raise UsageError("--part and --distributed need --out, a folder that all processes share")
+    if options.part and options.distributed:
+        raise UsageError("--distributed chooses the part of each process itself: leave out --part")
+    if options.part is None:
+        return None
+    try:
+        index, num_parts = map(int, options.part.split("/"))
+    except ValueError:
+        raise UsageError(f"--part must be two numbers such as 3/8, the third of eight parts; got {options.part!r}") from None
+    return index, num_parts
 
 
 def _default_folder(algorithm: str, env: str) -> Path:
@@ -157,6 +182,11 @@ def _add_run_options(parser: Parser, steps: int, seeds: int) -> None:
     add("--seed", "first seed; the others follow it consecutively", 0, type=integer, metavar="INT")
     add("--steps", "environment steps per seed, warm-up included", steps, type=integer, metavar="INT")
     add("--out", "run folder (default: runs/ALGORITHM-ENV-TIME-RANDOM)", type=Path, metavar="FOLDER")
+    add("--part", "train only this part of the runs, such as 3/8, the third of eight; jaxrl merge joins them", metavar="I/N")
+    parser.add_argument(
+        "--distributed", action="store_true",
+        help="divide the runs among the processes of a SLURM, TPU pod, Open MPI or Kubernetes job, or of JAX_NUM_PROCESSES",
+    )  # fmt: skip
     add("--batch-size", "maximum number of runs in memory at once (default: as many as fit)", type=integer, metavar="INT")
 
 

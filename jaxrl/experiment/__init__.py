@@ -4,7 +4,9 @@ from jaxrl.experiment.config import Config
 from jaxrl.experiment.folder import load_policies
 from jaxrl.experiment.halving import successive_halving
 from jaxrl.experiment.host import evaluate_on_host, train_on_host
+from jaxrl.experiment.hosts import initialize
 from jaxrl.experiment.optuna_batches import optuna_search
+from jaxrl.experiment.parts import merge
 from jaxrl.experiment.policies import evaluate_policies
 from jaxrl.experiment.population_training import population_based_training
 from jaxrl.experiment.sampling import Range, draw_samples
@@ -12,7 +14,7 @@ from jaxrl.experiment.training import run
 from jaxrl.experiment.tuning import tune
 
 __all__ = [
-    "Config", "Range", "draw_samples", "evaluate_on_host", "evaluate_policies", "load_policies", "optuna_search",
-    "population_based_training", "run", "successive_halving",
+    "Config", "Range", "draw_samples", "evaluate_on_host", "evaluate_policies", "initialize", "load_policies", "merge",
+    "optuna_search", "population_based_training", "run", "successive_halving",
     "train_on_host", "tune",
 ]  # fmt: skip

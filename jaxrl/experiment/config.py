@@ -110,6 +110,29 @@ class Config:
             jax.eval_shape(lambda key, hparams=hparams: preset.learner.init(key, hparams), jax.random.key(0))
         return preset
 
+    def part(self, index: int, num_parts: int) -> "Config":
+        """Part `index`, from 1 to `num_parts`, of the runs: some of the seeds or, if there are too few, of the swept values.
+
+        Raises:
+          ValueError: if there is no such part, or more parts than seeds and than values of each swept hyperparameter.
+        """
+        check_size("num_parts", num_parts)
+        if not 1 <= check_size("part", index) <= num_parts:
+            raise ValueError(f"the parts are 1/{num_parts} to {num_parts}/{num_parts}; got {index}/{num_parts}")
+        bounds = lambda total: (total * (index - 1) // num_parts, total * index // num_parts)
+        if self.seeds >= num_parts:
+            first, end = bounds(self.seeds)
+            return dataclasses.replace(self, seed=self.seed + first, seeds=end - first)
+        longest = max(self.sweep, key=lambda name: len(self.sweep[name]), default="")
+        values = self.sweep.get(longest, [])
+        if len(values) < num_parts:
+            raise ValueError(
+                f"the runs cannot be divided into {num_parts} parts: there are {self.seeds} seeds and {len(values)} values in "
+                f"the longest sweep; use at most {max(self.seeds, len(values))}"
+            )
+        first, end = bounds(len(values))
+        return dataclasses.replace(self, sweep=self.sweep | {longest: values[first:end]})
+
     def runs(self, preset: Preset) -> tuple[jax.Array, Any]:
         """Keys `[num_runs]` and hyperparameters with leaves `[num_runs]`; the seeds of a combination are adjacent.
 

@@ -87,7 +87,7 @@ def _device_trainer(config: Config, preset: Preset) -> tuple[int, Trainer]:
     """The number of runs in a batch (`config.batch_size`, or as many as fit), and a compiled function that trains a batch."""
     learner, chunk = preset.learner, default_log_every(preset.num_iterations)
     keys, hparams = config.runs(preset)
-    devices = spread_over(min(config.num_runs, config.batch_size or config.num_runs), jax.devices())
+    devices = spread_over(min(config.num_runs, config.batch_size or config.num_runs), jax.local_devices())
     while True:
         try:
             size, init, program = _compile_batch(config, learner, chunk, (keys, hparams), devices)
