@@ -36,6 +36,7 @@ def main(argv: list[str]) -> int:
             return train_parts(config, options.out, argv)
     from jaxrl.experiment import run
     from jaxrl.experiment.folder import METRICS
+    from jaxrl.experiment.parts import part_folder
     from jaxrl.experiment.terminal import progress, summary
 
     with user_errors():
