@@ -78,7 +78,7 @@ def test_the_options_of_the_commands_exist(command, capsys):
     options = [word for word in arguments if word.startswith("-")]
     if not options:
         return
-    algorithm = arguments[:1] if name == "train" else []
+    algorithm = arguments[:1] if name in ("train", "tune") else []
     assert cli.main([name, *algorithm, "--help"]) == 0
     helped = capsys.readouterr().out
     for option in options:
