@@ -111,7 +111,7 @@ def _host_trainer(config: Config, preset: Preset) -> Trainer:
         key, run_hparams = jax.tree.map(lambda x: x[runs.start], (keys, hparams))
         for done, state, row in chunks_on_host(key, learner, preset.num_iterations, run_hparams):
             states = jax.tree.map(lambda x: x[None], state)
-            yield Chunk(runs, done, _env_steps(learner, done), states, {name: value[None] for name, value in row.items()})
+            yield Chunk(runs, done, _env_steps(learner, done), states, jax.tree.map(lambda x: np.asarray(x)[None], row))
 
     def policies(chunk):
         return as_numpy(policy_of(learner, chunk.states), 1)
