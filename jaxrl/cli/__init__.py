@@ -1,4 +1,4 @@
-"""The command line: `jaxrl train | eval | plot | render | envs | agents`. Invalid input prints one line and exits with code 2."""
+"""The command line, `jaxrl COMMAND`. Invalid input prints one line and exits with code 2."""
 
 import importlib
 import os
@@ -9,6 +9,7 @@ from jaxrl.cli._parsing import UsageError
 # Each command is `main(argv)` in the module jaxrl.cli._COMMAND.
 COMMANDS = {
     "train": "train an agent: many seeds and settings in one program; writes a run folder",
+    "resume": "finish a run that was interrupted, from its last checkpoint",
     "eval": "play the policies of a run folder on new episodes",
     "plot": "draw the learning curves of run folders into one picture",
     "render": "film the policies of a run folder",

@@ -2,13 +2,14 @@
 
 import argparse
 import secrets
-import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jaxrl._src.signatures import Option
 from jaxrl.cli._parsing import Parser, UsageError, add_option, integer, show, user_errors
+from jaxrl.cli._running import add_checkpoint_option, carry_out
 from jaxrl.cli._set_up import set_up_jax
 
 _ENV = "CartPole-v1"
@@ -30,26 +31,11 @@ def main(argv: list[str]) -> int:
     options = _parser(settings).parse(argv)
     set_up_jax()
     from jaxrl.experiment import run
-    from jaxrl.experiment.folder import METRICS
-    from jaxrl.experiment.terminal import progress, summary
 
     with user_errors():
         config = _config(settings, options)
         out = options.out or _default_folder(algorithm, options.env)
-    try:
-        with progress(config) as report, user_errors():
-            result = run(config, out, report=report)
-    except KeyboardInterrupt:
-        metrics = out / METRICS
-        left = (
-            f"{out} has the metrics so far, and no policies"
-            if metrics.is_file() and metrics.stat().st_size
-            else "nothing is saved"
-        )
-        print(f"jaxrl: interrupted; {left}", file=sys.stderr)
-        return 130
-    summary(result, out)
-    return 0
+    return carry_out(partial(run, config, out, checkpoint_every=options.checkpoint_every), config, out)
 
 
 def _default_folder(algorithm: str, env: str) -> Path:
@@ -122,6 +108,7 @@ def _add_run_options(parser: Parser, steps: int) -> None:
     add("--steps", "environment steps per seed, warm-up included", steps, type=integer, metavar="INT")
     add("--out", "run folder (default: runs/ALGORITHM-ENV-TIME-RANDOM)", type=Path, metavar="FOLDER")
     add("--batch-size", "maximum number of runs in memory at once (default: as many as fit)", type=integer, metavar="INT")
+    add_checkpoint_option(parser)
 
 
 def _config(settings: Any, options: argparse.Namespace) -> Any:

@@ -1,14 +1,21 @@
-"""Run folders: `config.json`, `metrics.csv`, `curve.png`, `policies/`. They hold JSON, text and arrays; loading runs no code."""
+"""Run folders: `config.json`, `metrics.csv`, `curve.png`, `policies/`. They hold JSON, text and arrays; loading runs no code.
+
+While a run trains, its folder also has `checkpoints/` and a `lock`.
+"""
 
 import csv
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-CONFIG, METRICS, CURVE, POLICIES = "config.json", "metrics.csv", "curve.png", "policies"
+import jaxrl
+from jaxrl.experiment import storage
+from jaxrl.experiment.notes import Note
+
+CONFIG, METRICS, CURVE, POLICIES, CHECKPOINTS = "config.json", "metrics.csv", "curve.png", "policies", "checkpoints"
 
 
 def check_unused(path: Path) -> None:
@@ -42,53 +49,50 @@ def create(path: Path, save_config: Callable[[Path], None]) -> Path:
     return path
 
 
+def is_finished(run: Path) -> bool:
+    """Whether everything in a run folder is written."""
+    return (run / POLICIES).is_dir() and (run / CURVE).is_file()
+
+
 def _cannot_write(path: Path, error: OSError) -> ValueError:
     return ValueError(f"cannot write to {path} ({error.strerror}); choose another folder with --out")
 
 
-class MetricsFile:
-    """A CSV file to which rows are appended; the first row determines the header."""
-
-    def __init__(self, path: Path):
-        self._file = path.open("w", newline="")
-        self._writer: csv.DictWriter | None = None
-
-    def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        for row in rows:
-            if self._writer is None:
-                self._writer = csv.DictWriter(self._file, list(row))
-                self._writer.writeheader()
-            self._writer.writerow(row)
-        self._file.flush()
-
-    def __enter__(self) -> "MetricsFile":
-        return self
-
-    def __exit__(self, *exc) -> None:
-        self._file.close()
-
-
 def read_metrics(run: Path) -> dict[str, np.ndarray]:
-    """The columns of a run's metrics, as floats."""
+    """The columns of a run's metrics, as floats.
+
+    A last row without its end, which a process leaves that is killed while it writes, is left out with a note.
+
+    Raises:
+      ValueError: if there are no rows, or they are damaged.
+    """
     path = run / METRICS
     if not path.is_file():
         raise ValueError(f"{run} is not a run folder: it has no {METRICS}")
     try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        columns = {name: np.array([float(row[name]) for row in rows]) for name in (rows[0] if rows else ())}
-    except (ValueError, TypeError) as error:
+        text = path.read_bytes().decode()
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
+            warnings.warn(f"{path} ends in the middle of a row, which is left out", Note, stacklevel=2)
+        rows = list(csv.reader(whole.splitlines(keepends=True)))
+        header, values = rows[0] if rows else [], [[float(word) for word in row] for row in rows[1:]]
+        if any(len(row) != len(header) for row in values):
+            raise ValueError("a row has more or fewer values than there are columns")
+    except (ValueError, csv.Error, OSError) as error:
         raise ValueError(f"{path} is damaged ({error})") from error
-    if not rows:
+    if not values:
         raise ValueError(f"{path} holds no rows yet")
-    return columns
+    return dict(zip(header, np.array(values).T, strict=True))
 
 
-def save_policies(run: Path, params: Any) -> None:
-    """Write the network parameters of every run, leaves `[num_runs, ...]`."""
-    from orbax.checkpoint import v1 as ocp  # 0.7 s to import
-
-    ocp.save((run / POLICIES).absolute(), params)
+def save_policies(run: Path, policies: Any) -> None:
+    """Write the policies of every run, leaves `[num_runs, ...]`. Raises ValueError if they cannot be written."""
+    try:
+        storage.write(run / POLICIES, policies, {"jaxrl": jaxrl.__version__})
+    except OSError as error:
+        raise ValueError(
+            f"cannot write {run / POLICIES} ({storage.reason(error)}): make room and continue with `jaxrl resume {run}`"
+        ) from error
 
 
 def load_policies(run: Path, abstract: Any) -> Any:
@@ -101,18 +105,8 @@ def load_policies(run: Path, abstract: Any) -> Any:
     Raises:
       ValueError: if there are no policies, or they are damaged or have other shapes.
     """
-    from orbax.checkpoint import v1 as ocp
-
-    path = (run / POLICIES).absolute()
+    path = run / POLICIES
     if not path.is_dir():
-        raise ValueError(f"{run} holds no policies: the run did not finish")
-    try:
-        params = ocp.load(path, abstract)
-    except Exception as error:  # orbax raises what its parts do: JSON's, tensorstore's, its own
-        raise ValueError(f"{path} is damaged, or of another configuration ({str(error).splitlines()[0]})") from error
-    shapes = [[np.shape(x) for x in jax.tree.leaves(tree)] for tree in (params, abstract)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"{path} and {run / CONFIG} do not belong together: the policies have shapes {shapes[0]}, not {shapes[1]}"
-        )
-    return params
+        raise ValueError(f"{run} holds no policies: the run did not finish; continue with `jaxrl resume {run}`")
+    storage.read_record(path)
+    return storage.read_arrays(path, abstract)
