@@ -101,4 +101,6 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
 
 def _say(text: str) -> None:
     with contextlib.suppress(OSError):  # the terminal may be gone
+        if sys.stdout.isatty():
+            print("\x1b[?25h", end="", flush=True)  # the cursor, which the progress bar hides
         print(f"jaxrl: {text}", file=sys.stderr, flush=True)

@@ -156,14 +156,15 @@ def restore(run: Path, config: Config, *, force: bool = False) -> Restored | Non
       ValueError: if the versions, the device kind, the configuration or the files have changed since, unless `force`.
     """
     paths = _checkpoints(run / CHECKPOINTS)
-    for path, previous in zip(paths, [*paths[1:], None], strict=True):
+    for i, path in enumerate(paths):
         try:
             record = storage.read_record(path)
             parts = [slice(*part) for part in record["parts"]]
             for part in parts:
                 storage.read_record(_part(path.parent, part))
         except (storage.Damaged, KeyError, TypeError) as error:
-            instead = "the run begins again" if previous is None else f"continuing from the one before, {previous.name}"
+            before = paths[i + 1 :]
+            instead = f"continuing from the one before, {before[0].name}" if before else "the run begins again"
             warnings.warn(f"{error}; {instead}", Note, stacklevel=2)
             continue
         _check_circumstances(run, record, config, force)

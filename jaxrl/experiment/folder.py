@@ -109,4 +109,7 @@ def load_policies(run: Path, abstract: Any) -> Any:
     if not path.is_dir():
         raise ValueError(f"{run} holds no policies: the run did not finish; continue with `jaxrl resume {run}`")
     storage.read_record(path)
-    return storage.read_arrays(path, abstract)
+    try:
+        return storage.read_arrays(path, abstract)
+    except storage.Other as error:
+        raise ValueError(f"{path} and {run / CONFIG} do not belong together: {error}") from error

@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 ARRAYS, RECORD, CHECKSUMS = "arrays", "record.json", "checksums.json"
 
 
 class Damaged(ValueError):
     """A folder that is not what was written."""
+
+
+class Other(ValueError):
+    """A folder of other arrays than those asked for."""
 
 
 def write(path: Path, arrays: Any, record: dict[str, Any]) -> None:
@@ -44,7 +47,7 @@ def write(path: Path, arrays: Any, record: dict[str, Any]) -> None:
         if jax.tree.leaves(arrays):
             with context:
                 ocp.save((unfinished / ARRAYS).absolute(), arrays)
-        _write_json(unfinished / RECORD, to_json(record))
+        _write_json(unfinished / RECORD, {"arrays": _shapes(arrays), **to_json(record)})
         _write_json(unfinished / CHECKSUMS, {str(p.relative_to(unfinished)): _crc32(p) for p in _files(unfinished)})
         os.rename(unfinished, path)
         _sync_folder(path.parent)
@@ -84,21 +87,29 @@ def read_arrays(path: Path, abstract: Any) -> Any:
         which is where they are read to.
 
     Raises:
-      ValueError: if they have other shapes, dtypes or names.
+      Other: if they have other shapes, dtypes or names.
     """
+    written = json.loads((path / RECORD).read_text())["arrays"]
+    for name, expected in (dict.fromkeys(written) | _shapes(abstract)).items():
+        if written.get(name) != expected:
+            found = written.get(name, "none")
+            raise Other(f"{path} is of another configuration: it has {found} in place of {expected or 'none'} as {name}")
+    if not written:
+        return abstract
     from orbax.checkpoint import v1 as ocp
 
-    if not jax.tree.leaves(abstract):
-        return abstract
     try:
-        arrays = ocp.load((path / ARRAYS).absolute(), abstract)
+        return ocp.load((path / ARRAYS).absolute(), abstract)
     except Exception as error:  # orbax raises what its parts do: JSON's, tensorstore's, its own
-        raise ValueError(f"{path} is damaged, or of another configuration ({_first_line(error)})") from error
-    shapes = [[(np.shape(x), str(x.dtype)) for x in jax.tree.leaves(tree)] for tree in (arrays, abstract)]
-    if shapes[0] != shapes[1]:
-        found, expected = next(pair for pair in zip(*shapes, strict=True) if pair[0] != pair[1])
-        raise ValueError(f"{path} is of another configuration: it has an array {found} in place of {expected}")
-    return arrays
+        raise Damaged(f"{path} is damaged ({_first_line(error)})") from error
+
+
+def _shapes(arrays: Any) -> dict[str, str]:
+    """The dtype and shape of each array by its place in the tree, such as "float32[2,3]"."""
+    return {
+        jax.tree_util.keystr(place): f"{x.dtype}[{','.join(map(str, x.shape))}]"
+        for place, x in jax.tree_util.tree_leaves_with_path(arrays)
+    }
 
 
 def reason(error: OSError) -> str:
