@@ -7,20 +7,26 @@ import numpy as np
 
 from jaxrl.algorithms import algorithm
 from jaxrl.experiment.config import load_config
-from jaxrl.experiment.folder import read_metrics
+from jaxrl.experiment.divergence import not_finite
+from jaxrl.experiment.folder import METRICS, read_metrics
 from jaxrl.experiment.statistics import iqm, iqm_interval
 
 
 class Curve(NamedTuple):
     label: str
     env_steps: np.ndarray  # [T]
-    returns: np.ndarray  # [T, S]
+    returns: np.ndarray  # [T, S]; NaN where no episode has finished
+    diverged: np.ndarray  # [S], bool: whether metrics of a seed became NaN or infinite
 
 
 def read_curves(run: Path) -> list[Curve]:
     """One curve for each combination of the swept values in a run folder."""
     columns = read_metrics(run)
     config = load_config(run)
+    for name in ("seed", "env_steps", "episode_return", *config.sweep):
+        if name not in columns:
+            raise ValueError(f"{run / METRICS} has no column {name!r}")
+    bad = not_finite(columns)
     curves = []
     for combination in config.combinations:
         selected = np.ones(len(columns["seed"]), bool)
@@ -30,9 +36,11 @@ def read_curves(run: Path) -> list[Curve]:
         seeds, seed_index = np.unique(columns["seed"][selected], return_inverse=True)
         returns = np.full((len(steps), len(seeds)), np.nan)
         returns[step_index, seed_index] = columns["episode_return"][selected]
+        diverged = np.zeros(len(seeds), bool)
+        np.logical_or.at(diverged, seed_index, bad[selected])
         swept = [f"{name}={value:g}" for name, value in combination.items()]
         title = f"{algorithm(config.settings.algorithm).title} on {config.env_title}"
-        curves.append(Curve(", ".join([title, *swept]), steps, returns))
+        curves.append(Curve(", ".join([title, *swept]), steps, returns, diverged))
     return curves
 
 
@@ -44,6 +52,8 @@ def fill_forward(returns: np.ndarray) -> np.ndarray:
 
 def plot(curves: list[Curve], path: Path) -> Path:
     """Write a plot with a line and a band for each curve, and return its path. The format is PNG if `path` has no suffix.
+
+    Seeds that diverged are counted in the legend and left out of the line.
 
     Raises:
       ImportError: without matplotlib.
@@ -59,10 +69,12 @@ def plot(curves: list[Curve], path: Path) -> Path:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for curve in curves:
-        returns = fill_forward(curve.returns)
+        returns = fill_forward(curve.returns[:, ~curve.diverged])
         known = ~np.isnan(returns).any(axis=1)
         steps, returns = curve.env_steps[known], returns[known]
-        (line,) = axes.plot(steps, iqm(returns), label=f"{curve.label} ({returns.shape[1]} seeds)", linewidth=2)
+        nan = f" of {len(curve.diverged)}, the others NaN" if curve.diverged.any() else ""
+        middle = iqm(returns) if returns.size else np.full(len(steps), np.nan)
+        (line,) = axes.plot(steps, middle, label=f"{curve.label} ({returns.shape[1]} seeds{nan})", linewidth=2)
         if returns.shape[1] > 1 and len(returns):
             axes.fill_between(steps, *iqm_interval(returns), color=line.get_color(), alpha=0.25, linewidth=0)
     axes.set_xlabel("environment steps")

@@ -14,6 +14,7 @@ from jaxrl.experiment import checkpoints, curves, folder
 from jaxrl.experiment.checkpoints import Checkpoints, Part, Place, Restored
 from jaxrl.experiment.config import Config, load_config
 from jaxrl.experiment.csv_file import CsvFile, Position
+from jaxrl.experiment.divergence import Diverged, diverged_runs, not_finite
 from jaxrl.experiment.locks import locked
 from jaxrl.experiment.policies import SavedPolicy, abstract_policies, evaluate_policies
 from jaxrl.experiment.trainers import Chunk, Trainer, make_trainer
@@ -29,13 +30,15 @@ class Progress(NamedTuple):
     env_steps: int  # so far, of all runs together
     total_env_steps: int
     seconds: float  # since compilation began
-    episode_return: float  # mean over the runs' latest returns; NaN before the first episode has finished
+    episode_return: float  # mean over the runs' latest returns, without NaN; NaN before the first episode has finished
+    num_diverged: int = 0  # number of runs in training whose metrics are not finite
 
 
 class Result(NamedTuple):
     config: Config
     policies: SavedPolicy  # after training, leaves [num_runs, ...]
     evaluation_returns: np.ndarray  # [num_runs, episodes], greedy
+    diverged: list[Diverged]  # the runs whose metrics became NaN or infinite, and when
     env_steps: int  # environment steps per run
     seconds: float  # of training, compilation included, without interruptions
 
@@ -197,7 +200,8 @@ def _place(session: _Session, trainer: Trainer, chunk: Chunk, files: dict[str, C
 def _progress(session: _Session, chunk: Chunk, latest: np.ndarray) -> Progress:
     env_steps = chunk.runs.start * session.preset.env_steps + chunk.env_steps * len(latest)
     known = latest[~np.isnan(latest)]
-    return Progress(env_steps, session.total, session.seconds, float(np.mean(known)) if len(known) else float("nan"))
+    mean = float(np.mean(known)) if len(known) else float("nan")
+    return Progress(env_steps, session.total, session.seconds, mean, int(np.sum(not_finite(chunk.metrics))))
 
 
 def _finish(session: _Session, policies: SavedPolicy, seconds: float) -> Result:
@@ -210,7 +214,8 @@ def _finish(session: _Session, policies: SavedPolicy, seconds: float) -> Result:
         raise Interrupted(saved=True)
     unfinished = curves.plot(curves.read_curves(session.out), session.out / f"unfinished-{folder.CURVE}")
     unfinished.replace(session.out / folder.CURVE)
-    return Result(session.config, policies, returns, session.preset.env_steps, seconds)
+    diverged = diverged_runs(session.config, folder.read_metrics(session.out))
+    return Result(session.config, policies, returns, diverged, session.preset.env_steps, seconds)
 
 
 def _batches(config: Config, trainer: Trainer, first: int) -> Iterator[slice]:
@@ -220,8 +225,7 @@ def _batches(config: Config, trainer: Trainer, first: int) -> Iterator[slice]:
 
 def _latest(latest: np.ndarray, chunk: Chunk) -> np.ndarray:
     """The latest return of each run of the chunk: that of the chunk if an episode has finished in it."""
-    returns = chunk.metrics["episode_return"]
-    return np.where(np.isnan(returns), latest, returns)
+    return np.where(chunk.metrics["episodes"] > 0, chunk.metrics["episode_return"], latest)
 
 
 def _rows(config: Config, chunk: Chunk, seconds: float) -> Iterable[dict[str, Any]]:

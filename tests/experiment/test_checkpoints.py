@@ -46,7 +46,9 @@ def small_trainer(config, preset, *, batch=None, resumable=True):
             draw = jax.vmap(lambda key, start=start: jax.random.uniform(jax.random.fold_in(key, start)))
             states = states | {"x": states["x"] * 1.1 + draw(states["key"])}
             x = np.asarray(states["x"])[:num]
-            yield Chunk(runs, start + INTERVAL, start + INTERVAL, states, {"episode_return": x, "loss": x / 3})
+            yield Chunk(
+                runs, start + INTERVAL, start + INTERVAL, states, {"episode_return": x, "episodes": np.ones(num), "loss": x / 3}
+            )
 
     def policies(chunk):
         return SavedPolicy({"w": np.asarray(chunk.states["x"])[: chunk.runs.stop - chunk.runs.start]}, ())
