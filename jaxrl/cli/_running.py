@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def carry_out(start: Callable[..., Any], config: Any, out: Path) -> int:
     with stop_signals() as received:
         try:
             with progress(config) as report, user_errors():
-                result = start(report=report, stop=received)
+                result = start(report=partial(_report, report), stop=received)
         except Interrupted as interrupted:
             _say(f"interrupted; {interrupted}. Continue with `jaxrl resume {out}`")
             return 128 + (received() or signal.SIGINT)
@@ -97,6 +98,11 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
         theirs.close()  # ends the thread
         thread.join()
         ours.close()
+
+
+def _report(report: Callable[[Any], None], progress: Any) -> None:
+    with contextlib.suppress(OSError):  # a terminal or a pipe that is gone does not end the training
+        report(progress)
 
 
 def _say(text: str) -> None:

@@ -30,7 +30,7 @@ class CsvFile:
       position: where to go on: what follows in the file is cut off. By default the file is new.
 
     Raises:
-      ValueError: if the file does not begin with what `position` says.
+      ValueError: if the file does not begin with what `position` says, or cannot be written.
     """
 
     def __init__(self, path: Path, position: Position | None = None):
@@ -39,15 +39,18 @@ class CsvFile:
         self._pending = b""
         self._columns: list[str] | None = None
         self._noted = False
-        if position is None or position.size == 0:
-            self._file = path.open("wb", buffering=0)
-            return
-        check_position(path, position)
-        self._file = path.open("r+b", buffering=0)
-        self._file.truncate(position.size)
-        self._columns = next(csv.reader([self._file.readline().decode()]))
-        self._file.seek(position.size)
-        self.position = position
+        try:
+            if position is None or position.size == 0:
+                self._file = path.open("wb", buffering=0)
+                return
+            check_position(path, position)
+            self._file = path.open("r+b", buffering=0)
+            self._file.truncate(position.size)
+            self._columns = next(csv.reader([self._file.readline().decode()]))
+            self._file.seek(position.size)
+            self.position = position
+        except OSError as error:
+            raise ValueError(f"cannot write {path} ({reason(error)})") from error
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows. One that cannot be written yet gives a note, once."""

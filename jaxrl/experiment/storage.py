@@ -4,11 +4,15 @@ A folder appears under its name only when all of it is on the disk. `checksums.j
 a torn, shortened or altered folder is recognised before anything is made of it.
 """
 
+import contextlib
+import errno
 import json
+import logging
 import math
 import os
 import shutil
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +49,7 @@ def write(path: Path, arrays: Any, record: dict[str, Any]) -> None:
         context = ocp.Context()
         context.array.saving.use_compression = False  # it takes more time than writing, and buffers as large as the arrays
         if jax.tree.leaves(arrays):
-            with context:
+            with context, _without_logging():
                 ocp.save((unfinished / ARRAYS).absolute(), arrays)
         _write_json(unfinished / RECORD, {"arrays": _shapes(arrays), **to_json(record)})
         _write_json(unfinished / CHECKSUMS, {str(p.relative_to(unfinished)): _crc32(p) for p in _files(unfinished)})
@@ -54,7 +58,8 @@ def write(path: Path, arrays: Any, record: dict[str, Any]) -> None:
     except BaseException as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         if isinstance(error, Exception) and not isinstance(error, OSError):  # orbax raises what its parts do
-            raise OSError(0, _first_line(error)) from error
+            full = os.strerror(errno.ENOSPC)
+            raise (OSError(errno.ENOSPC, full) if full in str(error) else OSError(0, _first_line(error))) from error
         raise
 
 
@@ -99,7 +104,8 @@ def read_arrays(path: Path, abstract: Any) -> Any:
     from orbax.checkpoint import v1 as ocp
 
     try:
-        return ocp.load((path / ARRAYS).absolute(), abstract)
+        with _without_logging():
+            return ocp.load((path / ARRAYS).absolute(), abstract)
     except Exception as error:  # orbax raises what its parts do: JSON's, tensorstore's, its own
         raise Damaged(f"{path} is damaged ({_first_line(error)})") from error
 
@@ -110,6 +116,18 @@ def _shapes(arrays: Any) -> dict[str, str]:
         jax.tree_util.keystr(place): f"{x.dtype}[{','.join(map(str, x.shape))}]"
         for place, x in jax.tree_util.tree_leaves_with_path(arrays)
     }
+
+
+@contextlib.contextmanager
+def _without_logging() -> Iterator[None]:
+    """Orbax logs a traceback of each of its threads before it raises the error."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def reason(error: OSError) -> str:

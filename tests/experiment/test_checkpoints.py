@@ -357,6 +357,12 @@ def test_arrays_that_do_not_fit_leave_nothing_behind(tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_file_that_cannot_be_opened_is_one_line(tmp_path):
+    (tmp_path / "a.csv").mkdir()
+    with pytest.raises(ValueError, match=r"cannot write .*a\.csv \(Is a directory\)"):
+        CsvFile(tmp_path / "a.csv")
+
+
 # --- real programs ----------------------------------------------------------------------------------
 
 
@@ -364,7 +370,7 @@ def test_states_of_several_seeds_come_back(tmp_path):
     """With keys, a replay, and the number of the next iteration; the run goes on with the same bits."""
     learner = dqn_learner()
     hparams = jax.tree.map(jnp.float32, learner.agent.hparams)
-    states = jax.vmap(lambda key: learner.init(key, hparams))(jax.random.split(jax.random.key(0), 2))
+    states = jax.jit(jax.vmap(lambda key: learner.init(key, hparams)))(jax.random.split(jax.random.key(0), 2))
     save(tmp_path / "states", states, learner.agent.warmup)
     loaded, iteration = load(tmp_path / "states", learner)
     assert iteration == learner.agent.warmup
@@ -384,7 +390,7 @@ def test_states_of_several_seeds_come_back(tmp_path):
 
 
 def test_a_state_of_another_learner_is_refused(tmp_path):
-    save(tmp_path / "state", jax.tree.map(jnp.asarray, init_state(dqn_learner())), 0)
+    save(tmp_path / "state", init_state(dqn_learner()), 0)
     env = jaxrl.make("CartPole-v1")
     network = jaxrl.networks.q_network(env.observation_space, env.action_space, hidden=(3,))
     agent = jaxrl.agents.dqn(network, env.action_space, batch_size=4, capacity=16, warmup=4)
@@ -393,7 +399,7 @@ def test_a_state_of_another_learner_is_refused(tmp_path):
 
 
 def init_state(learner):
-    return learner.init(jax.random.key(0), jax.tree.map(jnp.float32, learner.agent.hparams))
+    return jax.jit(learner.init)(jax.random.key(0), jax.tree.map(jnp.float32, learner.agent.hparams))
 
 
 def test_dqn_goes_on_bit_for_bit_on_two_devices(tmp_path):
