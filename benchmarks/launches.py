@@ -13,6 +13,8 @@ import functools
 import importlib.util
 import re
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable
 
 import jax
@@ -36,7 +38,7 @@ gpu_device_info {
 platform_name: "CUDA" device_description_str: "NVIDIA H200"
 dnn_version_info { major: 9 minor: 7 } runtime_version { major: 12 minor: 8 patch: 0 }
 """
-COMPILERS = {"h200": "jax_plugins.xla_cuda12", "v5e:2x2": "libtpu"}
+COMPILERS = {"h200": "jax_plugins.xla_cuda12", "v5e:2x2": "libtpu"}  # any other topology of TPUs as the last
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "copy-done", "async-done"}
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute", "collective-broadcast")
 
@@ -44,7 +46,7 @@ COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "coll
 def available(device: str) -> bool:
     """Whether the compiler for this device is installed."""
     try:
-        return importlib.util.find_spec(COMPILERS[device]) is not None
+        return importlib.util.find_spec(COMPILERS["h200" if device == "h200" else "v5e:2x2"]) is not None
     except ModuleNotFoundError:  # the parent package is missing
         return False
 
@@ -64,10 +66,15 @@ def compile_for(device: str, fn: Callable, *args):
     return jax.jit(fn, in_shardings=spread, out_shardings=spread).lower(*shapes).compile()
 
 
-def compile_seeds(device: str, train: Callable, seeds: int):
-    """Compile a run of many seeds as `jaxrl.vectorize` lays it out on the described devices."""
+def compile_seeds(device: str, train: Callable, seeds: int, num_shards: int = 1):
+    """Compile a run of many seeds, each in `num_shards` shards, as `jaxrl.vectorize` lays it out on the described devices."""
+    devices = described_devices(device)
+    mesh = Mesh(np.array(devices).reshape(-1, num_shards), ("seeds", "envs"), axis_types=(AxisType.Auto,) * 2)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), seeds))
-    return compile_for(device, jaxrl.vectorize(train, devices=described_devices(device)), keys)
+    run = jax.jit(
+        jaxrl.vectorize(train, devices=devices, num_shards=num_shards), in_shardings=NamedSharding(mesh, PartitionSpec("seeds"))
+    )
+    return run.lower(keys).compile()
 
 
 def computations(text: str) -> dict[str, list[tuple[str, str]]]:
@@ -126,57 +133,80 @@ def collectives(text: str) -> list[str]:
     )
 
 
-def dqn(env_name: str = "CartPole-v1", **network_options) -> Callable:
+def collectives_of_loops(text: str) -> list[tuple[int, str, str]]:
+    """Every collective operation: the number of loops around it, its kind, and the groups of devices that take part in it."""
+    bodies, out = computations(text), []
+
+    def find(name: str, depth: int) -> None:
+        for operation, line in bodies.get(name, ()):
+            called = re.search(r"(?:body|to_apply)=%?([\w.\-]+)", line)
+            if operation in ("while", "call") and called:
+                find(called[1], depth + (operation == "while"))
+            elif operation.startswith(COLLECTIVES) and not operation.endswith("-done"):
+                groups = re.search(r"replica_groups=(\S+?),? [a-z_]+=", line)
+                out.append((depth, operation.removesuffix("-start"), groups[1] if groups else ""))
+
+    find("ENTRY", 0)
+    return sorted(out)
+
+
+# --- training programs; with `num_shards`, each shard has the sizes of the run with one
+
+
+def dqn(env_name: str = "CartPole-v1", num_shards: int = 1, **network_options) -> Callable:
     """A run with 10 environments, batch 128, MLP 120-84: ten logging intervals of 640 iterations each, in blocks of 64."""
     env = jaxrl.make(env_name)
     network = jaxrl.networks.q_network(env.observation_space, env.action_space, hidden=(120, 84), **network_options)
-    agent = jaxrl.agents.dqn(network, env.action_space, batch_size=128, capacity=10_000, warmup=64)
-    learner = jaxrl.make_learner(env, agent, num_envs=10, rollout_length=1)
+    sizes = {"batch_size": 128 * num_shards, "capacity": 10_000 * num_shards}
+    agent = jaxrl.agents.dqn(network, env.action_space, warmup=64, **sizes)
+    learner = jaxrl.make_learner(env, agent, num_envs=10 * num_shards, rollout_length=1)
     return lambda key: jaxrl.train(key, learner, 6_400, log_every=640)
 
 
-def reinforce() -> Callable:
+def reinforce(num_shards: int = 1) -> Callable:
     """A run with 16 environments × 32 steps and a value baseline: ten logging intervals of ten iterations, in blocks of two."""
     env = jaxrl.make("CartPole-v1")
     network = jaxrl.networks.policy(env.observation_space, env.action_space, value=True)
     agent = jaxrl.agents.reinforce(network, env.action_space, mode="continuing", baseline="value")
-    learner = jaxrl.make_learner(env, agent, num_envs=16, rollout_length=32)
+    learner = jaxrl.make_learner(env, agent, num_envs=16 * num_shards, rollout_length=32)
     return lambda key: jaxrl.train(key, learner, 100, log_every=10)
 
 
-def ppo() -> Callable:
+def ppo(num_shards: int = 1) -> Callable:
     """A run of 4 environments × 128 steps, 4 epochs × 4 minibatches: ten rows of metrics of ten iterations each."""
     env = jaxrl.make("CartPole-v1")
     network = jaxrl.networks.policy(env.observation_space, env.action_space, value=True)
     agent = jaxrl.agents.ppo(network, env.action_space, num_epochs=4, num_minibatches=4)
-    learner = jaxrl.make_learner(env, agent, num_envs=4, rollout_length=128)
+    learner = jaxrl.make_learner(env, agent, num_envs=4 * num_shards, rollout_length=128)
     return lambda key: jaxrl.train(key, learner, 100, log_every=10)
 
 
-def pqn() -> Callable:
+def pqn(num_shards: int = 1) -> Callable:
     """A run of 32 environments × 64 steps, 2 epochs × 16 minibatches, MLP 64-64 with LayerNorm, Adam: ten rows of metrics."""
     env = jaxrl.make("CartPole-v1")
     network = jaxrl.networks.q_network(env.observation_space, env.action_space, hidden=(64, 64), layer_norm=True)
     agent = jaxrl.agents.pqn(network, env.action_space, num_epochs=2, num_minibatches=16, optimizer=jaxrl.optimizers.adam)
-    learner = jaxrl.make_learner(env, agent, num_envs=32, rollout_length=64)
+    learner = jaxrl.make_learner(env, agent, num_envs=32 * num_shards, rollout_length=64)
     return lambda key: jaxrl.train(key, learner, 100, log_every=10)
 
 
-def sac() -> Callable:
+def sac(num_shards: int = 1) -> Callable:
     """A run of one environment, batch 256, MLP 256-256: ten rows of metrics of 640 iterations each, in blocks of 64."""
     env = jaxrl.make("Pendulum-v1")
     network = jaxrl.networks.actor_critic(env.observation_space, env.action_space)
-    agent = jaxrl.agents.sac(network, env.action_space, batch_size=256, capacity=10_000, warmup=64)
-    learner = jaxrl.make_learner(env, agent, num_envs=1, rollout_length=1)
+    sizes = {"batch_size": 256 * num_shards, "capacity": 10_000 * num_shards}
+    agent = jaxrl.agents.sac(network, env.action_space, warmup=64, **sizes)
+    learner = jaxrl.make_learner(env, agent, num_envs=num_shards, rollout_length=1)
     return lambda key: jaxrl.train(key, learner, 6_400, log_every=640)
 
 
-def td3() -> Callable:
+def td3(num_shards: int = 1) -> Callable:
     """A run of one environment, two steps and two critic updates an iteration, batch 256, MLP 256-256; ten rows as for SAC."""
     env = jaxrl.make("Pendulum-v1")
     network = jaxrl.networks.deterministic_actor_critic(env.observation_space, env.action_space)
-    agent = jaxrl.agents.td3(network, env.action_space, batch_size=256, capacity=10_000, warmup=64)
-    learner = jaxrl.make_learner(env, agent, num_envs=1, rollout_length=2)
+    sizes = {"batch_size": 256 * num_shards, "capacity": 10_000 * num_shards}
+    agent = jaxrl.agents.td3(network, env.action_space, warmup=64, **sizes)
+    learner = jaxrl.make_learner(env, agent, num_envs=num_shards, rollout_length=2)
     return lambda key: jaxrl.train(key, learner, 6_400, log_every=640)
 
 
@@ -221,6 +251,22 @@ def print_runs(device: str, seeds: int) -> None:
             print(f"  depth {loop['depth']}: {iterations} of {loop['kernels']} kernels{syncs}")
 
 
+def print_shards(device: str, seeds: int, num_shards: int) -> None:
+    """The collectives and the memory of runs in shards; `seeds` and `num_shards` together use all devices."""
+    for name, program in PROGRAMS.items():
+        started = time.perf_counter()
+        compiled = compile_seeds(device, program(num_shards=num_shards) if num_shards > 1 else program(), seeds, num_shards)
+        seconds, memory = time.perf_counter() - started, compiled.memory_analysis()
+        held = (memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes) / 2**20
+        found = Counter((depth, kind) for depth, kind, _ in collectives_of_loops(compiled.as_text()))
+        listed = ", ".join(f"{count} {kind} in {depth} loops" for (depth, kind), count in sorted(found.items())) or "none"
+        print(
+            f"{name}; {seeds} seeds in {num_shards} shards on {device}: {held:.1f} MiB on each device, in {seconds:.0f} s; "
+            f"{listed}",
+            flush=True,
+        )
+
+
 def print_functions() -> None:
     for name, function in {"lambda_returns": lambda_returns, "generalized_advantage_estimation": advantages}.items():
         for num_steps in (32, 128, 512, 4096):
@@ -236,6 +282,10 @@ def main() -> None:
         print_runs(device, 16 if device == "h200" else 64)
     if "h200" in found:
         print_functions()
+    if "v5e:2x2" in found:
+        print_shards("v5e:4x4", seeds=4, num_shards=4)
+        for seeds, num_shards in ((256, 1), (16, 16), (1, 256)):
+            print_shards("v5e:16x16", seeds, num_shards)
 
 
 if __name__ == "__main__":

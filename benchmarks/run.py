@@ -1,8 +1,9 @@
 """Measure jaxrl, its peers and the floor on the same workloads, in turns: `python benchmarks/run.py`.
 
-Each implementation has its own process, which compiles its program while the others wait, runs it once, and then waits. The
-parent lets the processes take turns for several rounds, so that other load on the machine affects all of them equally. The
-times are written to a row of benchmarks/results/, and RESULTS.md is generated from the rows. `benchmarks/setup.sh` creates an
+Each implementation has its own process, which compiles its program, runs it once, and then waits. The parent lets the processes
+of a workload take turns for several rounds, so that other load on the machine affects all of them equally. On a CPU, one workload
+is compiled and measured after the other; on an accelerator, all programs are compiled before the first is measured. The times
+are written to a row of benchmarks/results/, and RESULTS.md is generated from the rows. `benchmarks/setup.sh` creates an
 environment with all peers.
 """
 
@@ -15,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -108,9 +110,18 @@ def attempt(worker: Worker, do: Callable[[], None]) -> None:
         print(f"  {worker.implementation}: {error}", flush=True)
 
 
-def measure(workload: Workload, device: dict, options: argparse.Namespace, logs: Path) -> list[dict]:
-    """Measure one workload, and return its rows."""
-    workers: list[Worker] = []
+def start_all(workload: Workload, device: dict, jaxrl_only: bool, logs: Path) -> list[Worker]:
+    """Start a process for each implementation of a workload. jaxrl is the first."""
+    size = "-".join(map(str, (workload.name, workload.seeds, workload.num_envs, workload.rollout_length, workload.capacity)))
+    return [
+        start(implementation, its_workload, device, logs / f"{size}-{implementation.replace('/', '-')}")
+        for implementation, its_workload in entries(workload, device["platform"], jaxrl_only)
+    ]
+
+
+def measure(workers: list[Worker], options: argparse.Namespace) -> list[dict]:
+    """Wait until the implementations of a workload are ready, let them run in turns, and return their rows."""
+    workload = workers[0].workload
 
     def get_ready(worker):
         worker.row.update(answer(worker, options.timeout))
@@ -124,19 +135,21 @@ def measure(workload: Workload, device: dict, options: argparse.Namespace, logs:
             worker.row[name].append(told[name])
         worker.row["rss_bytes"] = told["rss_bytes"]
 
-    try:
-        for implementation, its_workload in entries(workload, device["platform"], options.jaxrl_only):
-            workers.append(start(implementation, its_workload, device, logs / implementation.replace("/", "-")))
-            attempt(workers[-1], partial(get_ready, workers[-1]))
-        for number in range(1, options.rounds + 1):
-            turn = number % len(workers)  # so that no implementation always follows the same one
-            for worker in workers[turn:] + workers[:turn]:
-                attempt(worker, partial(run, worker, number))
-    finally:
-        for worker in workers:
-            worker.process.kill()
-            worker.process.wait()
+    print(f"{workload.name}: {workload.seeds} seeds, {workload.num_envs} environments, replay of {workload.capacity}", flush=True)
+    for worker in workers:
+        attempt(worker, partial(get_ready, worker))
+    for number in range(1, options.rounds + 1):
+        turn = number % len(workers)  # so that no implementation always follows the same one
+        for worker in workers[turn:] + workers[:turn]:
+            attempt(worker, partial(run, worker, number))
     return [worker.row for worker in workers]
+
+
+def wait_until_idle(workers: list[Worker], timeout: float) -> None:
+    """Wait until every process has compiled its program, or ended: its first reply is ready to be read."""
+    end = time.monotonic() + timeout
+    for worker in workers:
+        select.select([worker.process.stdout], [], [], max(0.0, end - time.monotonic()))
 
 
 def missing(selected: list[Workload], platform: str) -> set[str]:
@@ -170,12 +183,19 @@ def run_all(options: argparse.Namespace, out: Path, logs: Path) -> None:
     selected = [w for w in selected if not options.seeds or w.name == "rollout" or w.seeds in options.seeds]
     if not options.jaxrl_only and (absent := missing(selected, device["platform"])):
         raise SystemExit(f"{', '.join(sorted(absent))} not installed: run benchmarks/setup.sh, or use --jaxrl-only")
-    for workload in selected:
-        print(
-            f"{workload.name}: {workload.seeds} seeds, {workload.num_envs} environments, replay of {workload.capacity}",
-            flush=True,
-        )
-        tables.save(measure(workload, device, options, logs), out)
+    # On an accelerator, compilation takes most of the time and little of the device: all programs are compiled first, at once.
+    batches = [[workload] for workload in selected] if device["platform"] == "cpu" else [selected]
+    for batch in batches:
+        groups = [start_all(workload, device, options.jaxrl_only, logs) for workload in batch]
+        try:
+            if device["platform"] != "cpu":
+                wait_until_idle([worker for workers in groups for worker in workers], options.timeout)
+            for workers in groups:
+                tables.save(measure(workers, options), out)
+        finally:
+            for worker in (worker for workers in groups for worker in workers):
+                worker.process.kill()
+                worker.process.wait()
 
 
 def main() -> None:

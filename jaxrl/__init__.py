@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _MODULES = (
     "agents", "checks", "distributions", "dynamic_programming", "envs", "exploration", "losses", "minibatches",
     "networks", "noise", "normalization", "off_policy", "optimizers", "policies", "recurrence", "replay", "returns",
-    "running_statistics", "schedules", "spaces", "training_passes", "transitions", "types",
+    "running_statistics", "schedules", "shards", "spaces", "training_passes", "transitions", "types",
 )  # fmt: skip
 _NAMES = {
     "make": "envs",
@@ -21,6 +21,7 @@ _NAMES = {
     "advance": "learner",
     "evaluate": "rollout",
     "vectorize": "vectorization",
+    "load_policy": "experiment.deployment",
     "preset": "presets",
     "render": "rendering.episodes",
 }
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         returns,
         running_statistics,
         schedules,
+        shards,
         spaces,
         training_passes,
         transitions,
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     )
     from jaxrl.envs import make
     from jaxrl.envs.validation.environment import check_environment
+    from jaxrl.experiment.deployment import load_policy
     from jaxrl.learner import advance, make_learner, train
     from jaxrl.presets import preset
     from jaxrl.rendering.episodes import render

@@ -78,6 +78,10 @@ def _policy(env: Environment, network: Options, agent: Options) -> Network:
     return networks.policy(env.observation_space, env.action_space, value=value, **network)
 
 
+def _policy_alone(env: Environment, network: Options, agent: Options) -> Network:
+    return networks.policy(env.observation_space, env.action_space, **network)
+
+
 def _actor_critic(env: Environment, network: Options, agent: Options) -> ActorCritic:
     return networks.actor_critic(env.observation_space, env.action_space, **network)
 
@@ -103,6 +107,7 @@ _TABLE = (
     Algorithm("ddpg", "DDPG", agents.ddpg, (Box,), _ddpg_network, networks.deterministic_actor_critic, derived=("num_critics",)),
     Algorithm("dqn", "DQN", agents.dqn, (Discrete,), _q_network, networks.q_network, derived=("noisy",)),
     Algorithm("iqn", "IQN", agents.iqn, (Discrete,), _implicit_quantiles, networks.implicit_quantile_network),
+    Algorithm("openai_es", "OpenAI-ES", agents.openai_es, _ANY, _policy_alone, networks.policy, derived=("value",)),
     Algorithm("ppo", "PPO", agents.ppo, _ANY, _policy, networks.policy, derived=("value",)),
     Algorithm("pqn", "PQN", agents.pqn, (Discrete,), _q_network, networks.q_network, derived=("noisy",)),
     Algorithm("qr_dqn", "QR-DQN", agents.qr_dqn, (Discrete,), *_ATOMS),

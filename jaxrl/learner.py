@@ -4,6 +4,7 @@ The driver owns the iteration number, an unbatched int32, and the random numbers
 `fold_in(run_key, i)`, so a run has the same bits however it is divided into calls.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -12,8 +13,9 @@ import jax.numpy as jnp
 
 from jaxrl._src.agent_checks import check_agent
 from jaxrl._src.checks import check_key, check_record, check_size
+from jaxrl._src.shards import mean, num_shards, own, own_key, shard_size, total
 from jaxrl._src.traced_once import TracedOnce
-from jaxrl.resets import MAX_NOISE_BYTES, num_bytes, reset_all, reset_scheme
+from jaxrl.resets import MAX_NOISE_BYTES, ResetScheme, num_bytes, reset_all, reset_scheme
 from jaxrl.rollout import RolloutCarry, RolloutNoise, unroll, zero_stats
 from jaxrl.types import Agent, Environment, EpisodeStats, HParams, Learner, LearnerState, Metrics, Transition
 
@@ -61,16 +63,21 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
     reset_pool = None if reset_pool is None else check_size("reset_pool", reset_pool)
     _check_fresh_episodes(env, agent, rollout_length)
     traced = _traced_once(agent)
-    resets = reset_scheme(env, (num_envs,) if agent.fresh_episodes else (rollout_length, num_envs), reset_pool)
+
+    envs_of_shard = lambda: shard_size("num_envs", num_envs)  # of what is being traced
+    resets_of = functools.partial(_resets_of_shard, env, agent.fresh_episodes, rollout_length, reset_pool)
+    whole = resets_of(num_envs, 1)  # here, so that the shapes of a reset are not found in the middle of the program
+    resets_of_shard = lambda: whole if num_shards() == 1 else resets_of(envs_of_shard(), num_shards())
     max_block = _max_block(rollout_length, reset_pool)
 
     # Three callers trace the functions that follow: the metrics' shapes, the warm-up and the run.
     # All keys of a level come from a single split: each call of the generator takes a CPU a quarter of a second to compile.
     @TracedOnce
     def noise(key: jax.Array) -> IterationNoise:
-        agent_key, step_key, reset_keys = _split(key, 2, resets.num_keys)
-        agent_noise = agent.noise(agent_key, rollout_length, num_envs)
-        step_keys = jax.random.split(step_key, (rollout_length, num_envs))
+        envs, resets = envs_of_shard(), resets_of_shard()
+        agent_key, step_key, reset_keys = _split(own_key(key), 2, resets.num_keys)
+        agent_noise = agent.noise(agent_key, rollout_length, envs)
+        step_keys = jax.random.split(step_key, (rollout_length, envs))
         return IterationNoise(RolloutNoise(step_keys, resets.draw(reset_keys), agent_noise.act), agent_noise.update)
 
     @TracedOnce
@@ -79,7 +86,8 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
     ) -> tuple[LearnerState, Transition]:
         carry = RolloutCarry(state.env, state.obs, state.carry, state.stats)
         policy_params = agent.policy(state.agent)
-        carry, rollout = unroll(env, traced, policy_params, carry, noise.rollout, resets.episode, hparams, iteration)
+        episode = resets_of_shard().episode
+        carry, rollout = unroll(env, traced, policy_params, carry, noise.rollout, episode, hparams, iteration)
         return LearnerState(state.key, traced.store(state.agent, rollout, iteration), *carry), rollout
 
     @TracedOnce
@@ -90,9 +98,10 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
 
     def init(key: jax.Array, hparams: HParams) -> LearnerState:
         run_key, agent_key, reset_keys = _split(key, 2, num_envs)
-        env_state, obs = reset_all(env, reset_keys)
+        envs = envs_of_shard()
+        env_state, obs = reset_all(env, own(reset_keys))
         agent_state = agent.init(agent_key, obs, hparams)
-        state = LearnerState(run_key, agent_state, env_state, obs, agent.initial_carry(num_envs), zero_stats(num_envs))
+        state = LearnerState(run_key, agent_state, env_state, obs, agent.initial_carry(envs), zero_stats(envs))
         if agent.warmup:
             state, _ = _scan_iterations(
                 noise, lambda *args: (act(*args)[0], {}), state, jnp.int32(0), agent.warmup, max_block, hparams
@@ -179,7 +188,7 @@ def advance(
 
     def log_interval(state, start):
         state, sums = _scan_iterations(learner.noise, learner.step, state, start, log_every, max_block, hparams)
-        means = {name: jnp.mean(total) / log_every for name, total in sums.items()}
+        means = mean({name: jnp.mean(values) / log_every for name, values in sums.items()})
         metrics = episode_means(state.stats) | means
         return state._replace(stats=reset_log_interval(state.stats)), metrics
 
@@ -271,12 +280,17 @@ def _split(key: jax.Array, num: int, num_more: int) -> tuple[jax.Array, ...]:
 
 
 def episode_means(stats: EpisodeStats) -> Metrics:
-    """Means over the episodes that finished in any environment; NaN if none did."""
-    finished = jnp.sum(stats.finished)
-    count = finished.astype(jnp.float32)
+    """Means over the episodes that finished in any environment; NaN if none did.
+
+    Under `jax_debug_nans`, which takes every NaN in the results of a program for an error, 0 stands for NaN.
+    """
+    finished = total(jnp.sum(stats.finished))
+    count = jnp.maximum(finished, 1).astype(jnp.float32)
+    none = 0.0 if jax.config.jax_debug_nans else jnp.nan  # type: ignore[attr-defined]
+    per_episode = lambda values: jnp.where(finished > 0, total(jnp.sum(values)) / count, none)
     return {
-        "episode_return": jnp.sum(stats.finished_return) / count,
-        "episode_length": jnp.sum(stats.finished_length) / count,
+        "episode_return": per_episode(stats.finished_return),
+        "episode_length": per_episode(stats.finished_length),
         "episodes": finished,
     }
 
@@ -301,6 +315,12 @@ def check_and_cast(key: jax.Array, learner: Learner, hparams: HParams | None) ->
 def _traced_once(agent: Agent) -> Agent:
     """The agent with functions that Python runs once for all that trace them: the checks, the warm-up and the run."""
     return agent._replace(explore=TracedOnce(agent.explore), store=TracedOnce(agent.store), update=TracedOnce(agent.update))
+
+
+def _resets_of_shard(env: Environment, once: bool, rollout_length: int, pool: int | None, envs: int, shards: int) -> ResetScheme:
+    """How one of several shards draws the fresh episodes of an iteration, for `envs` environments of its own."""
+    shape = (envs,) if once else (rollout_length, envs)
+    return reset_scheme(env, shape, None if pool is None else math.ceil(pool / shards))
 
 
 def _check_fresh_episodes(env: Environment, agent: Agent, rollout_length: int) -> None:

@@ -10,7 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import returns
-from jaxrl.running_statistics import RunningStatistics, empty_statistics, merge, standard_deviation, statistics_of_batch
+from jaxrl.running_statistics import (
+    RunningStatistics,
+    empty_statistics,
+    merge,
+    merge_shards,
+    standard_deviation,
+    statistics_of_batch,
+)
 from jaxrl.types import Agent, AgentState, HParams, Obs, PolicyParams, Transition, store_nothing
 
 CLIP = 10.0  # bound of normalised observations and rewards
@@ -152,7 +159,7 @@ def _add(statistics: Any, obs: Obs) -> Any:
     """The statistics with the observations of a rollout, leaves `[T, B, ...]`, added."""
 
     def one(x, old):
-        return () if old == () else merge(old, statistics_of_batch(x.reshape(-1, *x.shape[2:])))
+        return () if old == () else merge(old, merge_shards(statistics_of_batch(x.reshape(-1, *x.shape[2:]))))
 
     return jax.tree.map(one, obs, statistics)
 
@@ -166,4 +173,5 @@ def _add_returns(state: NormalizedState, rollout: Transition, hparams: HParams) 
     reward, discount = rollout.reward[::-1], discount[::-1]
     before = jnp.broadcast_to(state.discounted_return[None], reward.shape)
     so_far = returns.discounted_returns(reward, discount, before)
-    return merge(state.returns, statistics_of_batch(so_far.reshape(-1))), jnp.where(done[-1], 0.0, so_far[0])
+    statistics = merge_shards(statistics_of_batch(so_far.reshape(-1)))
+    return merge(state.returns, statistics), jnp.where(done[-1], 0.0, so_far[0])

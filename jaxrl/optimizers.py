@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxrl._src.shards import mean
+
 Optimizer = Callable[[Any], optax.GradientTransformation]  # from a learning rate, e.g. optax.adam
 
 
@@ -55,7 +57,7 @@ def adam(learning_rate, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -
 def optimizer_step(
     optimizer: Optimizer, learning_rate, step: jax.Array, grads: Any, opt_state: Any, params: Any, *, max_grad_norm=None
 ) -> tuple[Any, Any, jax.Array | None]:
-    """Clip the gradients by their global norm, then take one step of the optimizer.
+    """Average the gradients over the shards, clip them by their global norm, then take one step of the optimizer.
 
     Args:
       optimizer: function from a learning rate to an optax transformation.
@@ -71,7 +73,7 @@ def optimizer_step(
     Raises:
       ValueError: if the state of the optimizer holds a counter that does not follow from `step`.
     """
-    norm = None
+    norm, grads = None, mean(grads)
     if max_grad_norm is not None:
         grads, norm = clip_by_global_norm(grads, max_grad_norm)
     params, opt_state = apply_gradients(optimizer(learning_rate), step, grads, opt_state, params)

@@ -42,6 +42,14 @@ _RAINBOW = override(
     schedules={"epsilon_fraction": math.inf},
     hparams={"epsilon_start": 0.0, "epsilon_end": 0.0, "priority_exponent": 0.5},
 )
+_OPENAI_ES = Settings(
+    "openai_es",
+    steps=1_000_000,
+    num_envs=32,
+    rollout_length=500,
+    network={"hidden": (32,)},
+    hparams={"learning_rate": 0.03},
+)
 _REINFORCE = Settings(
     "reinforce",
     agent={"mode": "continuing", "baseline": "value", "normalize_advantage": True},
@@ -118,7 +126,7 @@ _FEW_UPDATES: dict[str, Any] = {  # one for every ten environment steps
 }
 
 # The settings for environments that are not in PRESETS.
-_ALL = (_A2C, _C51, _DDPG, _DQN, _IQN, _PPO, _PQN, _QR_DQN, _RAINBOW, _RECURRENT_PPO, _REINFORCE, _SAC, _TD3)
+_ALL = (_A2C, _C51, _DDPG, _DQN, _IQN, _OPENAI_ES, _PPO, _PQN, _QR_DQN, _RAINBOW, _RECURRENT_PPO, _REINFORCE, _SAC, _TD3)
 DEFAULTS: dict[str, Settings] = {settings.algorithm: settings for settings in _ALL}
 
 # Several settings for one environment are for runs of different lengths; `tuned` chooses the nearest.
@@ -129,7 +137,7 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             num_envs=16,
             rollout_length=64,
             agent={"normalize_advantage": True},
-            hparams={"learning_rate": 4e-3, "gae_lambda": 1.0},
+            hparams={"learning_rate": 5e-3, "gae_lambda": 1.0, "max_grad_norm": 0.1},
         ),
     ),
     ("ppo", "CartPole-v1"): (
@@ -163,21 +171,42 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             hparams={"discount": 0.999, "value_coef": 0.05, "entropy_coef": 0.0},
         ),
     ),
+    ("ppo", "PointMass"): (
+        override(
+            _PPO,
+            steps=1_000_000,
+            num_envs=16,
+            rollout_length=100,
+            network={"activation": "relu"},
+            agent={"num_epochs": 10, "num_minibatches": 8},
+            hparams={"learning_rate": 6e-4, "gae_lambda": 0.9, "entropy_coef": 0.0},
+        ),
+    ),
     ("c51", "CartPole-v1"): (override(override(_C51, **_FEW_UPDATES), agent={"v_min": 0.0, "v_max": 100.0}),),
     ("c51", "MountainCar-v0"): (  # the support is wider than the returns: its middle, the initial value, is optimistic
         override(
             _C51,
             steps=500_000,
             num_envs=16,
-            network={"hidden": (120, 84), "num_atoms": 21},
-            agent={"v_min": -60.0, "v_max": 60.0, "batch_size": 64, "updates_per_iteration": 3, "double": True},
-            schedules={"epsilon_fraction": 0.2},
-            hparams={"tau": 0.01, "epsilon_end": 0.05},
+            network={"hidden": (120, 84)},
+            agent={"batch_size": 64, "updates_per_iteration": 3, "double": True},
+            schedules={"epsilon_fraction": 0.4},
+            hparams={"learning_rate": 1.2e-3, "epsilon_end": 0.05},
         ),
     ),
     ("dqn", "CartPole-v1"): (
-        override(_DQN, steps=100_000, network={"hidden": (120, 84)}, hparams={"tau": 0.01}),
-        override(_DQN, **_FEW_UPDATES),
+        override(
+            _DQN,
+            steps=100_000,
+            network={"hidden": (120, 84)},
+            agent={"n_step": 3},
+            hparams={"learning_rate": 2e-3, "tau": 0.01},
+        ),
+        override(
+            override(_DQN, **_FEW_UPDATES),
+            agent={"double": False, "munchausen": True},
+            hparams={"learning_rate": 6e-4, "munchausen_temperature": 0.1},
+        ),
     ),
     ("dqn", "Acrobot-v1"): (override(_DQN, steps=200_000, agent={"updates_per_iteration": 2}),),
     ("dqn", "MountainCar-v0"): (
@@ -189,6 +218,16 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             agent={"batch_size": 64, "capacity": 10_000, "target_update_period": 300},
             schedules={"epsilon_fraction": 0.2},
             hparams={"learning_rate": 4e-3, "discount": 0.98, "tau": 1.0, "epsilon_end": 0.07},
+        ),
+    ),
+    ("dqn", "Breakout-MinAtar"): (
+        override(
+            _DQN,
+            steps=1_000_000,
+            network={"channels": (16,), "hidden": (128,)},
+            agent={"batch_size": 64, "updates_per_iteration": 2},
+            schedules={"epsilon_fraction": 0.1},
+            hparams={"learning_rate": 2.5e-4},
         ),
     ),
     ("pqn", "CartPole-v1"): (override(_PQN, hparams={"learning_rate": 5e-4, "q_lambda": 0.95}),),
@@ -209,8 +248,8 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             _QR_DQN,
             steps=50_000,
             network={"num_atoms": 10},
-            agent={"batch_size": 64, "kappa": 10.0, "double": True},
-            hparams={"learning_rate": 2.3e-3, "tau": 0.01},
+            agent={"batch_size": 64, "updates_per_iteration": 8, "kappa": 10.0, "double": True, "n_step": 3},
+            hparams={"learning_rate": 3.3e-3},
         ),
     ),
     ("qr_dqn", "Acrobot-v1"): (
@@ -218,9 +257,9 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             _QR_DQN,
             steps=100_000,
             network={"num_atoms": 25},
-            agent={"updates_per_iteration": 2, "kappa": 10.0, "double": True},
-            schedules={"epsilon_fraction": 0.12},
-            hparams={"learning_rate": 2e-3, "tau": 0.01},
+            agent={"kappa": 10.0, "double": True},
+            schedules={"epsilon_fraction": 0.2},
+            hparams={"learning_rate": 2.8e-3, "tau": 0.01},
         ),
     ),
     ("rainbow", "CartPole-v1"): (
@@ -232,6 +271,7 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             hparams={"tau": 0.01},
         ),
     ),
+    ("openai_es", "CartPole-v1"): (_OPENAI_ES,),
     ("reinforce", "CartPole-v1"): (
         override(
             _REINFORCE,
@@ -259,7 +299,15 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             agent={"capacity": 50_000, "warmup_steps": 1_024, "updates_per_iteration": 16, "noise_period": 32},
         ),
     ),
-    ("sac", "PointMass"): (override(_SAC, steps=100_000, num_envs=8, hparams={"initial_temperature": 0.1}),),
+    ("sac", "PointMass"): (
+        override(
+            _SAC,
+            steps=100_000,
+            num_envs=4,
+            hparams={"learning_rate": 2e-3, "initial_temperature": 0.1, "target_entropy": -3.0},
+        ),
+    ),
+    ("ddpg", "Pendulum-v1"): (override(_DDPG, hparams={"learning_rate": 8e-4, "tau": 0.005, "exploration_noise": 0.3}),),
     ("td3", "Pendulum-v1"): (_TD3,),
     ("td3", "MountainCarContinuous-v0"): (
         override(

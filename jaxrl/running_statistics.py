@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl._src.shards import gather, num_shards
 from jaxrl.types import EnvState
 
 EPSILON = 1e-8  # added to a variance before its square root is taken
@@ -91,6 +92,11 @@ def merge_all(statistics: RunningStatistics) -> RunningStatistics:
     `merge_all(jax.lax.all_gather(statistics, axis_name))`.
     """
     return jax.tree.map(lambda x: x[-1], jax.lax.associative_scan(jax.vmap(merge), statistics))
+
+
+def merge_shards(statistics: RunningStatistics) -> RunningStatistics:
+    """Merge the statistics of all shards of an agent; the result is the same in each. See `jaxrl.shards`."""
+    return statistics if num_shards() == 1 else merge_all(gather(statistics))
 
 
 def synchronize(env_state: EnvState) -> EnvState:

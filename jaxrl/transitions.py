@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import returns
+from jaxrl._src.shards import total
 from jaxrl.types import Obs, Space, Transition
 
 
@@ -60,9 +61,19 @@ def monte_carlo_returns(rollout: Transition, next_value: jax.Array, discount) ->
     return returns.discounted_returns(rollout.reward, discounts(rollout, discount), next_value, truncated=rollout.truncated)
 
 
+def first_episodes(rollout: Transition) -> jax.Array:
+    """float32 `[T, B]`: 1 on the steps of each environment's first episode in the rollout, and 0 after its end."""
+    done = (rollout.terminated | rollout.truncated).astype(jnp.int32)
+    ended_before = jnp.cumsum(done, axis=0) - done
+    return (ended_before == 0).astype(jnp.float32)
+
+
 def normalize(advantage: jax.Array, weight: jax.Array | None = None) -> jax.Array:
-    """Normalise advantages to mean 0 and standard deviation 1, computed over the entries with `weight` 1 (default: all)."""
+    """Normalise advantages to mean 0 and standard deviation 1, computed over the entries with `weight` 1 (default: all).
+
+    The entries are those of all shards.
+    """
     weight = jnp.ones_like(advantage) if weight is None else weight
-    count = jnp.maximum(jnp.sum(weight), 1.0)
-    centred = advantage - jnp.sum(weight * advantage) / count
-    return centred / (jnp.sqrt(jnp.sum(weight * jnp.square(centred)) / count) + 1e-8)
+    count = jnp.maximum(total(jnp.sum(weight)), 1.0)
+    centred = advantage - total(jnp.sum(weight * advantage)) / count
+    return centred / (jnp.sqrt(total(jnp.sum(weight * jnp.square(centred))) / count) + 1e-8)

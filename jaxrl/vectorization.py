@@ -1,7 +1,7 @@
 """`vectorize` maps a function over a leading axis of seeds or settings, with a layout that suits the machine.
 
 The axis is split over the devices. Each device loops over groups with `lax.map` and runs each group with `vmap`. Seeds do not
-communicate, so the program contains no collectives.
+communicate, so the program contains no collectives, unless one seed has several shards, each on a device of its own.
 """
 
 import math
@@ -14,8 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
+from jaxrl._src import shards
 from jaxrl._src.checks import check_size
 from jaxrl._src.device_memory import largest_that_fits
+from jaxrl.types import LearnerState
 
 # Batched small matrix products are slow on a CPU; it is fastest to run one seed at a time on each core.
 _CPU_BATCH_SIZE = 1
@@ -26,6 +28,7 @@ def vectorize(
     *,
     batch_size: int | Literal["auto"] | None = None,
     devices: Sequence[jax.Device] | None = None,
+    num_shards: int = 1,
 ) -> Callable[..., Any]:
     """`jit(vmap(fn))`, with the leading axis split over the devices and processed in groups.
 
@@ -35,15 +38,22 @@ def vectorize(
         default all elements on a GPU or TPU, and one on a CPU. "auto" reduces the default to what fits into the free memory
         of the devices, according to the compiler's memory analysis.
       devices: by default all devices of the default backend.
+      num_shards: S, the number of devices for each element. With more than 1, `fn` runs on S devices at once: each has 1 / S of
+        the environments, of the replay and of every batch, and gradients and statistics are averaged. If there is only one
+        device, it runs the S shards by `vmap`, with the same result up to rounding. See `docs/devices.md`.
 
     Returns:
       A function of the same arguments with a leading axis on every leaf, `[N, ...]`, whose results also have that axis. If N
       elements do not divide into equal groups, copies of the last element are added as padding, and their results dropped.
+      With several shards, a `LearnerState` in the arguments or the results has one more axis, that of the shards:
+      `[N, S, ...]`. Everything else is the same in all shards, such as parameters and metrics.
 
     Raises:
       ValueError: if the leaves have no common leading axis, or it is empty. With "auto", also inside another transformation,
         and if not even groups of one fit into memory. Arguments and results for the whole axis must fit as well: to fix
-        this, return less, or call the function on a part of the axis at a time.
+        this, return less, or call the function on a part of the axis at a time. With several shards, if there are too few
+        devices, if `num_shards` does not divide the sizes of a learner, or if a result other than a `LearnerState` differs
+        between the shards.
       TypeError: if `batch_size` is neither an int nor "auto".
 
     >>> import jax, jax.numpy as jnp
@@ -52,21 +62,21 @@ def vectorize(
     """
     if batch_size is not None and batch_size != "auto":
         batch_size = check_size("batch_size", batch_size)
-    available = tuple(jax.devices() if devices is None else devices)
-    if not available:
-        raise ValueError("devices must name at least one device, got none")
+    available = _rows_of_devices(jax.devices() if devices is None else devices, check_size("num_shards", num_shards))
 
     def run(groups, width, *args):
         """`fn` over an axis of length devices × `groups` × `width`."""
         used = available[: _axis_size(args) // (groups * width)]
+        if num_shards > 1:
+            return _run_shards(fn, num_shards, groups, width, used, args)
         on_a_device = _in_groups(fn, groups, width)
-        if used == tuple(jax.devices()[:1]) and not jax.config.jax_default_device:  # type: ignore[attr-defined]
+        if used == ((jax.devices()[0],),) and not jax.config.jax_default_device:  # type: ignore[attr-defined]
             # The default device needs no mesh, and without a mesh functions that were traced before are not traced again.
             return on_a_device(*args)
-        mesh, spec = Mesh(np.array(used), ("seeds",), axis_types=(AxisType.Auto,)), PartitionSpec("seeds")
+        mesh, spec = _mesh([device for (device,) in used], ("seeds",)), PartitionSpec("seeds")
         return jax.shard_map(on_a_device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)(*args)
 
-    outermost = jax.jit(run, static_argnums=(0, 1), compiler_options=compiler_options(available))
+    outermost = jax.jit(run, static_argnums=(0, 1), compiler_options=compiler_options(available[0]))
     inner = jax.jit(run, static_argnums=(0, 1))  # for use inside another jit, where compiler options are not allowed
     fitting: dict[Any, tuple[int, jax.stages.Compiled]] = {}  # keyed by the shapes of the arguments
 
@@ -79,14 +89,16 @@ def vectorize(
             return outermost.lower(groups, width, *padded).compile()
 
         if shapes not in fitting:
-            fitting[shapes] = largest_that_fits(compile_for, most, used)
+            fitting[shapes] = largest_that_fits(compile_for, most, [device for row in used for device in row])
         return fitting[shapes]
 
     def vectorized(*args):
         total = _axis_size(args)
         used = spread_over(total, available)
         per_device = math.ceil(total / len(used))
-        most = min(per_device, _CPU_BATCH_SIZE) if used[0].platform == "cpu" else per_device
+        # JAX's check of keys takes the transposition of a batch of them for a use.
+        one_by_one = used[0][0].platform == "cpu" or jax.config.jax_debug_key_reuse  # type: ignore[attr-defined]
+        most = min(per_device, _CPU_BATCH_SIZE) if one_by_one else per_device
         traced = _traced(args)
         if batch_size == "auto":
             if traced:
@@ -103,7 +115,81 @@ def vectorize(
     return vectorized
 
 
-def spread_over(total: int, devices: Sequence[jax.Device]) -> tuple[jax.Device, ...]:
+def _rows_of_devices(devices: Sequence[jax.Device], num_shards: int) -> tuple[tuple[jax.Device, ...], ...]:
+    """Disjoint rows of `num_shards` neighbouring devices, or a row of the only device."""
+    devices = tuple(devices)
+    if not devices:
+        raise ValueError("devices must name at least one device, got none")
+    if len(devices) == 1:
+        return (devices,)
+    if len(devices) < num_shards:
+        raise ValueError(
+            f"num_shards {num_shards} needs as many devices, and there are {len(devices)}; on a single device, "
+            "devices=jax.devices()[:1], the shards run by vmap"
+        )
+    return tuple(devices[i : i + num_shards] for i in range(0, len(devices) - num_shards + 1, num_shards))
+
+
+def _mesh(devices: Any, axes: tuple[str, ...]) -> Mesh:
+    return Mesh(np.array(devices), axes, axis_types=(AxisType.Auto,) * len(axes))
+
+
+def _run_shards(fn: Callable[..., Any], num: int, groups: int, width: int, used: Any, args: Any) -> Any:
+    """`fn` in `num` shards, over an axis of length devices × `groups` × `width`. A `LearnerState` has an axis of shards."""
+    structure: list[Any] = []  # of the results, found while tracing
+
+    def separate(*args):
+        """`fn`, with its results in two lists: those that are `LearnerState`s, and the others."""
+        leaves, treedef = jax.tree.flatten(fn(*args), is_leaf=_is_state)
+        structure[:] = treedef, [_is_state(x) for x in leaves]
+        return [x for x in leaves if _is_state(x)], [x for x in leaves if not _is_state(x)]
+
+    def on_one_device(*args):
+        in_axes = _for_states(args, 0, None)
+        return jax.vmap(separate, in_axes, (0, None), axis_size=num, axis_name=shards.AXIS)(*args)
+
+    def on_its_device(*args):
+        args = jax.tree.map(lambda x: jax.tree.map(lambda leaf: leaf[0], x) if _is_state(x) else x, args, is_leaf=_is_state)
+        states, others = separate(*args)
+        return jax.tree.map(lambda leaf: leaf[None], states), others
+
+    _check_equal_in_shards(on_one_device, args)
+    spread = len(used[0]) > 1
+    mesh = _mesh(used, ("seeds", shards.AXIS) if spread else ("seeds", "one"))
+    alike = PartitionSpec("seeds")
+    own = PartitionSpec("seeds", shards.AXIS) if spread else alike
+    over_seeds = jax.shard_map(
+        _in_groups(on_its_device if spread else on_one_device, groups, width),
+        mesh=mesh, in_specs=_for_states(args, own, alike), out_specs=(own, alike), check_vma=False,
+    )  # fmt: skip
+    states, others = map(iter, over_seeds(*args))
+    treedef, are_states = structure
+    return jax.tree.unflatten(treedef, [next(states if is_state else others) for is_state in are_states])
+
+
+def _check_equal_in_shards(on_one_device: Callable[..., Any], args: Any) -> None:
+    """Raise ValueError if a result that must be the same in all shards depends on the shard, as far as `vmap` can tell."""
+    try:
+        jax.eval_shape(on_one_device, *jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), args))
+    except ValueError as error:
+        if "out_axes" not in str(error):
+            raise
+        raise ValueError(
+            "vectorize: with num_shards, a result that is no LearnerState must be the same in all shards, as parameters and "
+            "metrics are; return the whole LearnerState, or average with jaxrl.shards.mean"
+        ) from error
+
+
+def _is_state(x: Any) -> bool:
+    return isinstance(x, LearnerState)
+
+
+def _for_states(tree: Any, state: Any, other: Any) -> Any:
+    """`tree` with `state` in place of each `LearnerState` in it, and `other` in place of each other leaf."""
+    return jax.tree.map(lambda x: state if _is_state(x) else other, tree, is_leaf=_is_state)
+
+
+def spread_over(total: int, devices: Sequence[Any]) -> tuple[Any, ...]:
     """The fewest devices that process `total` elements in as few rounds as all devices would, e.g. 8 of 12 for 16 elements."""
     rounds = math.ceil(total / len(devices))
     return tuple(devices[: math.ceil(total / rounds)])

@@ -43,6 +43,8 @@ class Result(NamedTuple):
     env_steps: int
     seeds: int
     cpu_seconds: float
+    wall_seconds: float
+    device: str
     iqm: float
     low: float
     high: float
@@ -54,12 +56,16 @@ class Result(NamedTuple):
         return TASKS.get(self.env, Task(self.env, None))
 
     @property
+    def on_cpu(self) -> bool:
+        return self.device.endswith("cpu")
+
+    @property
     def seconds_per_seed(self) -> float:
         return self.cpu_seconds / self.seeds
 
 
 def result_of(line: dict[str, Any]) -> Result:
-    same = ("algorithm", "env", "env_steps", "seeds", "cpu_seconds")
+    same = ("algorithm", "env", "env_steps", "seeds", "cpu_seconds", "wall_seconds", "device")
     return Result(**{name: line[name] for name in same}, **presets.statistics(line["returns"]))
 
 
@@ -87,9 +93,9 @@ def best_two(results: list[Result]) -> list[Result]:
 
 
 def fastest(results: list[Result]) -> list[Result]:
-    """Results that solve their task, and no other one with fewer steps and less time does; by environment and steps."""
+    """Results on a CPU that solve their task, and no other one with fewer steps and less time does; by environment and steps."""
     chosen = []
-    for rs in by_task(results).values():
+    for rs in by_task([r for r in results if r.on_cpu]).values():
         solved = [r for r in rs if r.task.solved is not None and r.iqm >= r.task.solved]
         better = lambda r, s: (
             (s.env_steps, s.seconds_per_seed) != (r.env_steps, r.seconds_per_seed)
@@ -110,11 +116,11 @@ COLUMNS = {
     "median": lambda r: number(r, r.median),
     "worst seed": lambda r: number(r, r.worst),
     "seeds": lambda r: str(r.seeds),
-    "CPU seconds": lambda r: f"{r.cpu_seconds:,.0f}",
+    "time": lambda r: f"{r.cpu_seconds:,.0f} s CPU" if r.on_cpu else f"{r.wall_seconds:,.0f} s {r.device.split()[-1]}",
     "CPU seconds per seed": lambda r: f"{r.seconds_per_seed:,.1f}",
     "solved from": lambda r: f"{r.task.solved:g}",
 }
-STATISTICS = ("steps", "IQM", "95 % interval", "median", "worst seed", "seeds", "CPU seconds")
+STATISTICS = ("steps", "IQM", "95 % interval", "median", "worst seed", "seeds", "time")
 
 
 def title(algorithm: str) -> str:

@@ -29,6 +29,7 @@ SEEDS = {  # where it is not 32, since a run takes minutes
     ("c51", "CartPole-v1"): 16,
     ("c51", "MountainCar-v0"): 16,
     ("dqn", "MountainCar-v0"): 16,
+    ("dqn", "Breakout-MinAtar"): 8,
     ("pqn", "Breakout-MinAtar"): 8,
     ("qr_dqn", "Acrobot-v1"): 16,
     ("rainbow", "CartPole-v1"): 16,

@@ -12,6 +12,8 @@ program. Everything else is structure: `--programs` combinations are compiled. S
     python scripts/search.py dqn CartPole-v1 --steps 50000 hparams.learning_rate=1e-4:1e-2 hparams.tau=1e-3:0.1 \
         schedules.epsilon_fraction='[0.1, 0.3, 0.5]' agent.updates_per_iteration='[1, 2, 4]' --programs 3
     python scripts/search.py iqn Acrobot-v1 --steps 100000 hparams.learning_rate=1e-4:3e-3 hparams.tau=1e-3:0.1
+    python scripts/search.py openai_es CartPole-v1 --steps 500000 hparams.learning_rate=1e-2:0.3 hparams.noise_std=0.03:0.3 \
+        num_envs='[32, 64, 128]' --programs 3
     python scripts/search.py ppo CartPole-v1 --steps 500000 hparams.learning_rate=1e-4:1e-2 hparams.entropy_coef=1e-4:0.03 \
         hparams.gae_lambda='[0.9, 0.95, 0.98]' num_envs='[4, 16]' agent.num_epochs='[4, 10]' --programs 4
     python scripts/search.py pqn CartPole-v1 --steps 500000 hparams.learning_rate=1e-4:3e-3 hparams.q_lambda='[0.3, 0.65, 0.95]' \

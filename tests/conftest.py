@@ -14,6 +14,16 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+if os.environ.get("JAXRL_TEST_TF32"):  # as a GPU computes matrix products by default: 10 of float32's 23 bits
+    from jax._src.lax import lax
+
+    def _round(x):
+        return lax.reduce_precision(x, 8, 10) if x.dtype == "float32" else x
+
+    def _dot_general(lhs, rhs, *args, _exact=lax.dot_general, **kwargs):
+        return _exact(_round(lhs), _round(rhs), *args, **kwargs)
+
+    jax.lax.dot_general = lax.dot_general = _dot_general
 _CACHE = Path(os.environ.get("JAXRL_TEST_CACHE", Path(tempfile.gettempdir()) / "jaxrl-test-cache"))
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -157,6 +157,13 @@ def reinforce_learner(env=None, *, num_envs=4, rollout_length=8, hidden=(16,), *
     return jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
 
 
+def openai_es_learner(env=None, *, num_envs=4, rollout_length=500, hidden=(16,), **static):
+    env = jaxrl.make("CartPole-v1") if env is None else env
+    network = jaxrl.networks.policy(env.observation_space, env.action_space, hidden=hidden)
+    agent = jaxrl.agents.openai_es(network, env.action_space, **static)
+    return jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
+
+
 def ppo_learner(env=None, *, num_envs=4, rollout_length=8, hidden=(16,), **static):
     env = jaxrl.make("CartPole-v1") if env is None else env
     network = jaxrl.networks.policy(env.observation_space, env.action_space, hidden=hidden, value=True)
@@ -216,6 +223,7 @@ LEARNERS = {
     "iqn": functools.partial(distributional_learner, "iqn"),
     "qr_dqn": functools.partial(distributional_learner, "qr_dqn", double=True),
     "rainbow": functools.partial(distributional_learner, "rainbow", updates_per_iteration=2),
+    "openai_es": lambda: openai_es_learner(short_point_mass(), rollout_length=5),
     "reinforce, continuing": lambda: reinforce_learner(mode="continuing", baseline="value", normalize_advantage=True),
     "reinforce, episodic": lambda: reinforce_learner(short_point_mass(), rollout_length=5),
     "reinforce, squashed": lambda: reinforce_learner(lopsided(), rollout_length=3, baseline="value", squash=True),

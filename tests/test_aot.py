@@ -1,6 +1,7 @@
 """What whole training runs launch on devices that are not here; `scripts/test-aot.sh` installs the compilers for it."""
 
 import re
+from collections import Counter
 
 import jax
 import numpy as np
@@ -82,6 +83,48 @@ def test_a_run_of_64_seeds_compiles_for_four_tpus_that_never_speak_to_each_other
     assert "num_partitions=4" in text
     assert launches.collectives(text) == []
     assert not re.search(r"\b(callback|send|recv|infeed|outfeed|conditional)\(", text)
+
+
+# How often devices speak to each other in a run of one agent on several: in every gradient step, and in every logging interval.
+# By the number of loops around it. PPO also averages the advantages that it normalises, and their squares. An iteration of TD3
+# has three gradient steps, in no loop of their own. What is outside of all loops is the mean of a constant.
+EXPECTED = {
+    "DQN": {3: 1, 1: 2},
+    "REINFORCE": {3: 1, 1: 2, 0: 1},
+    "PPO": {4: 3, 1: 2, 0: 1},
+    "PQN": {4: 1, 1: 2},
+    "SAC": {3: 1, 1: 2},
+    "TD3": {3: 3, 1: 2},
+}
+
+
+def check_collectives(device, name, seeds, num_shards):
+    text = launches.compile_seeds(device, launches.PROGRAMS[name](num_shards=num_shards), seeds, num_shards).as_text()
+    found = launches.collectives_of_loops(text)
+    assert {kind for _, kind, _ in found} == {"all-reduce"}
+    assert Counter(depth for depth, *_ in found) == EXPECTED[name.split(",")[0]]
+    devices = iter(range(seeds * num_shards))
+    groups = ",".join("{" + ",".join(str(next(devices)) for _ in range(num_shards)) + "}" for _ in range(seeds))
+    return {group for *_, group in found}, "{" + groups + "}"
+
+
+@tpu
+@pytest.mark.parametrize("name", launches.PROGRAMS)
+def test_four_agents_on_four_tpus_each_average_once_a_gradient_step_and_only_among_themselves(name):
+    found, each = check_collectives("v5e:4x4", name, seeds=4, num_shards=4)
+    assert found == {each}
+
+
+@tpu
+def test_one_agent_on_256_tpus_averages_once_a_gradient_step():
+    check_collectives("v5e:16x16", next(iter(launches.PROGRAMS)), seeds=1, num_shards=256)
+
+
+@tpu
+def test_256_seeds_on_256_tpus_never_speak_to_each_other():
+    compiled = launches.compile_seeds("v5e:16x16", launches.dqn(), 1024)
+    assert "num_partitions=256" in compiled.as_text()
+    assert launches.collectives(compiled.as_text()) == []
 
 
 @tpu

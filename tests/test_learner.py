@@ -41,8 +41,8 @@ def test_metrics_do_not_grow_with_environment_steps():
 
     short, long = (compiled(num).memory_analysis() for num in (256, 2560))
     assert long.output_size_in_bytes == short.output_size_in_bytes
-    # One more loop costs some hundred bytes; one float32 an iteration would be 9 KiB.
-    assert long.temp_size_in_bytes <= short.temp_size_in_bytes + 2048
+    # One more loop costs some hundred bytes, or 4 KiB on a GPU; one float32 an iteration would be 9 KiB.
+    assert long.temp_size_in_bytes <= short.temp_size_in_bytes + 8 * 1024
 
 
 def test_a_batched_state_leaves_the_iteration_unbatched(learner):

@@ -71,12 +71,13 @@ EXPECTED = {
         {
             "learning_rate_iterations": 12320.0,
             "importance_exponent_iterations": 12445.0, "epsilon_iterations": 3733.5, "epsilon_end": 0.02, "tau": 0.01,
+            "learning_rate": 2e-3,
         },
     ),
     ("dqn", "CartPole-v1", 500_000): (
         10, 1, 1000, 48960, 499600,
         {
-            "learning_rate": 5e-4, "learning_rate_iterations": 48960.0,
+            "learning_rate": 6e-4, "munchausen_temperature": 0.1, "learning_rate_iterations": 48960.0,
             "importance_exponent_iterations": 49960.0, "epsilon_iterations": 24980.0, "tau": 1.0,
         },
     ),
@@ -95,24 +96,6 @@ EXPECTED = {
             "epsilon_iterations": 6214.0,
         },
     ),
-    ("c51", "MountainCar-v0", 500_000): (
-        16, 1, 62, 31008, 497120,
-        {"learning_rate_iterations": 31008.0, "epsilon_iterations": 6214.0, "importance_exponent_iterations": 31070.0},
-    ),
-    ("qr_dqn", "Acrobot-v1", 100_000): (
-        8, 1, 125, 12320, 99560,
-        {
-            "learning_rate": 2e-3, "learning_rate_iterations": 12320.0, "epsilon_end": 0.02, "epsilon_iterations": 1493.4,
-            "importance_exponent_iterations": 12445.0,
-        },
-    ),
-    ("qr_dqn", "CartPole-v1", 50_000): (
-        8, 1, 125, 6100, 49800,
-        {
-            "learning_rate": 2.3e-3, "learning_rate_iterations": 6100.0, "epsilon_end": 0.02, "epsilon_iterations": 1867.5,
-            "importance_exponent_iterations": 6225.0,
-        },
-    ),
     ("rainbow", "CartPole-v1", 100_000): (
         8, 1, 125, 12320, 99560,
         {
@@ -120,6 +103,7 @@ EXPECTED = {
             "importance_exponent_iterations": 12445.0,
         },
     ),
+    ("openai_es", "CartPole-v1", 1_000_000): (32, 500, 0, 62, 992000, {"learning_rate": 0.03, "noise_std": 0.1}),
     ("reinforce", "CartPole-v1", 500_000): (
         8, 500, 0, 125, 500000, {"learning_rate": 2e-3, "learning_rate_iterations": 125.0},
     ),

@@ -84,6 +84,7 @@ def test_the_statistics_of_made_up_returns(scripts):
 
 def made_up(choosing, algorithm, steps, middle, cpu_seconds, env="CartPole-v1", seeds=4):
     line = {"algorithm": algorithm, "env": env, "env_steps": steps, "seeds": seeds, "cpu_seconds": cpu_seconds}
+    line |= {"wall_seconds": 2.0, "device": "2 × cpu"}
     return choosing.result_of(line | {"returns": [middle] * seeds})
 
 
@@ -114,14 +115,17 @@ def test_results_are_sorted_and_selected(scripts, results):
     ]  # fmt: skip
     assert keys(choosing.best_two(results)) == [("dqn", 100_000), ("ppo", 500_000), ("ppo", 1_000), ("ppo", 1_000)]
     assert keys(choosing.fastest(results)) == [("dqn", 50_000), ("ppo", 500_000)]
+    on_a_gpu = results[0]._replace(device="1 × NVIDIA H200", cpu_seconds=1.0)
+    assert keys(choosing.fastest([*results, on_a_gpu])) == keys(choosing.fastest(results))
 
 
 def test_a_table_shows_the_numbers(scripts, results):
     choosing = scripts["choosing"]
     table = choosing.table(results[:1], "environment", "algorithm", *choosing.STATISTICS)
     head, _, row = table.splitlines()
-    assert head == "| environment | algorithm | steps | IQM | 95 % interval | median | worst seed | seeds | CPU seconds |"
-    assert row == "| CartPole-v1 | REINFORCE | 500,000 | 499.0 | 499.0 … 499.0 | 499.0 | 499.0 | 4 | 40 |"
+    assert head == "| environment | algorithm | steps | IQM | 95 % interval | median | worst seed | seeds | time |"
+    assert row == "| CartPole-v1 | REINFORCE | 500,000 | 499.0 | 499.0 … 499.0 | 499.0 | 499.0 | 4 | 40 s CPU |"
+    assert choosing.table([results[0]._replace(device="1 × NVIDIA H200")], "time").endswith("| 2 s H200 |")
     assert "| -12.50 |" in choosing.table(results[5:6], "IQM")
     assert choosing.table(results[:1], "CPU seconds per seed").endswith("| 10.0 |")
     assert choosing.table([], "IQM") == choosing.tables_by_task([]) == choosing.NONE

@@ -165,7 +165,7 @@ def test_the_example_has_the_layout_of_a_real_rollout(name):
 
 def test_agents_with_a_replay_are_among_those():
     with_replay = {name for name in LEARNERS if hasattr(real_rollout(LEARNERS[name]())[0].agent, "replay")}
-    from_rollouts = {name for name in LEARNERS if name.startswith(("a2c", "ppo", "pqn", "recurrent", "reinforce"))}
+    from_rollouts = {name for name in LEARNERS if name.startswith(("a2c", "openai_es", "ppo", "pqn", "recurrent", "reinforce"))}
     assert with_replay == set(LEARNERS) - from_rollouts
 
 

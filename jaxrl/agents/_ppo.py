@@ -17,6 +17,7 @@ from jaxrl.normalization import normalize_agent
 from jaxrl.optimizers import Optimizer, adam, num_updates, optimizer_step
 from jaxrl.policies import PolicyHead, policy_head
 from jaxrl.schedules import linear_schedule
+from jaxrl.shards import mean
 from jaxrl.types import Agent, Metrics, Network, Space
 
 
@@ -175,7 +176,7 @@ def update_in_epochs(
         *new, norm = optimizer_step(
             optimizer, learning_rate, first + index, grads, opt_state, params, max_grad_norm=hparams.max_grad_norm
         )
-        active = active & (metrics["approx_kl"] <= hparams.target_kl)
+        active = active & (mean(metrics["approx_kl"]) <= hparams.target_kl)
         params, opt_state = jax.tree.map(lambda x, y: jnp.where(active, x, y), tuple(new), (params, opt_state))
         return (index + 1, active, params, opt_state), metrics | {"gradient_norm": norm}
 

@@ -16,6 +16,7 @@ from jaxrl.exploration import epsilon_greedy
 from jaxrl.noise import random_bits
 from jaxrl.optimizers import Optimizer, num_updates, optimizer_step, update_target
 from jaxrl.schedules import linear_schedule
+from jaxrl.shards import shard_size
 from jaxrl.types import Agent, Discrete, HParams, Noise, Obs, Space, UpdateFn
 
 
@@ -161,10 +162,11 @@ def replay_agent(
         check_hparams(given, type(hparams), ranges)
         params = method.init(key, obs)
         example = transitions.example_transition(obs, action_space)
-        return QState(params, params, optimizer(given.learning_rate).init(params), buffer.init(example, capacity))
+        opt_state = optimizer(given.learning_rate).init(params)
+        return QState(params, params, opt_state, buffer.init(example, shard_size("capacity", capacity)))
 
     def noise(key, num_steps, num_envs):
-        steps, draws = (num_steps, num_envs), (updates_per_iteration, batch_size)
+        steps, draws = (num_steps, num_envs), (updates_per_iteration, shard_size("batch_size", batch_size))
         acting: tuple = ()
         learning: tuple = ()
         if method.acting_noise or method.loss_noise:

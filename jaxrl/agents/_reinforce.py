@@ -14,7 +14,8 @@ from jaxrl.minibatches import grad_of_mean, map_rows
 from jaxrl.optimizers import Optimizer, adam, optimizer_step
 from jaxrl.policies import PolicyHead, policy_head
 from jaxrl.schedules import linear_schedule
-from jaxrl.types import Agent, Network, Noise, Space
+from jaxrl.shards import mean, num_shards, total
+from jaxrl.types import Agent, Network, Noise, Space, Transition
 
 
 class ReinforceHParams(NamedTuple):
@@ -141,7 +142,8 @@ def reinforce(
     def update(state, rollout, noise, hparams, iteration):
         batch = make_batch(state.params, rollout, hparams)
         grads, means = grad_of_mean(lambda params, batch: loss(params, batch, hparams), state.params, batch)
-        metrics = means | {"entropy": means["entropy"] / jnp.maximum(jnp.mean(batch.weight), 1.0 / batch.weight.size)}
+        entropy, weight = mean((means["entropy"], jnp.mean(batch.weight)))
+        metrics = means | {"entropy": entropy / jnp.maximum(weight, 1.0 / (num_shards() * batch.weight.size))}
         if episodic:
             metrics["unfinished"] = 1.0 - jnp.mean(batch.weight[: rollout.reward.shape[1]])
         learning_rate = linear_schedule(hparams.learning_rate, 0.0, hparams.learning_rate_iterations, iteration)
@@ -150,10 +152,9 @@ def reinforce(
         )
         return ReinforceState(params, opt_state), metrics | {"gradient_norm": norm}
 
-    policy = lambda state: state.params
     return Agent(
-        hparams=hparams, init=init, noise=noise, policy=policy, explore=explore, exploit=exploit, update=update,
-        fresh_episodes=episodic,
+        hparams=hparams, init=init, noise=noise, policy=lambda state: state.params, explore=explore, exploit=exploit,
+        update=update, fresh_episodes=episodic,
     )  # fmt: skip
 
 
@@ -171,8 +172,7 @@ def _make_loss(
             flat = map_rows(lambda obs: outputs(params, obs)[1], transitions.flatten(obs))
             return flat.reshape(rollout.reward.shape)
 
-        done = rollout.terminated | rollout.truncated
-        weight = _first_episodes(done) if episodic else jnp.ones_like(rollout.reward)
+        weight = _first_finished_episodes(rollout) if episodic else jnp.ones_like(rollout.reward)
         next_value = jnp.zeros_like(rollout.reward) if episodic else values(rollout.next_obs)
         target = advantage = transitions.monte_carlo_returns(rollout, next_value, hparams.discount)
         if baseline == "mean":
@@ -209,15 +209,14 @@ def _batch_size(obs: Any) -> int:
     return jax.tree.leaves(obs)[0].shape[0]
 
 
-def _first_episodes(done: jax.Array) -> jax.Array:
+def _first_finished_episodes(rollout: Transition) -> jax.Array:
     """float32 `[T, B]`: 1 on the steps of each environment's first episode, 0 after it, and 0 throughout if it never ends."""
-    done = done.astype(jnp.int32)
-    ended_before = jnp.cumsum(done, axis=0) - done
-    return ((ended_before == 0) & jnp.any(done > 0, axis=0, keepdims=True)).astype(jnp.float32)
+    finished = jnp.any(rollout.terminated | rollout.truncated, axis=0, keepdims=True)
+    return transitions.first_episodes(rollout) * finished.astype(jnp.float32)
 
 
 def _mean_of_others(target: jax.Array, weight: jax.Array) -> jax.Array:
     """For each step and environment, the mean return of the other environments still in their episode; 0 if there are none."""
-    total = jnp.sum(weight * target, axis=1, keepdims=True)
-    others = jnp.sum(weight, axis=1, keepdims=True) - weight
-    return jnp.where(others > 0, (total - weight * target) / jnp.maximum(others, 1.0), 0.0)
+    of_all = total(jnp.sum(weight * target, axis=1, keepdims=True))
+    others = total(jnp.sum(weight, axis=1, keepdims=True)) - weight
+    return jnp.where(others > 0, (of_all - weight * target) / jnp.maximum(others, 1.0), 0.0)

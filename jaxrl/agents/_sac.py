@@ -15,6 +15,7 @@ from jaxrl.off_policy import init_actor_critic, sample, store
 from jaxrl.optimizers import Optimizer, adam, num_updates, optimizer_step, polyak_update
 from jaxrl.policies import PolicyHead, policy_head
 from jaxrl.schedules import linear_schedule
+from jaxrl.shards import shard_size
 from jaxrl.training_passes import apply_training, training_keys, weights, with_statistics, with_weights
 from jaxrl.types import ActorCritic, Agent, Box, Discrete, Noise, Space, UpdateFn
 
@@ -131,11 +132,12 @@ def sac(
         params = SACParams(actor_params, critic_params, jnp.log(jnp.float32(hparams.initial_temperature)))
         opt_state = optimizer(hparams.learning_rate).init(weights(params))
         example = transitions.example_transition(obs, action_space)
-        return SACState(params, critic_params if target_network else None, opt_state, replay.init(example, capacity))
+        stored = replay.init(example, shard_size("capacity", capacity))
+        return SACState(params, critic_params if target_network else None, opt_state, stored)
 
     def noise(key, num_steps, num_envs):
         act_key, sample_key, actor_key, successor_key, network_key = jax.random.split(key, 5)
-        shape = updates_per_iteration, batch_size
+        shape = updates_per_iteration, shard_size("batch_size", batch_size)
         no_noise = lambda key, shape: None  # of actions, whose expectations are exact
         draw = no_noise if discrete else head.noise
         update = _UpdateNoise(

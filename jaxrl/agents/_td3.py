@@ -13,6 +13,7 @@ from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_hparams, check_r
 from jaxrl.optimizers import Optimizer, adam, num_updates, optimizer_step, polyak_update
 from jaxrl.policies import DeterministicHead, deterministic_head
 from jaxrl.schedules import linear_schedule
+from jaxrl.shards import shard_size
 from jaxrl.types import ActorCritic, Agent, Box, Noise, Space, UpdateFn
 
 _HINT = "Build both networks with jaxrl.networks.deterministic_actor_critic"
@@ -203,7 +204,7 @@ def _make_agent(
     check_hparams(hparams, kind, _RANGES)
     batch_size, capacity, warmup, updates_per_iteration = sizes
     head, smooth = deterministic_head(action_space), kind is TD3HParams
-    update_shape = updates_per_iteration // policy_delay, policy_delay, batch_size
+    num_blocks = updates_per_iteration // policy_delay
     num_critics = None if smooth else 1
 
     def init(key, obs, hparams):
@@ -213,12 +214,14 @@ def _make_agent(
             *off_policy.init_actor_critic(name, network, action_space, policy_spec, key, obs, num_critics=num_critics, hint=_HINT)
         )
         opt_state = TD3Params(*map(optimizer(hparams.learning_rate).init, params))
-        return TD3State(params, params, opt_state, replay.init(transitions.example_transition(obs, action_space), capacity))
+        stored = replay.init(transitions.example_transition(obs, action_space), shard_size("capacity", capacity))
+        return TD3State(params, params, opt_state, stored)
 
     def noise(key, num_steps, num_envs):
         act_key, sample_key, target_key = jax.random.split(key, 3)
-        target = head.noise(target_key, update_shape) if smooth else ()
-        return Noise(act=head.noise(act_key, (num_steps, num_envs)), update=(replay.noise(sample_key, update_shape), target))
+        shape = num_blocks, policy_delay, shard_size("batch_size", batch_size)
+        target = head.noise(target_key, shape) if smooth else ()
+        return Noise(act=head.noise(act_key, (num_steps, num_envs)), update=(replay.noise(sample_key, shape), target))
 
     def initial_carry(num_envs):
         return jnp.zeros(head.params_spec((num_envs,)).shape)
@@ -236,9 +239,8 @@ def _make_agent(
     def store(state, rollout, iteration):
         return off_policy.store(state, rollout._replace(carry=()), iteration)  # noise, which no update reads
 
-    update = _make_update(
-        partial(_critic_loss, network, head, smooth), partial(_actor_loss, network, head), optimizer, warmup, update_shape[:2]
-    )
+    critic_loss, actor_loss = partial(_critic_loss, network, head, smooth), partial(_actor_loss, network, head)
+    update = _make_update(critic_loss, actor_loss, optimizer, warmup, (num_blocks, policy_delay))
     return Agent(
         hparams=hparams, init=init, noise=noise, policy=lambda state: state.params.actor, explore=explore, exploit=exploit,
         store=store, update=update, initial_carry=initial_carry, warmup=warmup,

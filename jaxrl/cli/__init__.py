@@ -1,18 +1,23 @@
 """The command line, `jaxrl COMMAND`. Invalid input prints one line and exits with code 2."""
 
 import importlib
-import os
 import sys
 
+from jaxrl.cli._output import close_output, set_up_output
 from jaxrl.cli._parsing import UsageError
 
 # Each command is `main(argv)` in the module jaxrl.cli._COMMAND.
 COMMANDS = {
     "train": "train an agent: many seeds and settings in one program; writes a run folder",
     "resume": "finish a run that was interrupted, from its last checkpoint",
+    "tune": "search hyperparameters: successive halving, random, population-based training, Optuna",
     "eval": "play the policies of a run folder on new episodes",
+    "compare": "compare run folders: returns with intervals, options, and whether a difference is noise",
+    "report": "write a report of run folders: one HTML page that works offline",
     "plot": "draw the learning curves of run folders into one picture",
     "render": "film the policies of a run folder",
+    "export": "write a trained policy as a file that other programs run",
+    "runs": "list run folders: what they hold, how they do",
     "envs": "list the environments and their spaces",
     "agents": "list the agents, their options and hyperparameters",
 }
@@ -35,13 +40,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def console() -> None:
     """The entry point of the command `jaxrl`."""
-    try:
-        code = main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader has closed the output; do not write the rest at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    sys.exit(code)
+    set_up_output()
+    code = main()
+    sys.exit(close_output() or code)
 
 
 def _dispatch(argv: list[str]) -> int:

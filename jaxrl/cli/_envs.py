@@ -1,10 +1,12 @@
 """`jaxrl envs`"""
 
 from jaxrl.cli._parsing import Parser
+from jaxrl.cli._set_up import check_devices
 
 
 def main(argv: list[str]) -> int:
     Parser("envs", "List the environments, their spaces, and the algorithms with tuned settings for them.").parse(argv)
+    check_devices()
     from rich.console import Console
     from rich.table import Table
 

@@ -55,6 +55,14 @@ def real(text: str) -> float:
     return _number(float, text, "give a number")
 
 
+def assignment(text: str) -> tuple[str, float]:
+    """NAME=VALUE as a name with underscores and a number."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"cannot be {text!r}: give NAME=VALUE, such as learning-rate=1e-3")
+    return name.replace("-", "_"), real(value)
+
+
 def _number(kind: Callable, text: str, hint: str) -> Any:
     try:
         return kind(text)

@@ -4,6 +4,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from jaxrl.cli._parsing import UsageError
+
 
 def set_up_jax() -> None:
     """Use one CPU device per core, over which `vectorize` spreads the runs, and cache compiled programs.
@@ -17,9 +19,22 @@ def set_up_jax() -> None:
 
     with contextlib.suppress(RuntimeError):  # the backend is already initialised
         use_all_cores()
+    check_devices()
     cache = os.environ.get("JAXRL_CACHE") or _user_cache()
     if cache not in (None, "off") and not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", cache)
+
+
+def check_devices() -> None:
+    """Raise UsageError if JAX finds none of the devices that `JAX_PLATFORMS` asks for."""
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # an assertion for a platform whose plugin is not installed
+        reason = next(iter(str(error).splitlines()), "no such device or no plugin for it")
+        asked = f" for JAX_PLATFORMS={platforms}" if (platforms := jax.config.jax_platforms) else ""  # type: ignore[attr-defined]
+        raise UsageError(f"JAX finds no device{asked}: {reason}") from error
 
 
 def _user_cache() -> str | None:

@@ -16,17 +16,9 @@ _ENV = "CartPole-v1"
 
 
 def main(argv: list[str]) -> int:
-    from jaxrl.algorithms import ALGORITHMS
-
-    names = ", ".join(ALGORITHMS)
     if not argv or argv[0] in ("-h", "--help"):
-        print(f"usage: jaxrl train ALGORITHM [OPTIONS]\n\nalgorithms: {names}")
-        print("\n`jaxrl train ALGORITHM --help` lists the options of an algorithm.")
-        return 0 if argv else 2
-    algorithm, *argv = argv
-    algorithm = algorithm.replace("-", "_")  # as in the names of options
-    if algorithm not in ALGORITHMS:
-        raise UsageError(f"unknown algorithm {algorithm!r}; there are {names}")
+        return print_usage("train", bool(argv))
+    algorithm, argv = algorithm_of(argv)
     settings = _settings(algorithm, argv)
     options = _parser(settings).parse(argv)
     set_up_jax()
@@ -36,6 +28,25 @@ def main(argv: list[str]) -> int:
         config = _config(settings, options)
         out = options.out or _default_folder(algorithm, options.env)
     return carry_out(partial(run, config, out, checkpoint_every=options.checkpoint_every), config, out)
+
+
+def print_usage(command: str, asked_for: bool) -> int:
+    """Print how to call a command that takes an algorithm, and return the exit code."""
+    from jaxrl.algorithms import ALGORITHMS
+
+    print(f"usage: jaxrl {command} ALGORITHM [OPTIONS]\n\nalgorithms: {', '.join(ALGORITHMS)}")
+    print(f"\n`jaxrl {command} ALGORITHM --help` lists the options of an algorithm.")
+    return 0 if asked_for else 2
+
+
+def algorithm_of(argv: list[str]) -> tuple[str, list[str]]:
+    """The algorithm that the first word names, and the other words. Raises UsageError for an unknown one."""
+    from jaxrl.algorithms import ALGORITHMS
+
+    algorithm = argv[0].replace("-", "_")  # as in the names of options
+    if algorithm not in ALGORITHMS:
+        raise UsageError(f"unknown algorithm {algorithm!r}; there are {', '.join(ALGORITHMS)}")
+    return algorithm, argv[1:]
 
 
 def _default_folder(algorithm: str, env: str) -> Path:
@@ -60,16 +71,22 @@ def _settings(algorithm: str, argv: list[str]) -> Any:
 
 def _parser(settings: Any) -> Parser:
     """The parser of all options, whose defaults are those of `settings`."""
+    parser = Parser(
+        f"train {settings.algorithm}",
+        f"Train {settings.algorithm}: every seed with every combination of the swept values, in one program. The defaults of "
+        "--agent and --hparams are tuned for --env and --steps if a preset exists.",
+    )
+    add_options(parser, settings, seeds=16)
+    return parser
+
+
+def add_options(parser: Parser, settings: Any, *, seeds: int) -> None:
+    """Add the options of a run, whose defaults are those of `settings`."""
     from jaxrl.algorithms import algorithm
     from jaxrl.presets import SIZES, options_of_agent, schedules_of
 
-    entry, name = algorithm(settings.algorithm), settings.algorithm
-    parser = Parser(
-        f"train {name}",
-        f"Train {name}: every seed with every combination of the swept values, in one program. The defaults of --agent and "
-        "--hparams are tuned for --env and --steps if a preset exists.",
-    )
-    _add_run_options(parser, settings.steps)
+    entry = algorithm(settings.algorithm)
+    _add_run_options(parser, settings.steps, seeds)
     group = parser.add_argument_group("agent")
     for option in SIZES:
         add_option(group, "agent", option, getattr(settings, option.name))
@@ -85,16 +102,20 @@ def _parser(settings: Any) -> Parser:
         add_option(group, "agent", option, share, "not scheduled" if share is None else None)
     scheduled = {schedules_of(entry)[fraction] for fraction in settings.schedules}
     hparams = parser.add_argument_group("hyperparameters")
-    sweep = parser.add_argument_group("sweep", "Every combination of the swept values runs with every seed.")
+    sweep = parser.add_argument_group(
+        "sweep",
+        "Every combination of the swept values runs with every seed. In place of values, uniform:LOW:HIGH or loguniform:LOW:HIGH "
+        "draws as many as --samples, at random from --seed.",
+    )
+    sweep.add_argument("--samples", type=integer, metavar="INT", help="number of random samples of the ranges")
     for hparam, default in settings.hparams.items():
         text = entry.hparams_help.get(hparam, "")
         shown = "from the schedule" if hparam in scheduled else show(default)
         add_option(hparams, "hparams", Option(hparam, float, False, None, text), None, shown)
-        add_option(sweep, "sweep", Option(hparam, float, True, None, f"values of hparams.{hparam}"), None, "not swept")
-    return parser
+        add_option(sweep, "sweep", Option(hparam, str, True, None, f"values of hparams.{hparam}, or a range"), None, "not swept")
 
 
-def _add_run_options(parser: Parser, steps: int) -> None:
+def _add_run_options(parser: Parser, steps: int, seeds: int) -> None:
     def add(flag: str, text: str, default: Any = None, **options: Any) -> None:
         parser.add_argument(flag, default=default, help=text if default is None else f"{text} (default: {default})", **options)
 
@@ -103,7 +124,7 @@ def _add_run_options(parser: Parser, steps: int) -> None:
         "--wrap", action="append", default=[], metavar="WRAPPER",
         help="wrapper of jaxrl.envs.wrappers with its arguments, such as frame_stack:4; repeatable, the last is the outermost",
     )  # fmt: skip
-    add("--seeds", "number of seeds", 16, type=integer, metavar="INT")
+    add("--seeds", "number of seeds", seeds, type=integer, metavar="INT")
     add("--seed", "first seed; the others follow it consecutively", 0, type=integer, metavar="INT")
     add("--steps", "environment steps per seed, warm-up included", steps, type=integer, metavar="INT")
     add("--out", "run folder (default: runs/ALGORITHM-ENV-TIME-RANDOM)", type=Path, metavar="FOLDER")
@@ -113,15 +134,18 @@ def _add_run_options(parser: Parser, steps: int) -> None:
 
 def _config(settings: Any, options: argparse.Namespace) -> Any:
     """The configuration that the parsed options describe; `settings` supplies everything else."""
-    from jaxrl.experiment import Config
+    from jaxrl.experiment import Config, draw_samples
     from jaxrl.presets import SIZES, override
 
-    groups: dict[str, dict[str, Any]] = {"agent": {}, "hparams": {}, "sweep": {}}
+    groups: dict[str, dict[str, Any]] = {"agent": {}, "hparams": {}}
     for destination, value in vars(options).items():
         group, _, name = destination.partition(".")
-        if name and value is not None:
+        if group in groups and value is not None:
             groups[group][name] = value
     agent = groups["agent"]
+    sweep, space = swept(options)
+    if bool(space) != (options.samples is not None):
+        raise ValueError("--samples and a range belong together, such as --sweep.learning-rate loguniform:1e-4:1e-2 --samples 64")
     changes: dict[str, Any] = {option.name: agent.pop(option.name) for option in SIZES}
     for field in ("network", "agent"):
         changes[field] = {name: agent.pop(name) for name in getattr(settings, field) if name in agent}
@@ -132,6 +156,17 @@ def _config(settings: Any, options: argparse.Namespace) -> Any:
         seeds=options.seeds,
         seed=options.seed,
         hparams=groups["hparams"],
-        sweep={name: list(values) for name, values in groups["sweep"].items()},
+        sweep=sweep,
+        samples=draw_samples(space, options.samples, options.seed) if space else [],
         batch_size=options.batch_size,
     )
+
+
+def swept(options: argparse.Namespace) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """The words after each `--sweep.NAME`, as lists of values and as ranges, by name. Raises ValueError for others."""
+    from jaxrl.experiment.sampling import Range, parse_swept
+
+    given = {name.removeprefix("sweep."): words for name, words in vars(options).items() if name.startswith("sweep.")}
+    parsed = {name: parse_swept(name, words) for name, words in given.items() if words is not None}
+    ranges = {name: values for name, values in parsed.items() if isinstance(values, Range)}
+    return {name: list(values) for name, values in parsed.items() if name not in ranges}, ranges

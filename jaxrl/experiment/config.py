@@ -24,7 +24,7 @@ from jaxrl.presets import Preset, Settings
 
 @dataclass(frozen=True)
 class Config:
-    """A batch of runs: every seed with every combination of the swept values.
+    """A batch of runs: every seed with every combination of the swept values, and with every sample.
 
     Attributes:
       env: name of the environment, as `jaxrl.make` takes it.
@@ -34,6 +34,8 @@ class Config:
       seed: the first seed; the others follow it consecutively.
       hparams: hyperparameters that override those of `settings` and their schedules.
       sweep: the values of each swept hyperparameter.
+      samples: settings of other hyperparameters that are tried together, such as random samples
+        (`jaxrl.experiment.draw_samples`). Each runs with every combination of the swept values.
       batch_size: maximum number of runs in memory at once; by default as many as fit.
     """
 
@@ -44,6 +46,7 @@ class Config:
     seed: int = 0
     hparams: dict[str, float] = field(default_factory=dict)
     sweep: dict[str, list[float]] = field(default_factory=dict)
+    samples: list[dict[str, float]] = field(default_factory=list)
     batch_size: int | None = None
 
     def __post_init__(self):
@@ -55,14 +58,19 @@ class Config:
             )
         if self.batch_size is not None:
             check_size("batch_size", self.batch_size)
-        for name in {*self.hparams, *self.sweep} - self.settings.hparams.keys():
+        for name in {*self.hparams, *self.swept} - self.settings.hparams.keys():
             raise ValueError(
                 f"{self.settings.algorithm} has no hyperparameter {name!r}; it has {', '.join(self.settings.hparams)}"
             )
         for name, values in self.sweep.items():
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"the swept values of {name} must be one or more different numbers; got {list(values)}")
-        for name in set(self.hparams) & set(self.sweep):
+        if any(sample.keys() != self.samples[0].keys() for sample in self.samples):
+            raise ValueError("every one of the samples must set the same hyperparameters")
+        for name in self.samples[0] if self.samples else ():
+            if name in self.sweep:
+                raise ValueError(f"{name} is both swept and sampled: give one of the two")
+        for name in set(self.hparams) & set(self.swept):
             raise ValueError(f"{name} is both swept and set: give one of the two")
         for spec in self.wrappers:
             parse(spec)
@@ -73,9 +81,15 @@ class Config:
         return self.env + (f" ({', '.join(self.wrappers)})" if self.wrappers else "")
 
     @property
+    def swept(self) -> tuple[str, ...]:
+        """The names of the hyperparameters in which the runs differ."""
+        return (*self.sweep, *(self.samples[0] if self.samples else ()))
+
+    @property
     def combinations(self) -> list[dict[str, float]]:
-        """The combinations of the swept values; one empty dict without a sweep."""
-        return [dict(zip(self.sweep, values, strict=True)) for values in itertools.product(*self.sweep.values())]
+        """The combinations of the swept values and the samples; one empty dict without either."""
+        grid = [dict(zip(self.sweep, values, strict=True)) for values in itertools.product(*self.sweep.values())]
+        return [combination | sample for combination in grid for sample in self.samples or [{}]]
 
     @property
     def num_runs(self) -> int:
@@ -90,8 +104,10 @@ class Config:
         preset = presets.build(self.settings, wrap(envs.make(self.env), self.wrappers), **self.hparams)
         if self.wrappers and is_on_host(preset.learner):
             raise ValueError(f"jaxrl's wrappers have no effect on {self.env}, which runs on the host: leave out --wrap")
-        for combination in self.combinations:  # tracing with concrete values checks their ranges, before anything runs
-            hparams = preset.hparams._replace(**combination)
+        # Tracing with concrete values checks their ranges, before anything runs. These are intervals: the ends are enough.
+        columns = {name: [combination[name] for combination in self.combinations] for name in self.swept}
+        for end in (np.min, np.max):  # which keep a NaN
+            hparams = preset.hparams._replace(**{name: float(end(values)) for name, values in columns.items()})
             jax.eval_shape(lambda key, hparams=hparams: preset.learner.init(key, hparams), jax.random.key(0))
         return preset
 
@@ -100,10 +116,10 @@ class Config:
 
         A seed has the same key in every combination, so that combinations are compared with the same random numbers.
         """
-        keys = jax.vmap(jax.random.key)(jnp.arange(self.seed, self.seed + self.seeds))
         combined = [preset.hparams._replace(**c) for c in self.combinations]
         columns = [np.repeat(np.asarray(values, np.float32), self.seeds) for values in zip(*combined, strict=True)]
-        return jnp.tile(keys, len(combined)), type(preset.hparams)(*columns)
+        seeds = jnp.tile(jnp.arange(self.seed, self.seed + self.seeds), len(combined))
+        return jax.vmap(jax.random.key)(seeds), type(preset.hparams)(*columns)
 
     def identifiers(self) -> list[dict[str, Any]]:
         """The seed and the swept values of each run."""

@@ -11,6 +11,8 @@ from jaxrl.experiment.divergence import not_finite
 from jaxrl.experiment.folder import METRICS, read_metrics
 from jaxrl.experiment.statistics import iqm, iqm_interval
 
+_MAX_CURVES = 10  # with a colour of their own
+
 
 class Curve(NamedTuple):
     label: str
@@ -23,7 +25,7 @@ def read_curves(run: Path) -> list[Curve]:
     """One curve for each combination of the swept values in a run folder."""
     columns = read_metrics(run)
     config = load_config(run)
-    for name in ("seed", "env_steps", "episode_return", *config.sweep):
+    for name in ("seed", "env_steps", "episode_return", *config.swept):
         if name not in columns:
             raise ValueError(f"{run / METRICS} has no column {name!r}")
     bad = not_finite(columns)
@@ -31,7 +33,7 @@ def read_curves(run: Path) -> list[Curve]:
     for combination in config.combinations:
         selected = np.ones(len(columns["seed"]), bool)
         for name, value in combination.items():
-            selected &= np.isclose(columns[name], value)
+            selected &= columns[name] == value
         steps, step_index = np.unique(columns["env_steps"][selected], return_inverse=True)
         seeds, seed_index = np.unique(columns["seed"][selected], return_inverse=True)
         returns = np.full((len(steps), len(seeds)), np.nan)
@@ -50,10 +52,18 @@ def fill_forward(returns: np.ndarray) -> np.ndarray:
     return np.take_along_axis(returns, np.maximum.accumulate(known, axis=0), axis=0)
 
 
+def _known(curve: Curve) -> Curve:
+    """The part of the curve from which on the returns of all seeds that have not diverged are known, without gaps."""
+    returns = fill_forward(curve.returns[:, ~curve.diverged])
+    known = ~np.isnan(returns).any(axis=1)
+    return curve._replace(env_steps=curve.env_steps[known], returns=returns[known])
+
+
 def plot(curves: list[Curve], path: Path) -> Path:
     """Write a plot with a line and a band for each curve, and return its path. The format is PNG if `path` has no suffix.
 
-    Seeds that diverged are counted in the legend and left out of the line.
+    Of more than ten curves, the ten that end highest have colours and labels, and the others are thin and grey. Seeds that
+    diverged are counted in the legend and left out of the line.
 
     Raises:
       ImportError: without matplotlib.
@@ -68,13 +78,16 @@ def plot(curves: list[Curve], path: Path) -> Path:
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for curve in curves:
-        returns = fill_forward(curve.returns[:, ~curve.diverged])
-        known = ~np.isnan(returns).any(axis=1)
-        steps, returns = curve.env_steps[known], returns[known]
-        nan = f" of {len(curve.diverged)}, the others NaN" if curve.diverged.any() else ""
-        middle = iqm(returns) if returns.size else np.full(len(steps), np.nan)
-        (line,) = axes.plot(steps, middle, label=f"{curve.label} ({returns.shape[1]} seeds{nan})", linewidth=2)
+    known = [_known(curve) for curve in curves]
+    middles = [iqm(curve.returns) if curve.returns.size else np.full(len(curve.returns), np.nan) for curve in known]
+    last = [float(middle[-1]) if len(middle) and np.isfinite(middle[-1]) else -np.inf for middle in middles]
+    best = set(np.argsort(last)[-_MAX_CURVES:].tolist())
+    for i, (label, steps, returns, diverged) in enumerate(known):
+        if i not in best:
+            axes.plot(steps, middles[i], color="0.75", linewidth=0.5, zorder=1)
+            continue
+        nan = f" of {len(diverged)}, the others NaN" if diverged.any() else ""
+        (line,) = axes.plot(steps, middles[i], label=f"{label} ({returns.shape[1]} seeds{nan})", linewidth=2)
         if returns.shape[1] > 1 and len(returns):
             axes.fill_between(steps, *iqm_interval(returns), color=line.get_color(), alpha=0.25, linewidth=0)
     axes.set_xlabel("environment steps")

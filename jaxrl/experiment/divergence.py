@@ -26,7 +26,7 @@ def diverged_runs(config: Config, columns: Mapping[str, np.ndarray]) -> list[Div
     rows = np.flatnonzero(not_finite(columns))
     first: dict[tuple[float, ...], Diverged] = {}
     for row in rows[np.argsort(columns["env_steps"][rows], kind="stable")]:
-        run = {name: float(columns[name][row]) for name in ("seed", *config.sweep)}
+        run = {name: float(columns[name][row]) for name in ("seed", *config.swept)}
         metric = next(name for name in columns if _bad(columns, name)[row])
         first.setdefault(tuple(run.values()), Diverged(run, int(columns["env_steps"][row]), metric))
     return list(first.values())

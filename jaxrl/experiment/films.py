@@ -1,5 +1,6 @@
 """Films of the policies in a run folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -13,6 +14,7 @@ from jaxrl.experiment.policies import abstract_policies, restored_env_state
 from jaxrl.rendering import film
 from jaxrl.rendering.drawings import drawing_of
 from jaxrl.rendering.episodes import record_episodes
+from jaxrl.types import Environment
 from jaxrl.vectorization import vectorize
 
 
@@ -48,6 +50,28 @@ def render_run(
     identifiers = config.identifiers()
     indices = [i for i, identifier in enumerate(identifiers) if identifier["seed"] in seeds]
     out = film.check_film(out, fps, len(indices), num_episodes, max_steps)
+    env, plays = record_policies(run, indices, num_episodes=num_episodes, max_steps=max_steps, seed=seed)
+    labels = ["\n".join(f"{name} {value:g}" for name, value in identifiers[i].items()) for i in indices]
+    return film.write(out, labels, plays, env, drawing, fps, group=len(seeds))
+
+
+def record_policies(
+    run: Path, indices: Sequence[int], *, num_episodes: int = 1, max_steps: int = 500, seed: int = 0
+) -> tuple[Environment, film.Play]:
+    """Play policies of a run folder, all on the same episodes.
+
+    Args:
+      run: a run folder.
+      indices: numbers of the runs, as in `Config.identifiers`.
+      num_episodes, max_steps, seed: as for `render_run`.
+
+    Returns:
+      The environment, and the episodes with leaves `[len(indices), T, E, ...]`.
+
+    Raises:
+      ValueError: for a folder without a finished run.
+    """
+    config = load_config(run)
     preset = config.preset()
     learner = preset.learner
     policies = folder.load_policies(run, abstract_policies(config, preset))
@@ -63,6 +87,4 @@ def render_run(
             env_state=restored_env_state(learner, policy),
         )
 
-    plays = vectorize(record)(jax.tree.map(lambda x: jnp.asarray(x[np.array(indices)]), policies))
-    labels = ["\n".join(f"{name} {value:g}" for name, value in identifiers[i].items()) for i in indices]
-    return film.write(out, labels, plays, learner.env, drawing, fps, group=len(seeds))
+    return learner.env, vectorize(record)(jax.tree.map(lambda x: jnp.asarray(x[np.array(indices)]), policies))

@@ -3,7 +3,7 @@
 While a run trains, its folder also has `checkpoints/` and a `lock`.
 """
 
-import csv
+import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -59,30 +59,35 @@ def _cannot_write(path: Path, error: OSError) -> ValueError:
 
 
 def read_metrics(run: Path) -> dict[str, np.ndarray]:
-    """The columns of a run's metrics, as floats.
+    """The columns of a run's metrics, as floats. Raises ValueError as `read_table`."""
+    if not (run / METRICS).is_file():
+        raise ValueError(f"{run} is not a run folder: it has no {METRICS}")
+    return read_table(run / METRICS)
+
+
+def read_table(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a CSV file of numbers, as floats.
 
     A last row without its end, which a process leaves that is killed while it writes, is left out with a note.
 
     Raises:
-      ValueError: if there are no rows, or they are damaged.
+      ValueError: if it is damaged or has no rows.
     """
-    path = run / METRICS
-    if not path.is_file():
-        raise ValueError(f"{run} is not a run folder: it has no {METRICS}")
     try:
         text = path.read_bytes().decode()
         whole = text[: text.rfind("\n") + 1]
-        if whole != text:
-            warnings.warn(f"{path} ends in the middle of a row, which is left out", Note, stacklevel=2)
-        rows = list(csv.reader(whole.splitlines(keepends=True)))
-        header, values = rows[0] if rows else [], [[float(word) for word in row] for row in rows[1:]]
-        if any(len(row) != len(header) for row in values):
-            raise ValueError("a row has more or fewer values than there are columns")
-    except (ValueError, csv.Error, OSError) as error:
+        header, _, rest = whole.partition("\n")
+        names = header.strip().split(",")
+        rows = np.loadtxt(io.StringIO(rest), delimiter=",", ndmin=2) if rest else np.empty((0, len(names)))
+        if rows.shape[1] != len(names):
+            raise ValueError(f"{len(names)} columns in the header, and {rows.shape[1]} in the rows")
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error})") from error
-    if not values:
+    if whole != text:
+        warnings.warn(f"{path} ends in the middle of a row, which is left out", Note, stacklevel=2)
+    if not len(rows):
         raise ValueError(f"{path} holds no rows yet")
-    return dict(zip(header, np.array(values).T, strict=True))
+    return dict(zip(names, rows.T, strict=True))
 
 
 def save_policies(run: Path, policies: Any) -> None:

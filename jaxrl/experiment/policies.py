@@ -42,9 +42,10 @@ def restored_env_state(learner: Learner, policy: SavedPolicy) -> EnvState | None
 def abstract_policies(config: Config, preset: Preset | None = None) -> SavedPolicy:
     """Uninitialised arrays with the shapes and dtypes of the saved policies, for `folder.load_policies`."""
     preset = config.preset() if preset is None else preset
-    keys, hparams = config.runs(preset)
     init = lambda key, hparams: policy_of(preset.learner, preset.learner.init(key, hparams))
-    return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), jax.eval_shape(jax.vmap(init), keys, hparams))
+    hparams = jax.tree.map(jnp.float32, preset.hparams)
+    one = jax.eval_shape(init, jax.random.key(0), hparams)
+    return jax.tree.map(lambda x: np.empty((config.num_runs, *x.shape), x.dtype), one)
 
 
 def evaluate_policies(config: Config, policies: SavedPolicy, *, num_episodes: int, seed: int | None = None) -> np.ndarray:

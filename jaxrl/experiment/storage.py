@@ -18,6 +18,8 @@ from typing import Any
 
 import jax
 
+from jaxrl._src.paths import as_utf8
+
 ARRAYS, RECORD, CHECKSUMS = "arrays", "record.json", "checksums.json"
 
 
@@ -49,8 +51,8 @@ def write(path: Path, arrays: Any, record: dict[str, Any]) -> None:
         context = ocp.Context()
         context.array.saving.use_compression = False  # it takes more time than writing, and buffers as large as the arrays
         if jax.tree.leaves(arrays):
-            with context, _without_logging():
-                ocp.save((unfinished / ARRAYS).absolute(), arrays)
+            with context, _without_logging(), as_utf8(unfinished) as folder:
+                ocp.save(folder / ARRAYS, arrays)
         _write_json(unfinished / RECORD, {"arrays": _shapes(arrays), **to_json(record)})
         _write_json(unfinished / CHECKSUMS, {str(p.relative_to(unfinished)): _crc32(p) for p in _files(unfinished)})
         os.rename(unfinished, path)
@@ -104,8 +106,8 @@ def read_arrays(path: Path, abstract: Any) -> Any:
     from orbax.checkpoint import v1 as ocp
 
     try:
-        with _without_logging():
-            return ocp.load((path / ARRAYS).absolute(), abstract)
+        with _without_logging(), as_utf8(path) as folder:
+            return ocp.load(folder / ARRAYS, abstract)
     except Exception as error:  # orbax raises what its parts do: JSON's, tensorstore's, its own
         raise Damaged(f"{path} is damaged ({_first_line(error)})") from error
 

@@ -15,6 +15,7 @@ from jaxrl.experiment.config import Config
 from jaxrl.experiment.divergence import describe
 from jaxrl.experiment.statistics import iqm, iqm_interval
 from jaxrl.experiment.training import Progress, Result
+from jaxrl.experiment.tuning import Found
 
 _SECONDS_BETWEEN_LINES = 10.0
 Report = Callable[[Progress], None]
@@ -113,7 +114,7 @@ def returns_table(config: Config, returns: np.ndarray, title: str) -> Table:
     table = Table(title=f"{config.settings.algorithm} on {config.env_title}: {title}")
     by_combination = np.mean(returns, axis=1).reshape(-1, config.seeds)
     nan = ["NaN seeds"] if np.isnan(by_combination).any() else []
-    for column in (*config.sweep, "seeds", *nan, "IQM", "95 % interval", "median", "worst seed"):
+    for column in (*config.swept, "seeds", *nan, "IQM", "95 % interval", "median", "worst seed"):
         table.add_column(column, justify="right")
     for combination, seeds in zip(config.combinations, by_combination, strict=True):
         finite = seeds[~np.isnan(seeds)]
@@ -123,4 +124,18 @@ def returns_table(config: Config, returns: np.ndarray, title: str) -> Table:
         counts = (str(len(seeds)), *([str(len(seeds) - len(finite))] if nan else []))
         numbers = (f"{middle[0]:.2f}", f"{low:.2f} … {high:.2f}", f"{middle[1]:.2f}", worst)
         table.add_row(*(f"{v:g}" for v in combination.values()), *counts, *numbers)
+    return table
+
+
+def search_table(found: Found, rows: int = 10) -> Table:
+    """A table of the best settings of a search: those that were trained longest first, then by their mean score."""
+    config, trials = found.config, found.trials
+    ranked = sorted(trials, key=lambda trial: (trial.env_steps, np.nan_to_num(trial.score, nan=-np.inf)), reverse=True)
+    shown = f", the best {rows} of {len(trials)} settings" if len(trials) > rows else ""
+    table = Table(title=f"{config.settings.algorithm} on {config.env_title}: greedy return{shown}")
+    for column in (*trials[0].hparams, "env steps", "seeds", "mean", "worst seed"):
+        table.add_column(column, justify="right")
+    for trial in ranked[:rows]:
+        numbers = (f"{trial.env_steps:,}", str(len(trial.scores)), f"{trial.score:.2f}", f"{trial.scores.min():.2f}")
+        table.add_row(*(f"{value:g}" for value in trial.hparams.values()), *numbers)
     return table

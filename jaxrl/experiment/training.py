@@ -15,6 +15,7 @@ from jaxrl.experiment.checkpoints import Checkpoints, Part, Place, Restored
 from jaxrl.experiment.config import Config, load_config
 from jaxrl.experiment.csv_file import CsvFile, Position
 from jaxrl.experiment.divergence import Diverged, diverged_runs, not_finite
+from jaxrl.experiment.evaluations import EVALUATION, write_results
 from jaxrl.experiment.locks import locked
 from jaxrl.experiment.policies import SavedPolicy, abstract_policies, evaluate_policies
 from jaxrl.experiment.trainers import Chunk, Trainer, make_trainer
@@ -210,6 +211,8 @@ def _finish(session: _Session, policies: SavedPolicy, seconds: float) -> Result:
     if session.stop():
         raise Interrupted(saved=True)
     returns = evaluate_policies(session.config, policies, num_episodes=_EVALUATION_EPISODES)
+    (session.out / EVALUATION).unlink(missing_ok=True)  # of a process that was killed here
+    write_results(session.out, session.config, session.preset.env_steps, returns)
     if session.stop():
         raise Interrupted(saved=True)
     unfinished = curves.plot(curves.read_curves(session.out), session.out / f"unfinished-{folder.CURVE}")

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxrl._src.shards import mean as mean_of_shards
+
 _EPS = 1e-3  # added to the variance
 _STEP_SIZE = 0.01  # of the running statistics
 _MAX_SCALE, _MAX_SHIFT = 3.0, 5.0  # the bounds on r and d, once they have grown
@@ -19,8 +21,9 @@ class BatchRenorm(nn.Module):
       no gradient. Where neither is clipped, x̂ is the same as in evaluation.
     - in evaluation, x̂ = (x − μ) / σ.
 
-    As in the paper, r_max = 1 and d_max = 0, which is batch normalisation, for the first 5,000 passes in training; then r_max
-    grows linearly to 3 at pass 40,000, and d_max to 5 at pass 25,000.
+    The batch is that of all shards of an agent (see `jaxrl.shards`). As in the paper, r_max = 1 and d_max = 0, which is batch
+    normalisation, for the first 5,000 passes in training; then r_max grows linearly to 3 at pass 40,000, and d_max to 5 at pass
+    25,000.
 
     γ and β are parameters. The collection "statistics" has `mean` and `std`, each `[F]`, and `count`, the number of passes in
     training up to 40,000, as a float. `vmap` over seeds batches the count, which is harmless: it is only used in arithmetic,
@@ -39,9 +42,9 @@ class BatchRenorm(nn.Module):
         wide = x.astype(jnp.float32)
         if training and not self.is_initializing():
             axes = tuple(range(x.ndim - 1))
-            batch_mean = jnp.mean(wide, axis=axes)
+            batch_mean = mean_of_shards(jnp.mean(wide, axis=axes))
             centred = wide - like(batch_mean)
-            batch_std = jnp.sqrt(jnp.mean(jnp.square(centred), axis=axes) + _EPS)
+            batch_std = jnp.sqrt(mean_of_shards(jnp.mean(jnp.square(centred), axis=axes)) + _EPS)
             new_mean, new_std = jax.lax.stop_gradient((batch_mean, batch_std))
             r, d = jax.lax.stop_gradient(correction(new_mean, new_std, mean.value, std.value, count.value))
             normalized = centred * like(r / batch_std) + like(d)

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl._src.in_place import make_write
+from jaxrl._src.shards import minimum, num_shards
 from jaxrl.replay import uniform as replay
 
 _write = make_write(axis=-1)  # a level of sums: float32[..., nodes]
@@ -102,6 +103,9 @@ def sample(buffer: Prioritized, noise: jax.Array, num_stored: jax.Array, *, beta
     scale losses down. N and the sum of the priorities cancel, which leaves (min_j p_j^α / p_i^α)^β. If they were divided
     by the largest weight in the buffer, all weights would be tiny as soon as one item is very unlikely.
 
+    If an agent has several shards (see `jaxrl.shards`), each draws its part of the batch from its own items; P(i) is divided by
+    their number, and the largest weight is that in the batch of all shards.
+
     Args:
       buffer: the buffer.
       noise: `float32[batch]` in [0, 1), from `noise`. It has 23 bits: with N similar priorities, the probability of an
@@ -126,7 +130,11 @@ def sample(buffer: Prioritized, noise: jax.Array, num_stored: jax.Array, *, beta
     num_stored = jnp.asarray(num_stored, jnp.int32)
     uniform = jnp.minimum((noise * num_stored.astype(jnp.float32)).astype(jnp.int32), num_stored - 1)
     row = jnp.where(priority > 0, row, uniform)
-    weights = jnp.where(priority > 0, (jnp.min(priority) / priority) ** jnp.asarray(beta, jnp.float32), 1.0)
+    relative = priority
+    if num_shards() > 1:  # each draws from its own priorities, so the probabilities are relative to their sums
+        whole = jnp.maximum(_sum(buffer.sums[-1][None]), jnp.finfo(jnp.float32).tiny)
+        relative = jnp.where(priority > 0, priority / whole, jnp.inf)
+    weights = jnp.where(priority > 0, (minimum(jnp.min(relative)) / relative) ** jnp.asarray(beta, jnp.float32), 1.0)
     return Batch(replay.take(buffer.rows, row), row, weights)
 
 

@@ -62,6 +62,7 @@ METRICS = {
     "iqn": {"loss", "q"},
     "qr_dqn": {"loss", "q"},
     "rainbow": {"loss", "q"},
+    "openai_es": {"return_std", "gradient_norm", "unfinished"},
     "reinforce, continuing": REINFORCE_METRICS | {"value_loss"},
     "reinforce, episodic": REINFORCE_METRICS | {"unfinished"},
     "reinforce, squashed": REINFORCE_METRICS | {"value_loss", "unfinished"},
@@ -144,7 +145,7 @@ def test_seeds_differ_in_everything_that_is_random(train, hparams):
 
 def test_a_nested_vmap_over_seeds_and_hyperparameters(learner, hparams):
     keys = jax.random.split(jax.random.key(0), 2)
-    train = jax.vmap(lambda h: jax.vmap(lambda k: jaxrl.train(k, learner, 1, h)[1]["loss"])(keys))
+    train = jax.vmap(lambda h: jax.vmap(lambda k: jaxrl.train(k, learner, 1, h)[1]["episode_return"])(keys))
     assert jax.eval_shape(train, varied(hparams)).shape == (3, 2, 1)
 
 
@@ -175,8 +176,10 @@ def test_acting_and_evaluation_read_the_policy_parameters_alone(learner, hparams
     inputs = closed.jaxpr.invars[: len(jax.tree.leaves(policy))]
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(policy)]
     unused = [path for path, variable in zip(paths, inputs, strict=True) if id(variable) not in used]
-    # What exploring reads and evaluation does not: standard deviations, and counts of running statistics.
-    assert all("critic" in p or "log_std" in p or p.endswith(("_scale']", "['count']")) for p in unused), unused
+    # What exploring reads and evaluation does not: standard deviations, a population, and counts of running statistics.
+    assert all(
+        "critic" in p or "log_std" in p or p.startswith(".members") or p.endswith(("_scale']", "['count']")) for p in unused
+    ), unused
 
 
 def test_the_program_has_no_branch_and_no_callback(train, hparams):

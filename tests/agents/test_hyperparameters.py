@@ -53,6 +53,8 @@ SETTINGS = {
     "noise_correlation": (0.5, 0.9),
     "target_noise": (0.2, 0.4),
     "target_noise_clip": (0.3, 0.1),
+    "noise_std": (0.2, 0.1),
+    "weight_decay": (0.1, 0.01),
 }
 
 PRIORITIZED = {"priority_exponent", "importance_exponent", "importance_exponent_iterations"}
@@ -93,6 +95,7 @@ ONE_OF_EACH = [
     "c51",
     "dqn",
     "iqn",
+    "openai_es",
     "ppo",
     "pqn",
     "qr_dqn",

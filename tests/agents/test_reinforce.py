@@ -7,10 +7,10 @@ import optax
 import pytest
 
 import jaxrl
-from jaxrl.agents._reinforce import _first_episodes, _mean_of_others
+from jaxrl.agents._reinforce import _first_finished_episodes, _mean_of_others
 from jaxrl.resets import reset_scheme
 from jaxrl.rollout import RolloutCarry, unroll
-from jaxrl.types import Box, Discrete
+from jaxrl.types import Box, Discrete, Transition
 from tests.problems import endless, reinforce_learner, short_point_mass, tabular
 
 HORIZON, NUM_STATES, NUM_ACTIONS = 4, 3, 2
@@ -148,9 +148,15 @@ def test_the_mean_baseline_lowers_the_variance():
     assert variance("mean") < variance("none")
 
 
+def rollout_ending(terminated):
+    """A rollout of which only the ends of episodes matter."""
+    zeros = jnp.zeros(terminated.shape)
+    return Transition(zeros, zeros, zeros, terminated, jnp.zeros_like(terminated), zeros, (), ())
+
+
 def test_only_the_first_whole_episode_counts():
-    done = jnp.array([[0, 0, 0], [1, 0, 0], [0, 0, 0], [1, 0, 1]], bool)
-    np.testing.assert_array_equal(_first_episodes(done), [[1, 0, 1], [1, 0, 1], [0, 0, 1], [0, 0, 1]])
+    rollout = rollout_ending(jnp.array([[0, 0, 0], [1, 0, 0], [0, 0, 0], [1, 0, 1]], bool))
+    np.testing.assert_array_equal(_first_finished_episodes(rollout), [[1, 0, 1], [1, 0, 1], [0, 0, 1], [0, 0, 1]])
 
 
 def test_an_unfinished_episode_has_no_weight_and_is_reported():

@@ -26,6 +26,8 @@ PAGES = [
     "CHANGELOG.md",
     "docs/algorithms.md",
     "docs/choosing.md",
+    "docs/devices.md",
+    "docs/comparing.md",
     "benchmarks/NOTES.md",
 ]
 

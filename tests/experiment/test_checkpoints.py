@@ -29,6 +29,9 @@ CONFIG = Config(env="CartPole-v1", settings=SETTINGS, seeds=5, batch_size=2)
 CHUNKS = 3 * ITERATIONS // INTERVAL
 
 
+NAMES = {"config.json", "metrics.csv", "evaluation.csv", "system.json", "curve.png", "policies"}
+
+
 class Killed(BaseException):
     pass
 
@@ -100,7 +103,8 @@ def assert_same(out, result, reference, reference_result):
     assert rows(out) == rows(reference)
     jax.tree.map(np.testing.assert_array_equal, result.policies, reference_result.policies)
     np.testing.assert_array_equal(result.evaluation_returns, reference_result.evaluation_returns)
-    assert {path.name for path in out.iterdir()} == {"config.json", "metrics.csv", "curve.png", "policies"}
+    assert {path.name for path in out.iterdir()} == NAMES
+    assert (out / "evaluation.csv").read_text() == (reference / "evaluation.csv").read_text()
 
 
 @pytest.fixture

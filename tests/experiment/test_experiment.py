@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -15,8 +16,10 @@ from jaxrl.agents import DQNHParams as HParams
 from jaxrl.envs import wrappers
 from jaxrl.experiment import Config, evaluate_policies, folder, load_policies, run, terminal, wrapping
 from jaxrl.experiment.curves import fill_forward, plot, read_curves
+from jaxrl.experiment.evaluations import final_returns
 from jaxrl.experiment.policies import abstract_policies
 from jaxrl.experiment.statistics import iqm, iqm_interval
+from jaxrl.experiment.system import read_system
 from jaxrl.experiment.training import Progress
 from jaxrl.presets import DEFAULTS, override
 from jaxrl.types import Environment
@@ -44,7 +47,8 @@ def finished(tmp_path_factory):
 
 def test_the_folder_holds_arrays_text_and_a_picture(finished):
     _, out, _, _ = finished
-    assert {path.name for path in out.iterdir()} == {"config.json", "metrics.csv", "curve.png", "policies"}
+    files = {"config.json", "metrics.csv", "evaluation.csv", "system.json", "curve.png", "policies"}
+    assert {path.name for path in out.iterdir()} == files
     assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
     for path in out.rglob("*"):
         assert path.suffix not in (".pkl", ".pickle")
@@ -84,6 +88,19 @@ def test_saved_policies_play_as_the_trained_ones(finished):
     first = evaluate_policies(config, params, num_episodes=3, seed=1)
     assert first.shape == (4, 3)
     np.testing.assert_array_equal(first, evaluate_policies(config, params, num_episodes=3, seed=1))
+
+
+def test_saved_policies_are_played_where_their_returns_are_missing(finished, tmp_path):
+    _, out, result, _ = finished
+    kept = final_returns(out)
+    assert (kept.source, kept.env_steps) == ("evaluation.csv", result.env_steps)
+    np.testing.assert_allclose(kept.values, result.evaluation_returns.mean(axis=1), rtol=1e-6)
+    shutil.copytree(out, tmp_path / "old")
+    (tmp_path / "old" / "evaluation.csv").unlink()
+    played = final_returns(tmp_path / "old")
+    assert "32 episodes of each saved policy, played now" in played.source
+    np.testing.assert_allclose(played.values, kept.values, rtol=1e-6)
+    assert read_system(out)["jax"] == jax.__version__
 
 
 def test_batches_of_runs_and_all_at_once_train_the_same_policies(finished, tmp_path):

@@ -1,0 +1,86 @@
+"""`jaxrl tune`"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from jaxrl.cli._parsing import Parser, integer, user_errors
+from jaxrl.cli._set_up import set_up_jax
+from jaxrl.cli._train import _config, _default_folder, _settings, add_options, algorithm_of, print_usage, swept
+
+_SEEDS = 4
+
+
+def main(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        return print_usage("tune", bool(argv))
+    algorithm, argv = algorithm_of(argv)
+    settings = _settings(algorithm, argv)
+    options = _parser(settings).parse(argv)
+    if options.seeds is None:
+        options.seeds = 1 if options.method == "pbt" else _SEEDS
+    set_up_jax()
+    from rich.console import Console
+
+    from jaxrl.experiment.terminal import search_table
+    from jaxrl.experiment.tuning import tune
+
+    with user_errors():
+        config = _config(settings, options)
+        out = options.out or _default_folder(f"tune-{algorithm}", options.env)
+        try:
+            found = tune(
+                config,
+                out,
+                method=options.method,
+                space=swept(options)[1],
+                factor=options.factor,
+                generations=options.generations,
+                samples_per_batch=options.samples_per_batch,
+                report=lambda line: print(line, flush=True),
+            )
+        except KeyboardInterrupt:
+            print(f"jaxrl: interrupted; {out} has the scores so far, and no policies", file=sys.stderr)
+            return 130
+    console = Console()
+    console.print(search_table(found))
+    _print_next_steps(console, found, out)
+    return 0
+
+
+def _print_next_steps(console: Any, found: Any, out: Path) -> None:
+    from jaxrl.experiment.tuning import PICTURE, SEARCH, TABLE
+
+    best = " ".join(f"--hparams.{name.replace('_', '-')} {value:g}" for name, value in found.config.combinations[0].items())
+    console.print(
+        f"{found.env_steps:,} environment steps in {found.seconds:.1f} s, compilation included\n"
+        f"{out}: {TABLE}, {PICTURE}, {SEARCH}, config.json and policies/ of the best\n"
+        f"the best, as options of jaxrl train: {best}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _parser(settings: Any) -> Parser:
+    from jaxrl.experiment.tuning import METHODS
+
+    parser = Parser(
+        f"tune {settings.algorithm}",
+        f"Search hyperparameters of {settings.algorithm}. Settings are compared by greedy episodes, on the same seeds. "
+        "Say what to search with --sweep, for example --sweep.learning-rate loguniform:1e-4:1e-2 --samples 64.",
+    )
+    group = parser.add_argument_group("search")
+    group.add_argument(
+        "--method", choices=METHODS, default="halving",
+        help="halving: train all settings a little, and the best longer; random: all for the whole run; pbt: population-based "
+        "training; optuna: settings that Optuna proposes (default: halving)",
+    )  # fmt: skip
+    for flag, default, text in (
+        ("--factor", 4, "of halving: each rung keeps one in so many settings, and trains them so many times as long"),
+        ("--generations", 20, "of pbt: number of generations, after which the worst members copy the best"),
+        ("--samples-per-batch", 16, "of optuna: number of settings that are proposed together"),
+    ):
+        group.add_argument(flag, type=integer, default=default, metavar="INT", help=f"{text} (default: {default})")
+    add_options(parser, settings, seeds=_SEEDS)
+    parser.set_defaults(seeds=None)
+    return parser

@@ -1,0 +1,283 @@
+"""Comparing run folders: returns with intervals, what differs between the configurations, and whether a difference is noise."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxrl.algorithms import algorithm
+from jaxrl.experiment import statistics
+from jaxrl.experiment.config import Config, load_config
+from jaxrl.experiment.evaluations import final_returns
+from jaxrl.settings import schedules_of
+
+# Returns that normalise scores: of uniformly random actions (the mean of 4,000 episodes), and the largest possible or else the
+# best known one (docs/choosing.md).
+REFERENCES: Mapping[str, tuple[float, float]] = {
+    "CartPole-v1": (22.5, 500.0),
+    "Acrobot-v1": (-498.9, -81.8),
+    "Pendulum-v1": (-1222.0, -149.7),
+    "MountainCarContinuous-v0": (-32.9, 94.4),
+    "PointMass": (-79.9, -10.87),
+}
+_CHANGE_REWARDS = ("clip_rewards", "normalize_rewards", "scale_rewards")  # wrappers after which the references are wrong
+_EVERY_PAIR = 6  # with more settings than this in an environment, each is compared with the best one only
+_SIGNIFICANT = 0.05
+
+
+class Summary(NamedTuple):
+    """Aggregates of the returns `[R]` of a setting; NaN where there is nothing to aggregate."""
+
+    iqm: float
+    low: float  # bounds of the 95 % interval of the IQM; NaN for fewer than two seeds
+    high: float
+    median: float
+    mean: float
+    worst: float
+    optimality_gap: float  # of normalised returns; NaN without a reference
+
+
+class Entry(NamedTuple):
+    """One setting of a run folder: a combination of the swept values, with all its seeds."""
+
+    label: str  # differs from that of every other entry
+    run: Path
+    config: Config
+    combination: dict[str, float]
+    seeds: np.ndarray  # [R], those that have a return
+    returns: np.ndarray  # [R]
+    env_steps: int
+    source: str
+    reference: tuple[float, float] | None  # (low, high) returns that normalise the scores
+    summary: Summary
+
+    @property
+    def scores(self) -> np.ndarray:
+        return self.returns[:, None]
+
+
+class Pair(NamedTuple):
+    """Two entries or methods that were compared; `better` has the higher probability of improvement."""
+
+    env: str  # "" for all environments together
+    better: str
+    worse: str
+    improvement: statistics.Improvement
+    p_value: float  # adjusted for the number of pairs by Holm's method
+    more_than_noise: bool
+
+
+class Overall(NamedTuple):
+    """A method's normalised scores over several environments."""
+
+    method: str
+    scores: np.ndarray  # [R, M]
+    iqm: np.ndarray  # [3]: the IQM and its 95 % interval, as the others
+    median: np.ndarray
+    mean: np.ndarray
+    optimality_gap: np.ndarray
+
+
+class Comparison(NamedTuple):
+    entries: list[Entry]
+    differences: dict[str, list[Any]]  # name of an option to its value in each entry; `MISSING` where it has no such option
+    pairs: list[Pair]
+    envs: list[str]  # of `overall`
+    overall: list[Overall]
+    notes: list[str]  # what the reader must know
+
+
+MISSING = "–"
+
+
+def compare(runs: Sequence[Path], references: Mapping[str, tuple[float, float]] | None = None) -> Comparison:
+    """Compare the final policies of run folders.
+
+    Args:
+      runs: run folders; each combination of swept values is compared on its own.
+      references: (low, high) returns by the name of an environment, which normalise its scores; in addition to `REFERENCES`.
+
+    Raises:
+      ValueError: for a folder that is not a run folder, or one that is given twice.
+    """
+    known = {**REFERENCES, **(references or {})}
+    entries, notes = read_entries(runs, known)
+    pairs = []
+    for env, group in _by_env(entries).items():
+        pairs += _pairs(env, {entry.label: entry.scores for entry in group})
+    envs, overall, more = _overall(entries)
+    pairs += _pairs("", {method.method: method.scores for method in overall})
+    return Comparison(entries, _differences(entries), _adjusted(pairs), envs, overall, notes + more)
+
+
+def read_entries(runs: Sequence[Path], references: Mapping[str, tuple[float, float]]) -> tuple[list[Entry], list[str]]:
+    """The entries of run folders, and notes on what is missing in them. Raises ValueError as `compare`."""
+    resolved = [run.resolve() for run in runs]
+    for run in runs:
+        if resolved.count(run.resolve()) > 1:
+            raise ValueError(f"{run} is given twice: name each run folder once")
+    names = [run.name for run in resolved]
+    entries, notes = [], []
+    for run, path in zip(runs, resolved, strict=True):
+        config, found = load_config(run), final_returns(run)
+        title = path.name if names.count(path.name) == 1 else str(run)
+        if found.source != "evaluation.csv":
+            notes.append(f"{title}: the returns are {found.source}.")
+        by_combination = found.values.reshape(-1, config.seeds)
+        plain = not any(wrapper.partition(":")[0] in _CHANGE_REWARDS for wrapper in config.wrappers)
+        reference = references.get(config.env) if plain else None
+        for combination, values in zip(config.combinations, by_combination, strict=True):
+            label = _with(title, combination)
+            there = np.isfinite(values)
+            seeds = np.arange(config.seed, config.seed + config.seeds)
+            if not there.all():
+                missing = ", ".join(map(str, seeds[~there][:10])) + (" …" if (~there).sum() > 10 else "")
+                notes.append(f"{label}: no return of {np.sum(~there)} of {config.seeds} seeds ({missing}); they are left out.")
+            kept, summary = values[there], summarize(values[there], reference)
+            entries.append(
+                Entry(label, run, config, combination, seeds[there], kept, found.env_steps, found.source, reference, summary)
+            )
+    return entries, notes
+
+
+def _with(title: str, combination: Mapping[str, float]) -> str:
+    values = ", ".join(f"{name}={value:g}" for name, value in combination.items())
+    return f"{title} ({values})" if values else title
+
+
+def summarize(returns: np.ndarray, reference: tuple[float, float] | None) -> Summary:
+    """The aggregates of returns `[R]`, which `reference` normalises."""
+    scores, nan = returns[:, None], float("nan")
+    if not len(scores):
+        return Summary(*(nan,) * 7)
+    low, high = statistics.stratified_interval(statistics.pooled_iqm, scores) if len(scores) > 1 else (nan, nan)
+    gap = nan if reference is None else statistics.optimality_gap(statistics.normalize(scores, *reference))
+    values = statistics.pooled_iqm(scores), low, high, np.median(scores), np.mean(scores), np.min(scores), gap
+    return Summary(*map(float, values))
+
+
+def sentence(pair: Pair) -> str:
+    """What a pair says, in words."""
+    found = pair.improvement
+    where = f"On {pair.env}" if pair.env else "On all environments together"
+    if np.isnan(pair.p_value):
+        return (
+            f"{where}, {pair.better} and {pair.worse} cannot be compared: it takes two seeds or more of each to know the noise."
+        )
+    if found.probability == 0.5 and found.low == found.high:
+        return f"{where}, {pair.better} and {pair.worse} do not differ."
+    share, low, high = (f"{100 * value:.0f} %" for value in found[:3])
+    p = "p < 0.001" if pair.p_value < 0.001 else f"p = {pair.p_value:.2g}"
+    verdict = "this is more than noise" if pair.more_than_noise else "this may be noise"
+    return (
+        f"{where}, {pair.better} scores higher than {pair.worse} in {share} of pairs of seeds "
+        f"(95 % interval {low} to {high}, {p}): {verdict}."
+    )
+
+
+# --- what differs --------------------------------------------------------------------------------
+
+
+def describe(config: Config, combination: Mapping[str, float]) -> dict[str, Any]:
+    """Every option that defines the runs of a setting, except for the seeds, by its name on the command line."""
+    settings = config.settings
+    options: dict[str, Any] = {"algorithm": settings.algorithm, "env": config.env, "wrap": ", ".join(config.wrappers) or "none"}
+    options |= {"steps": settings.steps, "agent.num_envs": settings.num_envs, "agent.rollout_length": settings.rollout_length}
+    for group in (settings.agent, settings.network, settings.schedules):
+        options |= {f"agent.{name}": value for name, value in group.items()}
+    given = {**config.hparams, **combination}
+    scheduled = {schedules_of(algorithm(settings.algorithm))[name] for name in settings.schedules} - given.keys()
+    hparams = {**settings.hparams, **given, **dict.fromkeys(scheduled, "from the schedule")}
+    return options | {f"hparams.{name}": value for name, value in hparams.items()}
+
+
+def _differences(entries: Sequence[Entry]) -> dict[str, list[Any]]:
+    described = [describe(entry.config, entry.combination) for entry in entries]
+    names = dict.fromkeys(name for options in described for name in options)
+    values = {name: [options.get(name, MISSING) for options in described] for name in names}
+    values["seeds"] = [entry.config.seeds for entry in entries]
+    return {name: row for name, row in values.items() if any(value != row[0] for value in row)}
+
+
+# --- pairs ---------------------------------------------------------------------------------------
+
+
+def _by_env(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.config.env_title, []).append(entry)
+    return groups
+
+
+def _pairs(env: str, scores: Mapping[str, np.ndarray]) -> list[Pair]:
+    """Compare all pairs of a few, and each of many with the best one."""
+    usable = {name: values for name, values in scores.items() if len(values)}
+    names = sorted(usable, key=lambda name: -float(statistics.pooled_iqm(usable[name])))
+    of_the_best = [(names[0], other) for other in names[1:]] if names else []
+    return [
+        _pair(env, a, b, usable[a], usable[b])
+        for a, b in (itertools.combinations(names, 2) if len(names) <= _EVERY_PAIR else of_the_best)
+    ]
+
+
+def _pair(env: str, a: str, b: str, x: np.ndarray, y: np.ndarray) -> Pair:
+    if statistics.probability_of_improvement(x, y) < 0.5:
+        a, b, x, y = b, a, y, x
+    found = statistics.improvement(x, y)
+    return Pair(env, a, b, found, found.p_value if min(len(x), len(y)) > 1 else float("nan"), False)
+
+
+def _adjusted(pairs: list[Pair]) -> list[Pair]:
+    """Adjust the p-values, and decide."""
+    known = [i for i, pair in enumerate(pairs) if not np.isnan(pair.p_value)]
+    adjusted = statistics.holm(np.array([pairs[i].p_value for i in known]))
+    for i, p in zip(known, adjusted, strict=True):
+        more = bool(p < _SIGNIFICANT and pairs[i].improvement.low > 0.5)
+        pairs[i] = pairs[i]._replace(p_value=float(p), more_than_noise=more)
+    return pairs
+
+
+# --- several environments ------------------------------------------------------------------------
+
+
+def _overall(entries: Sequence[Entry]) -> tuple[list[str], list[Overall], list[str]]:
+    """Aggregate the methods that were run in every environment, after normalising their returns."""
+    envs = list(_by_env(entries))
+    if len(envs) < 2:
+        return [], [], []
+    unknown = [env for env in envs if any(e.reference is None for e in entries if e.config.env_title == env)]
+    if unknown:
+        missing = f"there are no reference returns for {', '.join(unknown)}; give --reference ENV LOW HIGH"
+        return [], [], [f"No aggregate over environments: {missing}."]
+    methods: dict[str, dict[str, list[Entry]]] = {}
+    for entry in entries:
+        method = _with(algorithm(entry.config.settings.algorithm).title, entry.combination)
+        methods.setdefault(method, {}).setdefault(entry.config.env_title, []).append(entry)
+    overall: list[Overall] = []
+    notes: list[str] = []
+    lacking: list[str] = []
+    for method, by_env in methods.items():
+        if set(by_env) != set(envs) or any(len(found) > 1 or not len(found[0].returns) for found in by_env.values()):
+            lacking.append(method)
+            continue
+        columns = [statistics.normalize(e.returns, *(e.reference or (0, 1))) for [e] in (by_env[env] for env in envs)]
+        num = min(map(len, columns))
+        if max(map(len, columns)) > num:
+            notes.append(f"The aggregate over environments of {method} uses the first {num} seeds of each.")
+        overall.append(_aggregate(method, np.stack([column[:num] for column in columns], axis=1)))
+    if lacking:
+        needs = f"it takes one run with returns in each of {', '.join(envs)}"
+        notes.append(f"No aggregate over environments of {', '.join(lacking)}: {needs}.")
+    return envs, overall, notes
+
+
+def _aggregate(method: str, scores: np.ndarray) -> Overall:
+    functions = (statistics.pooled_iqm, statistics.median_score, statistics.mean_score, statistics.optimality_gap)
+
+    def all_at_once(scores):
+        return np.stack([function(scores) for function in functions], axis=-1)
+
+    bounds = statistics.stratified_interval(all_at_once, scores) if len(scores) > 1 else np.full((2, 4), np.nan)
+    return Overall(method, scores, *np.stack([all_at_once(scores), *bounds], axis=1))

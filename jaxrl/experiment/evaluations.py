@@ -1,0 +1,131 @@
+"""Greedy returns of the policies of a run folder: `evaluation.csv`, with a row for every episode."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxrl.experiment import folder
+from jaxrl.experiment.config import Config, load_config
+from jaxrl.experiment.system import write_system
+
+EVALUATION = "evaluation.csv"
+_EPISODES = 32  # for each policy, where the file is missing
+
+
+class Evaluations(NamedTuple):
+    """Mean returns of every run at some times."""
+
+    env_steps: np.ndarray  # [T], increasing
+    returns: np.ndarray  # [T, num_runs]; NaN where a run was not evaluated, or no episode ended
+
+
+class Returns(NamedTuple):
+    """The returns by which a run folder is judged."""
+
+    values: np.ndarray  # [num_runs], the mean over episodes; NaN for a run that has none
+    env_steps: int  # of the policies
+    source: str  # where the returns are from, for the reader
+
+
+def write_evaluation(run: Path, config: Config, env_steps: int, returns: np.ndarray) -> None:
+    """Append the returns `[num_runs, episodes]` of the policies after `env_steps` environment steps to `evaluation.csv`.
+
+    The columns are seed, the swept values, env_steps, episode and return.
+    """
+    path = run / EVALUATION
+    identifiers = config.identifiers()
+    header = [*identifiers[0], "env_steps", "episode", "return"]
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        if new:
+            file.write(",".join(header) + "\n")
+        for identifier, episodes in zip(identifiers, returns, strict=True):
+            start = ",".join(map(str, [*identifier.values(), env_steps]))
+            file.writelines(f"{start},{episode},{value}\n" for episode, value in enumerate(episodes))
+
+
+def write_results(run: Path, config: Config, env_steps: int, returns: np.ndarray) -> None:
+    """Write what a finished run leaves for comparisons and reports: its final evaluation, and the system that trained it."""
+    write_evaluation(run, config, env_steps, returns)
+    write_system(run)
+
+
+def read_evaluations(run: Path) -> Evaluations:
+    """Read `evaluation.csv`.
+
+    Raises:
+      ValueError: if the file is missing, damaged, or empty.
+    """
+    columns = folder.read_table(run / EVALUATION)
+    path, config = run / EVALUATION, load_config(run)
+    names = ("seed", *config.swept)
+    for name in (*names, "env_steps", "return"):
+        if name not in columns:
+            raise ValueError(f"{path} is damaged (it has no column {name})")
+    times, at = np.unique(columns["env_steps"], return_inverse=True)
+    runs = _run_numbers(config, [columns[name] for name in names])
+    if (runs < 0).any():
+        raise ValueError(f"{path} and {run / folder.CONFIG} do not belong together: line {np.argmin(runs) + 2} is of another run")
+    ended = ~np.isnan(columns["return"])
+    cells = at[ended] * config.num_runs + runs[ended]
+    size = len(times) * config.num_runs
+    count = np.bincount(cells, minlength=size)
+    total = np.bincount(cells, columns["return"][ended], minlength=size)
+    means = np.divide(total, count, out=np.full(size, np.nan), where=count > 0)
+    return Evaluations(times, means.reshape(len(times), config.num_runs))
+
+
+def _run_numbers(config: Config, columns: list[np.ndarray]) -> np.ndarray:
+    """The number of the run to which each row belongs, as in `config.identifiers()`; -1 for none."""
+    seeds = columns[0] - config.seed
+    combination = np.full(len(seeds), -1)
+    for i, values in enumerate(config.combinations):
+        same = [column == value for column, value in zip(columns[1:], values.values(), strict=True)]
+        combination[np.logical_and.reduce([np.ones(len(seeds), bool), *same])] = i
+    known = (seeds >= 0) & (seeds < config.seeds) & (combination >= 0)
+    return np.where(known, combination * config.seeds + seeds, -1).astype(int)
+
+
+def final_returns(run: Path) -> Returns:
+    """The greedy returns of the final policies: from `evaluation.csv`, or else by playing the saved policies.
+
+    If the run holds neither, these are the last returns of training, which include exploration.
+
+    Raises:
+      ValueError: if `run` is not a run folder, or holds nothing to judge it by.
+    """
+    config = load_config(run)
+    if (run / EVALUATION).is_file():
+        found = read_evaluations(run)
+        return Returns(found.returns[-1], int(found.env_steps[-1]), EVALUATION)
+    if (run / folder.POLICIES).is_dir():
+        return _play(run, config)
+    return _last_training_returns(run, config)
+
+
+def _play(run: Path, config: Config) -> Returns:
+    from jaxrl.experiment.policies import abstract_policies, evaluate_policies
+
+    preset = config.preset()
+    policies = folder.load_policies(run, abstract_policies(config, preset))
+    returns = evaluate_policies(config, policies, num_episodes=_EPISODES)
+    source = f"{_EPISODES} episodes of each saved policy, played now, since there is no {EVALUATION}"
+    return Returns(_mean_of_ended(returns), preset.env_steps, source)
+
+
+def _last_training_returns(run: Path, config: Config) -> Returns:
+    columns = folder.read_metrics(run)
+    runs = _run_numbers(config, [columns[name] for name in ("seed", *config.swept)])
+    values = np.full(config.num_runs, np.nan)
+    known = (runs >= 0) & ~np.isnan(columns["episode_return"])
+    values[runs[known]] = columns["episode_return"][known]  # the rows are in the order of time: the last one stays
+    source = f"the last returns of training, with exploration, since there are no policies and no {EVALUATION}"
+    return Returns(values, int(columns["env_steps"].max()), source)
+
+
+def _mean_of_ended(returns: np.ndarray) -> np.ndarray:
+    """The mean over the episodes `[num_runs, episodes]` that ended, NaN where none did."""
+    ended = ~np.isnan(returns)
+    total = np.sum(np.where(ended, returns, 0), axis=1)
+    return np.divide(total, ended.sum(axis=1), out=np.full(len(returns), np.nan), where=ended.any(axis=1))

@@ -1,0 +1,79 @@
+"""Ranges of hyperparameters, written as text such as "loguniform:1e-4:1e-2", and random samples of them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxrl._src.checks import check_size
+
+_KINDS = "uniform:LOW:HIGH or loguniform:LOW:HIGH"
+
+
+class Range(NamedTuple):
+    """The values from `low` to `high`, sampled uniformly, or with `log` so that their logarithms are uniform."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def at(self, fraction: float) -> float:
+        """The value at a fraction in [0, 1] of the range, to six significant digits, which is what tables print."""
+        if self.log:
+            value = math.exp((1 - fraction) * math.log(self.low) + fraction * math.log(self.high))
+        else:
+            value = (1 - fraction) * self.low + fraction * self.high
+        return min(max(float(f"{value:.6g}"), self.low), self.high)
+
+
+def parse_swept(name: str, words: Sequence[str]) -> Range | list[float]:
+    """The range or the list of values of a swept hyperparameter.
+
+    Args:
+      name: the hyperparameter, for the message of an error.
+      words: numbers, or a single range.
+
+    Raises:
+      ValueError: for anything else.
+
+    >>> parse_swept("tau", ["loguniform:1e-3:0.1"])
+    Range(low=0.001, high=0.1, log=True)
+    >>> parse_swept("tau", ["0.01", "0.1"])
+    [0.01, 0.1]
+    """
+    if any(":" in word for word in words):
+        if len(words) > 1:
+            raise ValueError(f"{name} takes numbers or one range, {_KINDS}; got {' '.join(words)}")
+        return _parse_range(name, words[0])
+    return [_number(name, word) for word in words]
+
+
+def _parse_range(name: str, text: str) -> Range:
+    kind, *ends = text.split(":")
+    if kind not in ("uniform", "loguniform") or len(ends) != 2:
+        raise ValueError(f"{name}: {text!r} is not a range; write {_KINDS}")
+    low, high = (_number(name, end) for end in ends)
+    log = kind == "loguniform"
+    if not (low < high and math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"{name}: the range {text!r} must have finite ends with LOW < HIGH")
+    if log and low <= 0:
+        raise ValueError(f"{name}: the range {text!r} must have LOW > 0, since the logarithm is sampled; or write uniform")
+    return Range(low, high, log)
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{name} cannot be {text!r}: give a number, or a range such as loguniform:1e-4:1e-2") from None
+
+
+def draw_samples(space: Mapping[str, Range], num: int, seed: int) -> list[dict[str, float]]:
+    """Draw `num` independent combinations of hyperparameters, reproducibly from the seed.
+
+    >>> draw_samples({"tau": Range(0.0, 1.0)}, 2, seed=0)
+    [{'tau': 0.636962}, {'tau': 0.269787}]
+    """
+    fractions = np.random.default_rng(seed).random((check_size("samples", num), len(space)))
+    return [{name: values.at(float(x)) for (name, values), x in zip(space.items(), row, strict=True)} for row in fractions]

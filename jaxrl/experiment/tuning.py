@@ -1,0 +1,253 @@
+"""A search in a run folder: `config.json` and `policies/` of what it found, `search.json`, `search.csv` and `search.png`."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl._src.checks import check_choice
+from jaxrl.experiment import folder
+from jaxrl.experiment.config import Config
+from jaxrl.experiment.csv_file import CsvFile
+from jaxrl.experiment.halving import ranking, successive_halving
+from jaxrl.experiment.optuna_batches import optuna_search
+from jaxrl.experiment.parallel_coordinates import Trial, plot
+from jaxrl.experiment.policies import as_numpy, policy_of
+from jaxrl.experiment.population_training import population_based_training
+from jaxrl.experiment.sampling import Range
+from jaxrl.presets import Preset
+from jaxrl.types import LearnerState
+
+METHODS = ("halving", "random", "pbt", "optuna")
+SEARCH, TABLE, PICTURE = "search.json", "search.csv", "search.png"
+_EPISODES = 32  # greedy ones, for each run and comparison
+
+
+class Found(NamedTuple):
+    """The result of a search.
+
+    Attributes:
+      config: the configuration with the settings that were left at the end as its samples, from the best on. Its runs are those
+        of the saved policies.
+      trials: every setting, with its last scores. In a population, the members of the last generation.
+      env_steps: environment steps of all runs together.
+      seconds: time with compilation.
+    """
+
+    config: Config
+    trials: list[Trial]
+    env_steps: int
+    seconds: float
+
+
+class _Log(NamedTuple):
+    """What the stages of a search report to."""
+
+    preset: Preset
+    rows: CsvFile
+    trials: dict[Any, Trial]  # by an identifier; later stages replace earlier ones
+    history: list[Trial]
+    report: Callable[[str], None]
+
+    def env_steps(self, num_iterations: int) -> int:
+        learner = self.preset.learner
+        return (learner.agent.warmup + num_iterations) * learner.num_envs * learner.rollout_length
+
+    def add(self, stage: dict[str, int], rows: Iterable[tuple[dict[str, int], Trial]]) -> None:
+        """Write a row for each run, and report the best."""
+        rows = list(rows)
+        for identifier, trial in rows:
+            for seed, score in enumerate(trial.scores):
+                steps, score = {"env_steps": trial.env_steps}, {"score": float(score)}
+                seeds = {"seed": seed} if len(trial.scores) > 1 else {}
+                self.rows.write([stage | identifier | seeds | steps | trial.hparams | score])
+            self.trials[next(iter(identifier.values()))] = trial
+        self.history.extend(trial for _, trial in rows)
+        (name, number), best = next(iter(stage.items())), np.nanmax([-np.inf, *(trial.score for _, trial in rows)])
+        settings = "1 setting" if len(rows) == 1 else f"{len(rows)} settings"
+        self.report(f"{name} {number}: {settings} after {rows[0][1].env_steps:,} steps, best return {best:.1f}")
+
+
+def tune(
+    config: Config,
+    out: Path,
+    *,
+    method: str = "halving",
+    space: Mapping[str, Range] | None = None,
+    factor: int = 4,
+    generations: int = 20,
+    samples_per_batch: int = 16,
+    report: Callable[[str], None] = lambda line: None,
+) -> Found:
+    """Search hyperparameters, and write a run folder whose policies are those of the best settings.
+
+    Args:
+      config: its combinations are the settings that are tried, or the members of the first generation. For "optuna", only
+        the number of its samples is used.
+      out: the run folder, which must be empty or not exist.
+      method: "halving" (`successive_halving`), "random" (all settings for the whole run), "pbt" (`population_based_training`) or
+        "optuna" (`optuna_search`).
+      space: the ranges of the samples, for "pbt" and "optuna".
+      factor: for "halving", the factor between rungs.
+      generations: for "pbt", their number.
+      samples_per_batch: for "optuna", the number of settings that are proposed together.
+      report: called with a line of text after each stage.
+
+    Raises:
+      ImportError: for "optuna" without its extra.
+      ValueError, TypeError: for an invalid configuration, a folder that cannot be used, or too little memory for a single run.
+    """
+    space = dict(space or {})
+    _check(config, method, space)
+    folder.check_unused(out)
+    preset = _preset(config, space)
+    out = folder.create(out, config.save)
+    options = {"factor": factor, "generations": generations, "samples_per_batch": samples_per_batch}
+    used = {"halving": ("factor",), "pbt": ("generations",), "optuna": ("samples_per_batch",)}.get(method, ())
+    ranges = {name: values._asdict() for name, values in space.items()}
+    record = {"method": method, "space": ranges, **{name: options[name] for name in used}}
+    started = time.perf_counter()
+    try:
+        (out / SEARCH).write_text(json.dumps(record, indent=2) + "\n")
+        with CsvFile(out / TABLE) as rows:
+            log = _Log(preset, rows, {}, [], report)
+            states, samples = _SEARCHES[method](config, preset, space, log, options)
+    except (ValueError, TypeError, ImportError):
+        for name in (folder.CONFIG, SEARCH, TABLE):
+            (out / name).unlink(missing_ok=True)
+        raise
+    final = dataclasses.replace(config, samples=samples, sweep={})
+    num = final.num_runs
+    folder.save_policies(out, as_numpy(jax.vmap(lambda state: policy_of(preset.learner, state))(states), num))
+    _replace_config(out / folder.CONFIG, final)
+    plot(log.history if method == "pbt" else list(log.trials.values()), out / PICTURE, log_axes=_logarithmic(space))
+    total = sum(trial.env_steps * len(trial.scores) for trial in log.trials.values())
+    return Found(final, list(log.trials.values()), total, time.perf_counter() - started)
+
+
+# --- the methods: (config, preset, space, log, options) -> the states that are left, and their settings
+
+
+def _halving(config, preset, space, log, options) -> tuple[LearnerState, list[dict[str, float]]]:
+    combinations = config.combinations
+    keys, hparams = config.runs(preset)
+    number = iter(range(1, 1000))
+
+    def report(rung):
+        steps = log.env_steps(rung.num_iterations)
+        pairs = zip(rung.settings.tolist(), rung.scores, strict=True)
+        trials = (({"setting": index}, Trial(combinations[index], steps, scores)) for index, scores in pairs)
+        log.add({"rung": next(number)}, trials)
+
+    states, rungs = successive_halving(
+        keys[: config.seeds],
+        preset.learner,
+        jax.tree.map(lambda x: jnp.asarray(x[:: config.seeds]), hparams),
+        num_iterations=preset.num_iterations,
+        factor=options["factor"],
+        num_episodes=_EPISODES,
+        batch_size=config.batch_size,
+        report=report,
+    )
+    return states, [combinations[index] for index in rungs[-1].settings]
+
+
+def _random(config, preset, space, log, options) -> tuple[LearnerState, list[dict[str, float]]]:
+    return _halving(config, preset, space, log, options | {"factor": len(config.combinations) + 1})
+
+
+def _population(config, preset, space, log, options) -> tuple[LearnerState, list[dict[str, float]]]:
+    _, hparams = config.runs(preset)
+    number = iter(range(1, 10**9))
+
+    def report(generation):
+        steps = log.env_steps(generation.num_iterations)
+        rows = []
+        for member, (parent, score) in enumerate(zip(generation.parents.tolist(), generation.scores, strict=True)):
+            values = {name: _number(column[member]) for name, column in generation.hparams.items()}
+            rows.append(({"member": member, "parent": parent}, Trial(values, steps, np.array([score]))))
+        log.add({"generation": next(number)}, rows)
+
+    states, _, generations = population_based_training(
+        jax.random.key(config.seed),
+        preset.learner,
+        jax.tree.map(jnp.asarray, hparams),
+        space,
+        num_iterations=preset.num_iterations,
+        num_generations=options["generations"],
+        num_episodes=_EPISODES,
+        batch_size=config.batch_size,
+        report=report,
+    )
+    order = ranking(generations[-1].scores[:, None])
+    last = [{name: _number(column[i]) for name, column in generations[-1].hparams.items()} for i in order]
+    return jax.tree.map(lambda x: x[order], states), last
+
+
+def _optuna(config, preset, space, log, options) -> tuple[LearnerState, list[dict[str, float]]]:
+    keys, _ = config.runs(preset)
+    number, count = iter(range(1, 10**9)), iter(range(10**9))
+    steps = log.env_steps(preset.num_iterations)
+
+    def report(batch):
+        pairs = zip(batch.samples, batch.scores, strict=True)
+        log.add({"batch": next(number)}, (({"setting": next(count)}, Trial(s, steps, scores)) for s, scores in pairs))
+
+    states, batches = optuna_search(
+        keys[: config.seeds],
+        preset.learner,
+        preset.hparams,
+        space,
+        num_iterations=preset.num_iterations,
+        num_samples=len(config.samples),
+        samples_per_batch=options["samples_per_batch"],
+        seed=config.seed,
+        num_episodes=_EPISODES,
+        batch_size=config.batch_size,
+        report=report,
+    )
+    samples = [sample for batch in batches for sample in batch.samples]
+    best = ranking(np.concatenate([batch.scores for batch in batches]))[0]
+    return states, [samples[best]]
+
+
+_SEARCHES = {"halving": _halving, "random": _random, "pbt": _population, "optuna": _optuna}
+
+
+def _check(config: Config, method: str, space: Mapping[str, Range]) -> None:
+    check_choice("method", method, METHODS)
+    if not config.swept:
+        raise ValueError("there is nothing to search: give values or a range, such as --sweep.learning-rate loguniform:1e-4:1e-2")
+    if method in ("pbt", "optuna") and (config.sweep or set(space) != set(config.swept)):
+        raise ValueError(f"{method} searches ranges: give every swept hyperparameter as uniform:LOW:HIGH or loguniform:LOW:HIGH")
+    if method == "pbt" and config.seeds != 1:
+        raise ValueError(f"the members of a population have one seed each: set --seeds 1 and --samples; got seeds={config.seeds}")
+
+
+def _preset(config: Config, space: Mapping[str, Range]) -> Preset:
+    """The preset, after a check of the settings and of the ends of the ranges, which a search may reach."""
+    if space:
+        ends = [{name: getattr(values, end) for name, values in space.items()} for end in ("low", "high")]
+        dataclasses.replace(config, samples=ends).preset()
+    return config.preset()
+
+
+def _replace_config(path: Path, config: Config) -> None:
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    config.save(new)
+    new.replace(path)
+
+
+def _logarithmic(space: Mapping[str, Range]) -> dict[str, bool]:
+    return {name: values.log for name, values in space.items()}
+
+
+def _number(value: Any) -> float:
+    return float(f"{float(value):.6g}")

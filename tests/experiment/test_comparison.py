@@ -1,0 +1,225 @@
+"""Comparing run folders: what is read, what differs, and when a difference is more than noise."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxrl.experiment import comparison, folder
+from jaxrl.experiment.comparison import MISSING, compare, sentence
+from jaxrl.experiment.evaluations import EVALUATION, final_returns, read_evaluations, write_evaluation
+from jaxrl.experiment.statistics import iqm_interval
+from tests.experiment.run_folders import write_run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two algorithms in two environments; the first has a sweep in the first."""
+    root = tmp_path_factory.mktemp("compare")
+    write_run(root / "a", [100, 200], spread=10, sweep={"tau": [0.1, 0.2]}, seed=3)
+    write_run(root / "b", [195], spread=10, algorithm="ppo", random_seed=4)
+    write_run(root / "c", [-300], spread=30, env="Acrobot-v1", random_seed=2, seeds=6)
+    write_run(root / "d", [-100], spread=5, env="Acrobot-v1", algorithm="ppo", random_seed=3)
+    return root
+
+
+def test_evaluations_come_back(runs, tmp_path):
+    config = write_run(tmp_path / "run", [1, 2], sweep={"tau": [0.1, 0.2]}, seed=3, evaluate=False)
+    early, late = (np.random.default_rng(i).normal(size=(16, 5)).astype(np.float32) for i in range(2))
+    late[2, 1:], late[9] = np.nan, np.nan  # episodes that did not end
+    write_evaluation(tmp_path / "run", config, 1000, early)
+    write_evaluation(tmp_path / "run", config, 2000, late)
+    assert (tmp_path / "run" / EVALUATION).read_text().splitlines()[:2] == [
+        "seed,tau,env_steps,episode,return",
+        f"3,0.1,1000,0,{early[0, 0]}",
+    ]
+    found = read_evaluations(tmp_path / "run")
+    np.testing.assert_array_equal(found.env_steps, [1000, 2000])
+    np.testing.assert_allclose(found.returns[0], early.mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(found.returns[1], [late[2, 0] if i == 2 else row.mean() for i, row in enumerate(late)], rtol=1e-6)
+    final = final_returns(tmp_path / "run")
+    np.testing.assert_array_equal(final.values, found.returns[1])
+    assert (final.env_steps, final.source) == (2000, EVALUATION)
+
+
+def test_the_order_of_the_rows_does_not_matter(runs, tmp_path):
+    path = tmp_path / "run"
+    write_run(path, [1, 2], sweep={"tau": [0.1, 0.2]})
+    before = read_evaluations(path)
+    header, *rows = (path / EVALUATION).read_text().splitlines()
+    (path / EVALUATION).write_text("\n".join([header, *rows[::-1]]) + "\n")
+    np.testing.assert_allclose(read_evaluations(path).returns, before.returns)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no rows"),
+        ("seed,env_steps,episode,return\n", "holds no rows yet"),
+        ("seed,env_steps,episode,return\n0,x,0,1\n", "is damaged"),
+        ("seed,env_steps,episode,return\n0,5\n", "is damaged"),
+        ("seed,env_steps,episode,return\n0,5,0,1\n9,5,0,1\n", "line 3 is of another run"),
+        ("seed,env_steps,episode\n0,5,0\n", "has no column return"),
+        ("\0\0", "holds no rows"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, text, message):
+    write_run(tmp_path / "run", [1], evaluate=False)
+    (tmp_path / "run" / EVALUATION).write_text(text)
+    with pytest.raises(ValueError, match=rf"evaluation\.csv .*{message}"):
+        compare([tmp_path / "run"])
+
+
+def test_training_returns_stand_in_for_evaluations(tmp_path):
+    write_run(tmp_path / "run", [100], spread=0, evaluate=False, times=4)
+    text = (tmp_path / "run" / folder.METRICS).read_text().splitlines()
+    text[-1] = text[-1].replace(",100.0,", ",nan,")  # no episode ended in the last interval of the last seed
+    (tmp_path / "run" / folder.METRICS).write_text("\n".join(text) + "\n")
+    found = final_returns(tmp_path / "run")
+    np.testing.assert_allclose(found.values, [100] * 7 + [75])
+    assert "the last returns of training, with exploration" in found.source
+    assert any("the last returns of training" in note for note in compare([tmp_path / "run"]).notes)
+
+
+def test_entries_are_the_settings_of_the_runs(runs):
+    found = compare([runs / "a", runs / "b"])
+    assert [entry.label for entry in found.entries] == ["a (tau=0.1)", "a (tau=0.2)", "b"]
+    a = found.entries[0]
+    np.testing.assert_array_equal(a.seeds, range(3, 11))
+    summary = a.summary
+    np.testing.assert_allclose([summary.low, summary.high], iqm_interval(a.returns))
+    assert summary.low < summary.iqm < summary.high
+    assert summary.worst == a.returns.min()
+    assert summary.optimality_gap == pytest.approx(1 - np.mean((a.returns - 22.5) / (500 - 22.5)))
+
+
+def test_what_differs_is_what_was_changed(runs, tmp_path):
+    config = write_run(tmp_path / "x", [1], hparams={"tau": 0.3})
+    changed = dataclasses.replace(config, wrappers=("time_aware",), hparams={"tau": 0.5}, seeds=2)
+    for name, other in (("y", changed), ("z", config)):
+        (tmp_path / name).mkdir()
+        other.save(tmp_path / name / folder.CONFIG)
+        write_evaluation(tmp_path / name, other, 2000, np.ones((other.seeds, 1)))
+    assert compare([tmp_path / "x", tmp_path / "y"]).differences == {
+        "wrap": ["none", "time_aware"],
+        "hparams.tau": [0.3, 0.5],
+        "seeds": [8, 2],
+    }
+    assert not compare([tmp_path / "x", tmp_path / "z"]).differences
+    assert compare([runs / "a"]).differences == {"hparams.tau": [0.1, 0.2]}
+    of_algorithms = compare([runs / "c", runs / "d"]).differences
+    assert of_algorithms["algorithm"] == ["dqn", "ppo"]
+    assert of_algorithms["hparams.tau"] == [config.settings.hparams["tau"], MISSING]
+
+
+def test_a_difference_is_told_from_noise(runs):
+    found = compare([runs / "a", runs / "b"])
+    pairs = {frozenset((pair.better, pair.worse)): pair for pair in found.pairs}
+    assert len(pairs) == 3
+    clear = pairs[frozenset(("a (tau=0.1)", "a (tau=0.2)"))]
+    assert (clear.better, clear.more_than_noise) == ("a (tau=0.2)", True)
+    assert sentence(clear) == (
+        "On CartPole-v1, a (tau=0.2) scores higher than a (tau=0.1) in 100 % of pairs of seeds "
+        f"(95 % interval 100 % to 100 %, p = {clear.p_value:.2g}): this is more than noise."
+    )
+    same = pairs[frozenset(("a (tau=0.2)", "b"))]
+    assert not same.more_than_noise
+    assert sentence(same).endswith(": this may be noise.")
+    assert clear.p_value >= 2 * clear.improvement.p_value  # adjusted for three comparisons
+
+
+def test_three_seeds_are_too_few_whatever_the_interval_says(tmp_path):
+    for name, mean in (("x", 1), ("y", 100)):
+        write_run(tmp_path / name, [mean], seeds=3)
+    (pair,) = compare([tmp_path / "x", tmp_path / "y"]).pairs
+    assert pair.improvement.low == 1
+    assert not pair.more_than_noise
+
+
+def test_the_better_one_wins_more_pairs_even_with_a_lower_iqm(tmp_path):
+    for name, returns in (("x", [0.0] * 5 + [100.0] * 3), ("y", [20.0] * 8)):
+        config = write_run(tmp_path / name, [0], evaluate=False)
+        write_evaluation(tmp_path / name, config, 2000, np.array(returns)[:, None])
+    found = compare([tmp_path / "x", tmp_path / "y"])
+    assert found.entries[0].summary.iqm > found.entries[1].summary.iqm
+    (pair,) = found.pairs
+    assert (pair.better, pair.improvement.probability) == ("y", 5 / 8)
+
+
+def test_one_seed_says_nothing_about_noise(tmp_path):
+    for name, mean in (("x", 1), ("y", 100)):
+        write_run(tmp_path / name, [mean], seeds=1)
+    found = compare([tmp_path / "x", tmp_path / "y"])
+    assert np.isnan(found.entries[0].summary.low)
+    assert not found.pairs[0].more_than_noise
+    assert "cannot be compared: it takes two seeds or more" in sentence(found.pairs[0])
+
+
+def test_equal_returns_do_not_differ(tmp_path):
+    for name in "xy":
+        write_run(tmp_path / name, [500], spread=0, evaluate=False)
+    (pair,) = compare([tmp_path / "x", tmp_path / "y"]).pairs
+    assert sentence(pair) == f"On CartPole-v1, {pair.better} and {pair.worse} do not differ."
+
+
+def test_seeds_without_a_return_are_left_out_and_named(tmp_path):
+    config = write_run(tmp_path / "run", [1], evaluate=False)
+    returns = np.arange(8.0)[:, None].copy()
+    returns[[2, 5]] = np.nan
+    write_evaluation(tmp_path / "run", config, 2000, returns)
+    found = compare([tmp_path / "run"])
+    np.testing.assert_array_equal(found.entries[0].seeds, [0, 1, 3, 4, 6, 7])
+    assert found.notes == ["run: no return of 2 of 8 seeds (2, 5); they are left out."]
+
+
+def test_many_settings_are_compared_with_the_best(tmp_path):
+    taus = [i / 10 for i in range(1, 9)]
+    write_run(tmp_path / "run", [10 * i for i in range(8)], sweep={"tau": taus})
+    pairs = compare([tmp_path / "run"]).pairs
+    assert len(pairs) == 7
+    assert {pair.better for pair in pairs} == {"run (tau=0.8)"}
+
+
+def test_methods_are_aggregated_over_environments(runs):
+    found = compare([runs / "b", runs / "c", runs / "d"])
+    assert [method.method for method in found.overall] == ["PPO"]  # DQN is missing in CartPole
+    assert found.notes == [
+        "No aggregate over environments of DQN: it takes one run with returns in each of CartPole-v1, Acrobot-v1."
+    ]
+    scores = found.overall[0].scores
+    assert scores.shape == (8, 2)
+    ppo = {entry.config.env: entry for entry in found.entries if entry.config.settings.algorithm == "ppo"}
+    for column, env in zip(scores.T, found.envs, strict=True):
+        low, high = comparison.REFERENCES[env]
+        np.testing.assert_allclose(column, (ppo[env].returns - low) / (high - low))
+    value, low, high = found.overall[0].iqm
+    assert low < value < high
+
+
+def test_methods_are_compared_over_environments(runs, tmp_path):
+    write_run(tmp_path / "e", [100], spread=10)
+    found = compare([tmp_path / "e", runs / "b", runs / "c", runs / "d"])
+    assert [(method.method, len(method.scores)) for method in found.overall] == [("DQN", 6), ("PPO", 8)]
+    assert any("uses the first 6 seeds" in note for note in found.notes)
+    (overall,) = (pair for pair in found.pairs if not pair.env)
+    assert (overall.better, overall.more_than_noise) == ("PPO", True)
+    assert sentence(overall).startswith("On all environments together, PPO scores higher than DQN in 100 %")
+
+
+def test_environments_without_references_are_named(tmp_path):
+    for name, fields in (("x", {"env": "Catch-bsuite"}), ("y", {"wrappers": ("scale_rewards:2",)})):
+        write_run(tmp_path / name, [1], **fields)
+    paths = [tmp_path / "x", tmp_path / "y"]
+    (note,) = compare(paths).notes
+    assert "no reference returns for Catch-bsuite, CartPole-v1 (scale_rewards:2)" in note
+    references = {"Catch-bsuite": (-1.0, 1.0), "CartPole-v1": (0.0, 1.0)}
+    assert "no reference returns for CartPole-v1 (scale_rewards:2);" in compare(paths, references).notes[0]
+
+
+def test_folders_of_one_name_are_told_apart_and_one_folder_is_given_once(tmp_path):
+    for name in ("x/run", "y/run"):
+        write_run(tmp_path / name, [1])
+    labels = [entry.label for entry in compare([tmp_path / "x/run", tmp_path / "y/run"]).entries]
+    assert labels == [str(tmp_path / "x/run"), str(tmp_path / "y/run")]
+    with pytest.raises(ValueError, match="is given twice"):
+        compare([tmp_path / "x/run", tmp_path / "y/../x/run"])

@@ -1,0 +1,215 @@
+"""Searches in run folders: tables, pictures, policies of the best, and the command."""
+
+import csv
+import importlib.util
+import json
+import sys
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from jaxrl.cli import main
+from jaxrl.experiment import Config, Range, draw_samples, evaluate_policies, load_policies, tune
+from jaxrl.experiment.config import load_config
+from jaxrl.experiment.parallel_coordinates import Trial, _axis, plot
+from jaxrl.experiment.policies import abstract_policies
+from jaxrl.experiment.terminal import search_table
+from jaxrl.presets import DEFAULTS, override
+
+pytestmark = pytest.mark.xdist_group("searches")  # one worker: its runs are shared
+
+SETTINGS = override(
+    DEFAULTS["reinforce"],
+    steps=32 * 8,
+    num_envs=4,
+    rollout_length=8,
+    network={"hidden": (3,)},
+    agent={"normalize_advantage": False},
+)
+SPACE = {"learning_rate": Range(1e-3, 1e-1, log=True), "entropy_coef": Range(0.0, 0.1)}
+WITHOUT_OPTUNA = importlib.util.find_spec("optuna") is None
+
+
+def configuration(num, seeds):
+    return Config("CartPole-v1", SETTINGS, seeds=seeds, seed=3, samples=draw_samples(SPACE, num, seed=3))
+
+
+def table(out):
+    with (out / "search.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def halving(tmp_path_factory):
+    out, lines = tmp_path_factory.mktemp("halving") / "run", []
+    found = tune(configuration(4, seeds=2), out, factor=2, space=SPACE, report=lines.append)
+    return out, found, lines
+
+
+def test_the_folder_of_a_search(halving):
+    out, found, lines = halving
+    assert {path.name for path in out.iterdir()} == {"config.json", "policies", "search.csv", "search.json", "search.png"}
+    record = json.loads((out / "search.json").read_text())
+    assert record["method"] == "halving"
+    assert record["factor"] == 2
+    assert record["space"]["learning_rate"] == {"low": 1e-3, "high": 1e-1, "log": True}
+    rows = table(out)
+    assert [(row["rung"], row["env_steps"]) for row in rows] == [("1", "64")] * 8 + [("2", "128")] * 4 + [("3", "256")] * 2
+    samples = configuration(4, 2).samples
+    for row in rows:
+        assert {name: float(row[name]) for name in SPACE} == samples[int(row["setting"])]
+    assert found.env_steps == sum(64 if s == 64 else 128 if s == 128 else 256 for s in (t.env_steps for t in found.trials)) * 2
+    assert [line.partition(",")[0] for line in lines] == [
+        "rung 1: 4 settings after 64 steps", "rung 2: 2 settings after 128 steps", "rung 3: 1 setting after 256 steps",
+    ]  # fmt: skip
+
+
+def test_the_policies_are_those_of_the_best_setting(halving):
+    """The folder is a run folder: what `jaxrl eval` plays has the scores that the search recorded."""
+    out, found, _ = halving
+    config = load_config(out)
+    assert config == found.config
+    last = [row for row in table(out) if row["rung"] == "3"]
+    assert config.combinations == [configuration(4, 2).samples[int(last[0]["setting"])]]
+    returns = evaluate_policies(config, load_policies(out, abstract_policies(config)), num_episodes=32)
+    np.testing.assert_allclose(returns.mean(axis=1), [float(row["score"]) for row in last], rtol=1e-5)
+
+
+def test_the_table_shows_what_was_trained_longest_first(halving):
+    _, found, _ = halving
+    rich_table = search_table(found, rows=3)
+    columns = {column.header: list(column.cells) for column in rich_table.columns}
+    assert list(columns) == ["learning_rate", "entropy_coef", "env steps", "seeds", "mean", "worst seed"]
+    assert columns["env steps"] == ["256", "128", "64"]
+    assert "the best 3 of 4 settings" in rich_table.title
+
+
+@pytest.fixture(scope="module")
+def population(tmp_path_factory):
+    out = tmp_path_factory.mktemp("population") / "run"
+    return out, tune(configuration(4, seeds=1), out, method="pbt", generations=4, space=SPACE)
+
+
+def test_a_population_leaves_its_history_and_its_policies_best_first(population):
+    out, found = population
+    rows = table(out)
+    assert [(row["generation"], row["member"]) for row in rows] == [(g, m) for g in "1234" for m in "0123"]
+    assert [row["parent"] for row in rows[:4]] == list("0123")
+    for generation in ("2", "3", "4"):
+        assert sum(row["parent"] != row["member"] for row in rows if row["generation"] == generation) == 1
+    scores = np.array([float(row["score"]) for row in rows[12:]])
+    order = np.argsort(-scores, kind="stable")
+    values = [{name: float(rows[12 + i][name]) for name in SPACE} for i in order]
+    assert found.config.samples == values
+    config = load_config(out)
+    policies = load_policies(out, abstract_policies(config))
+    assert evaluate_policies(config, policies, num_episodes=2).shape == (4, 2)
+
+
+@pytest.mark.skipif(WITHOUT_OPTUNA, reason="needs the extra optuna")
+def test_optuna_proposes_batches(tmp_path):
+    config = configuration(5, seeds=2)
+    found = tune(config, tmp_path / "run", method="optuna", samples_per_batch=3, space=SPACE)
+    rows = table(tmp_path / "run")
+    assert [row["batch"] for row in rows] == ["1"] * 6 + ["2"] * 4
+    assert len({row["learning_rate"] for row in rows}) == 5
+    assert all(1e-3 <= float(row["learning_rate"]) <= 1e-1 and 0 <= float(row["entropy_coef"]) <= 0.1 for row in rows)
+    means = np.array([float(row["score"]) for row in rows]).reshape(5, 2).mean(axis=1)
+    assert found.config.samples == [{name: float(rows[2 * int(np.argmax(means))][name]) for name in SPACE}]
+    again = tune(config, tmp_path / "again", method="optuna", samples_per_batch=3, space=SPACE)
+    assert [trial.hparams for trial in again.trials] == [trial.hparams for trial in found.trials]
+    policies = load_policies(tmp_path / "run", abstract_policies(found.config))
+    assert evaluate_policies(found.config, policies, num_episodes=32).mean() == pytest.approx(means.max(), rel=1e-5)
+
+
+def test_without_optuna_the_error_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ImportError, match=r"needs Optuna: pip install 'jaxrl\[optuna\]'"):
+        tune(configuration(2, seeds=1), tmp_path / "run", method="optuna", space=SPACE)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+# --- parallel coordinates
+
+
+def test_values_are_placed_by_their_scale():
+    heights, ticks = _axis(np.array([1e-4, 1e-3, 1e-2]), True)
+    np.testing.assert_allclose(heights, [0.0, 0.5, 1.0])
+    assert [text for _, text in ticks] == ["0.0001", "0.000316", "0.001", "0.00316", "0.01"]
+    np.testing.assert_allclose(_axis(np.array([1e-4, 1e-3, 1e-2]), None)[0], [0.0, 0.5, 1.0])
+    np.testing.assert_allclose(_axis(np.array([0.0, 1.0, np.nan, 4.0]), None)[0], [0.0, 0.25, 0.0, 1.0])
+    assert _axis(np.array([3.0, 3.0]), None)[1] == [(0.5, "3")]
+    assert _axis(np.array([np.nan]), None)[0].tolist() == [0.0]
+
+
+def test_the_picture_has_the_colours_of_the_scores(tmp_path):
+    """The best is yellow, the worst violet, and a run that diverged is grey."""
+    trials = [Trial({"a": x, "b": 1.0 - x}, 100, np.array([score])) for x, score in ((0.0, 1.0), (0.5, np.nan), (1.0, 9.0))]
+    pixels = matplotlib.image.imread(plot(trials, tmp_path / "p.png"))[:, : int(0.7 * 960), :3].reshape(-1, 3)
+    near = lambda colour: np.sum(np.abs(pixels - colour).max(axis=1) < 0.05)
+    white = lambda colour, alpha: alpha * np.array(colour) + (1 - alpha)
+    best, worst = near(white((0.993, 0.906, 0.144), 0.75)), near(white((0.267, 0.005, 0.329), 0.75))
+    assert best > 2 * worst > 40  # its line is thick
+    assert near(white((0.7, 0.7, 0.7), 0.6)) > 20
+    with pytest.raises(ValueError, match="cannot write the picture"):
+        plot(trials, tmp_path / "no" / "p.png")
+
+
+# --- the command
+
+
+def test_the_command_searches_and_prints_what_it_found(tmp_path, capsys):
+    words = "--steps 256 --agent.num-envs 4 --agent.rollout-length 8 --agent.hidden 3 --agent.no-normalize-advantage --seeds 2"
+    sweep = "--sweep.entropy-coef 0 0.1 --sweep.learning-rate loguniform:1e-3:1e-1 --samples 2 --factor 2"
+    out = tmp_path / "run"
+    assert (
+        main(
+            [
+                "tune",
+                "reinforce",
+                "--agent.mode",
+                "continuing",
+                "--agent.baseline",
+                "value",
+                *words.split(),
+                *sweep.split(),
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
+    printed = capsys.readouterr().out
+    assert "rung 1: 4 settings after 64 steps" in printed
+    assert "the best, as options of jaxrl train: --hparams.entropy-coef" in printed
+    assert "search.csv" in printed
+    assert len(table(out)) == 14
+    assert load_config(out).num_runs == 2
+    assert main(["eval", str(out), "--episodes", "2"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("bogus", "unknown algorithm 'bogus'"),
+        ("dqn", "there is nothing to search: give values or a range"),
+        ("dqn --method bogus", "--method"),
+        ("dqn --sweep.tau 0.1 0.2 --method pbt", "pbt searches ranges"),
+        ("dqn --sweep.tau 0.1 0.2 --method optuna", "optuna searches ranges"),
+        ("dqn --sweep.tau uniform:0:1 --samples 4 --method pbt --seeds 2", "the members of a population have one seed each"),
+        ("dqn --sweep.tau uniform:0:1 --samples 1 --method pbt", "a population needs at least 2 members"),
+        ("dqn --sweep.tau uniform:0:1 --samples 4 --method pbt --generations 0", "num_generations must be at least 1, got 0"),
+        ("dqn --sweep.tau uniform:0:1 --samples 4 --factor 1", "factor must be at least 2, got 1"),
+        ("dqn --sweep.tau uniform:0:2 --samples 1", "hparams.tau must lie in [0, 1], got 2.0"),
+        ("dqn --sweep.tau uniform:0:1", "--samples and a range belong together"),
+    ],
+)
+def test_wrong_searches_are_one_line_and_leave_nothing(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["tune", *words.split(), "--out", "x"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("jaxrl: error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "x").exists() or not list((tmp_path / "x").iterdir())
