@@ -44,4 +44,4 @@ def describe(diverged: list[Diverged], most: int = 8) -> str:
 
 def _bad(metrics: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     bad = ~np.isfinite(metrics[name])
-    return bad & (metrics["episodes"] > 0) if name in _OF_EPISODES and "episodes" in metrics else bad
+    return bad & (metrics.get("episodes", np.zeros(len(bad))) > 0) if name in _OF_EPISODES else bad

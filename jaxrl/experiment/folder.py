@@ -83,10 +83,10 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
             raise ValueError(f"{len(names)} columns in the header, and {rows.shape[1]} in the rows")
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error})") from error
-    if whole != text:
-        warnings.warn(f"{path} ends in the middle of a row, which is left out", Note, stacklevel=2)
     if not len(rows):
         raise ValueError(f"{path} holds no rows yet")
+    if whole != text:
+        warnings.warn(f"{path} ends in the middle of a row, which is left out", Note, stacklevel=2)
     return dict(zip(names, rows.T, strict=True))
 
 
