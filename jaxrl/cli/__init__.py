@@ -11,6 +11,7 @@ from jaxrl.cli._parsing import UsageError
 # Each command is `main(argv)` in the module jaxrl.cli._COMMAND.
 COMMANDS = {
     "train": "train an agent: many seeds and settings in one program; writes a run folder",
+    "resume": "finish a run that was interrupted, from its last checkpoint",
     "tune": "search hyperparameters: successive halving, random, population-based training, Optuna",
     "merge": "join the parts of a run folder that several processes trained",
     "eval": "play the policies of a run folder on new episodes",

@@ -3,6 +3,8 @@
 import argparse
 import contextlib
 import contextvars
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NoReturn
@@ -147,8 +149,21 @@ class _Tuple(argparse.Action):
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Turn ValueError, TypeError and ImportError of the library into a UsageError."""
+    """Turn ValueError, TypeError and ImportError of the library into a UsageError, and print each of its notes in one line."""
+    from jaxrl.experiment.notes import Note
+
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("always", category=Note)
+            show_other = warnings.showwarning
+
+            def show_warning(message, category, *args, **kwargs):
+                if issubclass(category, Note):
+                    print(f"jaxrl: note: {message}", file=sys.stderr, flush=True)
+                else:
+                    show_other(message, category, *args, **kwargs)
+
+            warnings.showwarning = show_warning
+            yield
     except (ValueError, TypeError, ImportError) as error:
         raise UsageError(" ".join(str(error).split())) from error

@@ -3,8 +3,8 @@
 import argparse
 import dataclasses
 import secrets
-import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from jaxrl._src.signatures import Option
 from jaxrl.cli import _config_file
 from jaxrl.cli._dry_run import dry_run
 from jaxrl.cli._parsing import Parser, UsageError, add_option, integer, show, user_errors
+from jaxrl.cli._running import add_checkpoint_option, carry_out
 from jaxrl.cli._set_up import set_up_jax
 
 _ENV = "CartPole-v1"
@@ -35,9 +36,7 @@ def main(argv: list[str]) -> int:
         with user_errors():
             return train_parts(config, options.out, argv)
     from jaxrl.experiment import run
-    from jaxrl.experiment.folder import METRICS
     from jaxrl.experiment.parts import part_folder
-    from jaxrl.experiment.terminal import progress, summary
 
     with user_errors():
         out = options.out or _default_folder(algorithm, options.env)
@@ -45,20 +44,7 @@ def main(argv: list[str]) -> int:
             config, out = config.part(*part), part_folder(out, *part)
     if options.dry_run:
         return dry_run(config)
-    try:
-        with progress(config) as report, user_errors():
-            result = run(config, out, report=report)
-    except KeyboardInterrupt:
-        metrics = out / METRICS
-        left = (
-            f"{out} has the metrics so far, and no policies"
-            if metrics.is_file() and metrics.stat().st_size
-            else "nothing is saved"
-        )
-        print(f"jaxrl: interrupted; {left}", file=sys.stderr)
-        return 130
-    summary(result, out)
-    return 0
+    return carry_out(partial(run, config, out, checkpoint_every=options.checkpoint_every), config, out)
 
 
 def print_usage(command: str, asked_for: bool) -> int:
@@ -189,6 +175,7 @@ def _add_run_options(parser: Parser, steps: int, seeds: int) -> None:
         help="divide the runs among the processes of a SLURM, TPU pod, Open MPI or Kubernetes job, or of JAX_NUM_PROCESSES",
     )  # fmt: skip
     add("--batch-size", "maximum number of runs in memory at once (default: as many as fit)", type=integer, metavar="INT")
+    add_checkpoint_option(parser)
 
 
 def _config(settings: Any, options: argparse.Namespace) -> Any:

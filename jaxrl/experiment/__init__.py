@@ -10,11 +10,12 @@ from jaxrl.experiment.parts import merge
 from jaxrl.experiment.policies import evaluate_policies
 from jaxrl.experiment.population_training import population_based_training
 from jaxrl.experiment.sampling import Range, draw_samples
-from jaxrl.experiment.training import run
+from jaxrl.experiment.states import load, save
+from jaxrl.experiment.training import Interrupted, resume, run
 from jaxrl.experiment.tuning import tune
 
 __all__ = [
-    "Config", "Range", "draw_samples", "evaluate_on_host", "evaluate_policies", "initialize", "load_policies", "merge",
-    "optuna_search", "population_based_training", "run", "successive_halving",
+    "Config", "Interrupted", "Range", "draw_samples", "evaluate_on_host", "evaluate_policies", "initialize", "load",
+    "load_policies", "merge", "optuna_search", "population_based_training", "resume", "run", "save", "successive_halving",
     "train_on_host", "tune",
 ]  # fmt: skip

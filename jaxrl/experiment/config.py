@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import json
-import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from jaxrl import envs, presets
 from jaxrl._src.checks import check_size
 from jaxrl.experiment.folder import CONFIG
 from jaxrl.experiment.host import is_on_host
+from jaxrl.experiment.storage import from_json, to_json
 from jaxrl.experiment.wrapping import parse, wrap
 from jaxrl.presets import Preset, Settings
 
@@ -148,9 +149,13 @@ class Config:
         seeds = range(self.seed, self.seed + self.seeds)
         return [{"seed": seed} | combination for combination in self.combinations for seed in seeds]
 
+    def resolved(self) -> dict[str, Any]:
+        """All of it as JSON values, except that infinity stays a number."""
+        return from_json(to_json(dataclasses.asdict(self)))
+
     def save(self, path: Path) -> None:
         """Write a new file. Raises FileExistsError if there is one already."""
-        record = _to_json({"jaxrl": jaxrl.__version__, **dataclasses.asdict(self)})
+        record = to_json({"jaxrl": jaxrl.__version__, **dataclasses.asdict(self)})
         with path.open("x") as file:
             file.write(json.dumps(record, indent=2, allow_nan=False) + "\n")
 
@@ -158,10 +163,14 @@ class Config:
     def load(path: Path) -> "Config":
         """Read a file that `save` wrote. Raises ValueError if it is not one."""
         try:
-            record = _from_json(json.loads(path.read_text()))
-            del record["jaxrl"]
+            record = from_json(json.loads(path.read_text()))
+            _check_version(path, record.pop("jaxrl"))
             settings, wrappers = Settings(**record.pop("settings")), tuple(record.pop("wrappers"))
             return Config(settings=settings, wrappers=wrappers, **record)
+        except OSError as error:
+            raise ValueError(f"cannot read {path} ({error.strerror})") from error
+        except _Newer:
+            raise
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else error
             raise ValueError(f"{path} is not a configuration that this version of jaxrl can read ({reason})") from error
@@ -174,21 +183,14 @@ def load_config(run: Path) -> Config:
     return Config.load(run / CONFIG)
 
 
-_NON_FINITE = ("inf", "-inf", "nan")
+class _Newer(ValueError):
+    """A folder of a later version."""
 
 
-def _to_json(value: Any) -> Any:
-    """Convert to JSON values. Infinity and NaN become strings, which `_from_json` reads back."""
-    if isinstance(value, dict):
-        return {k: _to_json(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_to_json(v) for v in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _from_json(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _from_json(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_from_json(v) for v in value]
-    return float(value) if value in _NON_FINITE else value
+def _check_version(path: Path, version: str) -> None:
+    """Raise ValueError if a later version wrote the folder, since it may mean something else by the same names."""
+    release = lambda version: tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if release(version) > release(jaxrl.__version__):
+        raise _Newer(
+            f"{path} was written by jaxrl {version}, which is later than this version, {jaxrl.__version__}: update jaxrl"
+        )

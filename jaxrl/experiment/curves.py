@@ -7,7 +7,8 @@ import numpy as np
 
 from jaxrl.algorithms import algorithm
 from jaxrl.experiment.config import load_config
-from jaxrl.experiment.folder import read_metrics
+from jaxrl.experiment.divergence import not_finite
+from jaxrl.experiment.folder import METRICS, read_metrics
 from jaxrl.experiment.statistics import iqm, iqm_interval
 
 _MAX_CURVES = 10  # with a colour of their own
@@ -16,13 +17,18 @@ _MAX_CURVES = 10  # with a colour of their own
 class Curve(NamedTuple):
     label: str
     env_steps: np.ndarray  # [T]
-    returns: np.ndarray  # [T, S]
+    returns: np.ndarray  # [T, S]; NaN where no episode has finished
+    diverged: np.ndarray  # [S], bool: whether metrics of a seed became NaN or infinite
 
 
 def read_curves(run: Path) -> list[Curve]:
     """One curve for each combination of the swept values in a run folder."""
     columns = read_metrics(run)
     config = load_config(run)
+    for name in ("seed", "env_steps", "episode_return", *config.swept):
+        if name not in columns:
+            raise ValueError(f"{run / METRICS} has no column {name!r}")
+    bad = not_finite(columns)
     curves = []
     for combination in config.combinations:
         selected = np.ones(len(columns["seed"]), bool)
@@ -32,9 +38,11 @@ def read_curves(run: Path) -> list[Curve]:
         seeds, seed_index = np.unique(columns["seed"][selected], return_inverse=True)
         returns = np.full((len(steps), len(seeds)), np.nan)
         returns[step_index, seed_index] = columns["episode_return"][selected]
+        diverged = np.zeros(len(seeds), bool)
+        np.logical_or.at(diverged, seed_index, bad[selected])
         swept = [f"{name}={value:g}" for name, value in combination.items()]
         title = f"{algorithm(config.settings.algorithm).title} on {config.env_title}"
-        curves.append(Curve(", ".join([title, *swept]), steps, returns))
+        curves.append(Curve(", ".join([title, *swept]), steps, returns, diverged))
     return curves
 
 
@@ -45,8 +53,8 @@ def fill_forward(returns: np.ndarray) -> np.ndarray:
 
 
 def _known(curve: Curve) -> Curve:
-    """The part of the curve from which on the returns of all seeds are known, without gaps."""
-    returns = fill_forward(curve.returns)
+    """The part of the curve from which on the returns of all seeds that have not diverged are known, without gaps."""
+    returns = fill_forward(curve.returns[:, ~curve.diverged])
     known = ~np.isnan(returns).any(axis=1)
     return curve._replace(env_steps=curve.env_steps[known], returns=returns[known])
 
@@ -54,7 +62,8 @@ def _known(curve: Curve) -> Curve:
 def plot(curves: list[Curve], path: Path) -> Path:
     """Write a plot with a line and a band for each curve, and return its path. The format is PNG if `path` has no suffix.
 
-    Of more than ten curves, the ten that end highest have colours and labels, and the others are thin and grey.
+    Of more than ten curves, the ten that end highest have colours and labels, and the others are thin and grey. Seeds that
+    diverged are counted in the legend and left out of the line.
 
     Raises:
       ImportError: without matplotlib.
@@ -70,13 +79,15 @@ def plot(curves: list[Curve], path: Path) -> Path:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     known = [_known(curve) for curve in curves]
-    last = [float(iqm(curve.returns[-1])) if len(curve.returns) else -np.inf for curve in known]
+    middles = [iqm(curve.returns) if curve.returns.size else np.full(len(curve.returns), np.nan) for curve in known]
+    last = [float(middle[-1]) if len(middle) and np.isfinite(middle[-1]) else -np.inf for middle in middles]
     best = set(np.argsort(last)[-_MAX_CURVES:].tolist())
-    for i, (label, steps, returns) in enumerate(known):
+    for i, (label, steps, returns, diverged) in enumerate(known):
         if i not in best:
-            axes.plot(steps, iqm(returns), color="0.75", linewidth=0.5, zorder=1)
+            axes.plot(steps, middles[i], color="0.75", linewidth=0.5, zorder=1)
             continue
-        (line,) = axes.plot(steps, iqm(returns), label=f"{label} ({returns.shape[1]} seeds)", linewidth=2)
+        nan = f" of {len(diverged)}, the others NaN" if diverged.any() else ""
+        (line,) = axes.plot(steps, middles[i], label=f"{label} ({returns.shape[1]} seeds{nan})", linewidth=2)
         if returns.shape[1] > 1 and len(returns):
             axes.fill_between(steps, *iqm_interval(returns), color=line.get_color(), alpha=0.25, linewidth=0)
     axes.set_xlabel("environment steps")

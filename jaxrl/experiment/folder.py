@@ -1,16 +1,21 @@
-"""Run folders: `config.json`, `metrics.csv`, `curve.png`, `policies/`. They hold JSON, text and arrays; loading runs no code."""
+"""Run folders: `config.json`, `metrics.csv`, `curve.png`, `policies/`. They hold JSON, text and arrays; loading runs no code.
 
-import csv
-from collections.abc import Callable, Iterable, Mapping
+While a run trains, its folder also has `checkpoints/` and a `lock`.
+"""
+
+import io
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from jaxrl._src.paths import as_utf8
+import jaxrl
+from jaxrl.experiment import storage
+from jaxrl.experiment.notes import Note
 
-CONFIG, METRICS, CURVE, POLICIES = "config.json", "metrics.csv", "curve.png", "policies"
+CONFIG, METRICS, CURVE, POLICIES, CHECKPOINTS = "config.json", "metrics.csv", "curve.png", "policies", "checkpoints"
 
 
 def check_unused(path: Path) -> None:
@@ -44,63 +49,55 @@ def create(path: Path, save_config: Callable[[Path], None]) -> Path:
     return path
 
 
+def is_finished(run: Path) -> bool:
+    """Whether everything in a run folder is written."""
+    return (run / POLICIES).is_dir() and (run / CURVE).is_file()
+
+
 def _cannot_write(path: Path, error: OSError) -> ValueError:
     return ValueError(f"cannot write to {path} ({error.strerror}); choose another folder with --out")
 
 
-class MetricsFile:
-    """A CSV file to which rows are appended; the first row determines the header."""
-
-    def __init__(self, path: Path):
-        self._file = path.open("w", newline="")
-        self._writer: csv.DictWriter | None = None
-
-    def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        for row in rows:
-            if self._writer is None:
-                self._writer = csv.DictWriter(self._file, list(row))
-                self._writer.writeheader()
-            self._writer.writerow(row)
-        self._file.flush()
-
-    def __enter__(self) -> "MetricsFile":
-        return self
-
-    def __exit__(self, *exc) -> None:
-        self._file.close()
-
-
 def read_metrics(run: Path) -> dict[str, np.ndarray]:
-    """The columns of a run's metrics, as floats."""
+    """The columns of a run's metrics, as floats. Raises ValueError as `read_table`."""
     if not (run / METRICS).is_file():
         raise ValueError(f"{run} is not a run folder: it has no {METRICS}")
     return read_table(run / METRICS)
 
 
 def read_table(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a CSV file of numbers, as floats. Raises ValueError if it is damaged or has no rows."""
+    """The columns of a CSV file of numbers, as floats.
+
+    A last row without its end, which a process leaves that is killed while it writes, is left out with a note.
+
+    Raises:
+      ValueError: if it is damaged or has no rows.
+    """
     try:
-        with path.open(newline="") as file:
-            header = file.readline().strip().split(",")
-            start = file.tell()
-            empty = not file.readline()
-            file.seek(start)
-            rows = np.empty((0, len(header))) if empty else np.loadtxt(file, delimiter=",", ndmin=2)
-        if rows.shape[1] != len(header):
-            raise ValueError(f"{len(header)} columns in the header, and {rows.shape[1]} in the rows")
+        text = path.read_bytes().decode()
+        whole = text[: text.rfind("\n") + 1]
+        header, _, rest = whole.partition("\n")
+        names = header.strip().split(",")
+        rows = np.loadtxt(io.StringIO(rest), delimiter=",", ndmin=2) if rest else np.empty((0, len(names)))
+        if rows.shape[1] != len(names):
+            raise ValueError(f"{len(names)} columns in the header, and {rows.shape[1]} in the rows")
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error})") from error
     if not len(rows):
         raise ValueError(f"{path} holds no rows yet")
-    return dict(zip(header, rows.T, strict=True))
+    if whole != text:
+        warnings.warn(f"{path} ends in the middle of a row, which is left out", Note, stacklevel=2)
+    return dict(zip(names, rows.T, strict=True))
 
 
-def save_policies(run: Path, params: Any) -> None:
-    """Write the network parameters of every run, leaves `[num_runs, ...]`."""
-    from orbax.checkpoint import v1 as ocp  # 0.7 s to import
-
-    with as_utf8(run) as path:
-        ocp.save(path / POLICIES, params)
+def save_policies(run: Path, policies: Any) -> None:
+    """Write the policies of every run, leaves `[num_runs, ...]`. Raises ValueError if they cannot be written."""
+    try:
+        storage.write(run / POLICIES, policies, {"jaxrl": jaxrl.__version__})
+    except OSError as error:
+        raise ValueError(
+            f"cannot write {run / POLICIES} ({storage.reason(error)}): make room and continue with `jaxrl resume {run}`"
+        ) from error
 
 
 def load_policies(run: Path, abstract: Any) -> Any:
@@ -113,19 +110,11 @@ def load_policies(run: Path, abstract: Any) -> Any:
     Raises:
       ValueError: if there are no policies, or they are damaged or have other shapes.
     """
-    from orbax.checkpoint import v1 as ocp
-
     path = run / POLICIES
     if not path.is_dir():
-        raise ValueError(f"{run} holds no policies: the run did not finish")
+        raise ValueError(f"{run} holds no policies: the run did not finish; continue with `jaxrl resume {run}`")
+    storage.read_record(path)
     try:
-        with as_utf8(run) as absolute:
-            params = ocp.load(absolute / POLICIES, abstract)
-    except Exception as error:  # orbax raises what its parts do: JSON's, tensorstore's, its own
-        raise ValueError(f"{path} is damaged, or of another configuration ({str(error).splitlines()[0]})") from error
-    shapes = [[np.shape(x) for x in jax.tree.leaves(tree)] for tree in (params, abstract)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"{path} and {run / CONFIG} do not belong together: the policies have shapes {shapes[0]}, not {shapes[1]}"
-        )
-    return params
+        return storage.read_arrays(path, abstract)
+    except storage.Other as error:
+        raise ValueError(f"{path} and {run / CONFIG} do not belong together: {error}") from error

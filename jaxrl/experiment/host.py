@@ -6,7 +6,7 @@ updating are compiled; between them the environments step in Python.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -63,12 +63,24 @@ def train_on_host(
     >>> metrics["loss"].shape
     (2,)
     """
+    rows = []
+    with closing(chunks_on_host(key, learner, num_iterations, hparams, log_every=log_every)) as chunks:
+        for done, state, row in chunks:
+            final = state
+            rows.append(row)
+            report(done, row)
+    return final._replace(stats=reset_log_interval(final.stats)), jax.tree.map(lambda *x: np.stack(x), *rows)
+
+
+def chunks_on_host(
+    key: jax.Array, learner: Learner, num_iterations: int, hparams: HParams | None = None, *, log_every: int | None = None
+) -> Generator[tuple[int, LearnerState, MetricsRow], None, None]:
+    """`train_on_host` as a generator of `(done, state, row)` after each logging interval; the next one donates the state."""
     warmup, num_envs = learner.agent.warmup, learner.num_envs
     check_iterations(num_iterations, warmup)
     log_every = check_log_every(num_iterations, log_every)
     hparams = check_and_cast(key, learner, hparams)
     run_key, agent_key, reset_key = jax.random.split(key, 3)  # the first two are those of `Learner.init`
-    rows = []
     with closing(_open(learner, num_envs)) as envs:
         obs = envs.reset(_seeds(reset_key, num_envs))
         agent_state = _init(_static(learner.agent), agent_key, obs, hparams)
@@ -84,9 +96,7 @@ def train_on_host(
                 state, metrics = _learn(_static(learner.agent), state, rollout, noise, hparams, np.int32(iteration))
                 interval.append(metrics)
             means = jax.tree.map(lambda *x: np.mean(np.asarray(x), dtype=np.float32), *interval)
-            rows.append(jax.tree.map(np.asarray, episode_means(state.stats)) | means)
-            report(start + log_every - warmup, rows[-1])
-    return state._replace(stats=reset_log_interval(state.stats)), jax.tree.map(lambda *x: np.stack(x), *rows)
+            yield start + log_every - warmup, state, jax.tree.map(np.asarray, episode_means(state.stats)) | means
 
 
 def evaluate_on_host(

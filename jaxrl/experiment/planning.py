@@ -38,7 +38,7 @@ def plan(config: Config) -> Plan:
     known = num_runs, preset.env_steps, preset.num_iterations
     if is_on_host(learner):
         return Plan(*known, 0, 0, 0, 1, num_runs, "the host")
-    devices = spread_over(min(num_runs, config.batch_size or num_runs), jax.devices())
+    devices = spread_over(min(num_runs, config.batch_size or num_runs), jax.local_devices())
     memory: Any = _compile(config, preset, devices).memory_analysis()
     whole = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     usable = usable_memory(devices)

@@ -72,7 +72,7 @@ def compile_stages(
     """
     if is_on_host(learner):
         raise ValueError(f"searches train many runs in one program, and {learner.env.name} is not a JAX program: use jaxrl train")
-    num_runs, available = len(keys), tuple(jax.devices() if devices is None else devices)
+    num_runs, available = len(keys), tuple(jax.local_devices() if devices is None else devices)
     most = check_size("batch_size", batch_size or (len(available) if available[0].platform == "cpu" else num_runs))
     used = spread_over(min(most, num_runs), available)
     init = vectorize(learner.init, devices=used)

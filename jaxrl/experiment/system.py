@@ -17,7 +17,7 @@ def describe_system() -> dict[str, str]:
 
     import jaxrl
 
-    kinds = [device.device_kind for device in jax.devices()]
+    kinds = [device.device_kind for device in jax.local_devices()]
     devices = ", ".join(f"{kinds.count(kind)} × {kind}" for kind in dict.fromkeys(kinds))
     return {
         "jaxrl": jaxrl.__version__,

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from jaxrl.experiment import folder
 from jaxrl.experiment.config import Config
+from jaxrl.experiment.divergence import describe
 from jaxrl.experiment.statistics import iqm, iqm_interval
 from jaxrl.experiment.training import Progress, Result
 from jaxrl.experiment.tuning import Found
@@ -82,7 +83,8 @@ def _speed(progress: Progress) -> str:
 
 
 def _mean_return(progress: Progress) -> str:
-    return "–" if np.isnan(progress.episode_return) else f"{progress.episode_return:.1f}"
+    mean = "–" if np.isnan(progress.episode_return) else f"{progress.episode_return:.1f}"
+    return mean + (f" ({progress.num_diverged} NaN)" if progress.num_diverged else "")
 
 
 def summary(result: Result, out: Path) -> None:
@@ -91,6 +93,8 @@ def summary(result: Result, out: Path) -> None:
     table = returns_table(config, result.evaluation_returns, "greedy return")
     console = Console()
     console.print(table)
+    if result.diverged:
+        console.print(describe(result.diverged), highlight=False, soft_wrap=True)
     total = result.env_steps * config.num_runs
     console.print(
         f"{_num_runs(config)} of {result.env_steps:,} environment steps in {result.seconds:.1f} s "
@@ -104,16 +108,22 @@ def summary(result: Result, out: Path) -> None:
 def returns_table(config: Config, returns: np.ndarray, title: str) -> Table:
     """A table of returns `[num_runs, episodes]`, with a row for each combination of the swept values.
 
-    It shows the IQM with its confidence interval, the median and the worst of the seeds' mean returns.
+    It shows the IQM with its confidence interval, the median and the worst of the seeds' mean returns. Seeds whose return is NaN
+    are counted, and left out of all but the last.
     """
     table = Table(title=f"{config.settings.algorithm} on {config.env_title}: {title}")
-    for column in (*config.swept, "seeds", "IQM", "95 % interval", "median", "worst seed"):
-        table.add_column(column, justify="right")
     by_combination = np.mean(returns, axis=1).reshape(-1, config.seeds)
+    nan = ["NaN seeds"] if np.isnan(by_combination).any() else []
+    for column in (*config.swept, "seeds", *nan, "IQM", "95 % interval", "median", "worst seed"):
+        table.add_column(column, justify="right")
     for combination, seeds in zip(config.combinations, by_combination, strict=True):
-        low, high = iqm_interval(seeds)
-        numbers = (f"{iqm(seeds):.2f}", f"{low:.2f} … {high:.2f}", f"{np.median(seeds):.2f}", f"{seeds.min():.2f}")
-        table.add_row(*(f"{v:g}" for v in combination.values()), str(config.seeds), *numbers)
+        finite = seeds[~np.isnan(seeds)]
+        low, high = iqm_interval(finite) if len(finite) else (np.nan, np.nan)
+        middle = (iqm(finite), np.median(finite)) if len(finite) else (np.nan, np.nan)
+        worst = "NaN" if len(finite) < len(seeds) else f"{seeds.min():.2f}"
+        counts = (str(len(seeds)), *([str(len(seeds) - len(finite))] if nan else []))
+        numbers = (f"{middle[0]:.2f}", f"{low:.2f} … {high:.2f}", f"{middle[1]:.2f}", worst)
+        table.add_row(*(f"{v:g}" for v in combination.values()), *counts, *numbers)
     return table
 
 

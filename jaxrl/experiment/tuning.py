@@ -14,6 +14,7 @@ import numpy as np
 from jaxrl._src.checks import check_choice
 from jaxrl.experiment import folder
 from jaxrl.experiment.config import Config
+from jaxrl.experiment.csv_file import CsvFile
 from jaxrl.experiment.halving import ranking, successive_halving
 from jaxrl.experiment.optuna_batches import optuna_search
 from jaxrl.experiment.parallel_coordinates import Trial, plot
@@ -49,7 +50,7 @@ class _Log(NamedTuple):
     """What the stages of a search report to."""
 
     preset: Preset
-    rows: folder.MetricsFile
+    rows: CsvFile
     trials: dict[Any, Trial]  # by an identifier; later stages replace earlier ones
     history: list[Trial]
     report: Callable[[str], None]
@@ -114,7 +115,7 @@ def tune(
     started = time.perf_counter()
     try:
         (out / SEARCH).write_text(json.dumps(record, indent=2) + "\n")
-        with folder.MetricsFile(out / TABLE) as rows:
+        with CsvFile(out / TABLE) as rows:
             log = _Log(preset, rows, {}, [], report)
             states, samples = _SEARCHES[method](config, preset, space, log, options)
     except (ValueError, TypeError, ImportError):

@@ -3,17 +3,19 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from jaxrl import agents, presets
 from jaxrl.agents import DQNHParams
 from jaxrl.algorithms import ALGORITHMS
-from jaxrl.cli import _set_up, _train, main
+from jaxrl.cli import _running, _set_up, _train, main
 from jaxrl.cli._parsing import plain, show
-from jaxrl.experiment import Config
+from jaxrl.experiment import Config, Interrupted
 from jaxrl.experiment.config import load_config
 from jaxrl.experiment.curves import read_curves
 from jaxrl.types import Box, Discrete
@@ -151,6 +153,10 @@ def test_help_and_version(capsys):
         ("train dqn --agent.num-envs 0", "num_envs must be at least 1"),
         ("train dqn --out /proc/nowhere/run", "cannot write to"),
         ("train reinforce --agent.mode continuing --agent.baseline mean", "needs baseline='value'"),
+        ("train dqn --checkpoint-every 5", "--checkpoint-every cannot be '5': give a time such as 90s, 5m or 1h, or none"),
+        ("resume", "the following arguments are required: RUN"),
+        ("resume /nowhere", "/nowhere is not a run folder"),
+        ("resume /nowhere --checkpoint-every -1s", "expected one argument"),
         ("eval /nowhere", "/nowhere is not a run folder"),
         ("plot /nowhere", "/nowhere is not a run folder"),
         ("plot", "name at least one run folder"),
@@ -244,7 +250,7 @@ def test_damaged_run_folders_are_named(finished, tmp_path, capsys):
         (run / "config.json").write_text(json.dumps(config))
 
     for command, run, message in [
-        ("eval", damaged("policies", lambda run: shutil.rmtree(run / "policies" / "state", ignore_errors=True)), "policies"),
+        ("eval", damaged("policies", lambda run: shutil.rmtree(run / "policies" / "arrays")), "policies is damaged"),
         ("eval", damaged("network", other_network), "do not belong together"),
         ("plot", damaged("binary", lambda run: (run / "metrics.csv").write_bytes(b"\x83\xff")), "metrics.csv is damaged"),
         (
@@ -274,7 +280,7 @@ def parsed_config(monkeypatch, *argv):
     """The configuration that `jaxrl train` would run."""
     configs = []
 
-    def run(config, out, *, report):
+    def run(config, out, **options):
         configs.append(config)
         raise KeyboardInterrupt
 
@@ -357,16 +363,52 @@ def test_runs_started_in_the_same_second_have_folders_of_their_own(monkeypatch):
     assert all(str(name).startswith("runs/dqn-gymnasium-CartPole-v1-20300101-000000-") for name in names)
 
 
-def test_an_interrupt_says_what_is_left(tmp_path, monkeypatch, capsys):
-    def run(config, out, *, report):
-        out.mkdir()
-        (out / "metrics.csv").write_text(text)
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_saves_and_says_how_to_continue(tmp_path, monkeypatch, capfd, number, code):
+    def run(config, out, *, report, stop, checkpoint_every):
+        assert checkpoint_every == 90.0
+        assert stop() is None
+        os.kill(os.getpid(), number)
+        while not stop():
+            time.sleep(0.01)
+        raise Interrupted(saved=True)
 
     monkeypatch.setattr("jaxrl.experiment.run", run)
-    for text, message in (("", "interrupted; nothing is saved"), ("seed\n0\n", "has the metrics so far, and no policies")):
-        assert main(["train", "dqn", "--out", str(tmp_path / f"run{len(text)}")]) == 130
-        assert message in capsys.readouterr().err
+    out = tmp_path / "run"
+    before = signal.getsignal(number)
+    assert main(["train", "dqn", "--out", str(out), "--checkpoint-every", "90s"]) == code
+    heard, left = capfd.readouterr().err.splitlines()
+    assert heard == f"jaxrl: {number.name}: saving after the computation in progress; once more ends at once"
+    assert left == f"jaxrl: interrupted; a checkpoint is saved. Continue with `jaxrl resume {out}`"
+    assert signal.getsignal(number) == before
+
+
+def test_a_second_signal_ends_at_once():
+    """Also where Python cannot run its handlers, such as in a compiled program."""
+    code = """
+import ctypes, os, signal
+from jaxrl.cli._running import stop_signals
+with stop_signals():
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(os.getpid(), number)
+        ctypes.PyDLL(None).usleep(0)
+    ctypes.CDLL(None).sleep(20)
+"""
+    begun = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 143
+    assert done.stderr.splitlines()[1:] == ["jaxrl: ended at once"]
+    assert time.perf_counter() - begun < 15
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("5m", 300), ("1.5h", 5400), ("0s", 0), ("none", None)])
+def test_times_have_units(text, seconds):
+    assert _running.duration(text) == seconds
+
+
+def test_a_finished_run_is_not_resumed(finished, capsys):
+    assert main(["resume", str(finished)]) == 0
+    assert "is finished: there is nothing to resume" in capsys.readouterr().out
 
 
 def test_without_a_home_there_is_no_cache_and_no_error(monkeypatch):

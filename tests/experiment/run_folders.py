@@ -3,6 +3,7 @@
 import numpy as np
 
 from jaxrl.experiment import Config, folder
+from jaxrl.experiment.csv_file import CsvFile
 from jaxrl.experiment.evaluations import write_evaluation
 from jaxrl.presets import DEFAULTS, override
 
@@ -32,7 +33,7 @@ def write_run(path, means, *, algorithm="dqn", spread=1.0, evaluate=True, times=
     path.mkdir(parents=True)
     config.save(path / folder.CONFIG)
     finals = (np.asarray(means, float)[:, None] + spread * rng.normal(size=(len(config.combinations), config.seeds))).ravel()
-    with folder.MetricsFile(path / folder.METRICS) as file:
+    with CsvFile(path / folder.METRICS) as file:
         for t in range(1, times + 1):
             file.write(
                 identifier | {"env_steps": 500 * t, "wall_seconds": 1.5 * t, "episode_return": final * t / times, "loss": 1 / t}

@@ -12,6 +12,7 @@ import pytest
 
 import jaxrl
 from jaxrl.experiment import Config, folder
+from jaxrl.experiment.csv_file import CsvFile
 from jaxrl.experiment.deployment import policy_function, zero_carry
 from jaxrl.experiment.export import export_policy
 from jaxrl.experiment.policies import abstract_policies
@@ -58,7 +59,7 @@ def make_run(run, algorithm, env, *, wrappers=(), sweep=None, **changes):
     config = Config(env=env, settings=settings, wrappers=wrappers, seeds=2, seed=5, sweep=sweep or {})
     folder.create(run, config.save)
     folder.save_policies(run, random_policies(config, np.random.default_rng(0)))
-    with folder.MetricsFile(run / folder.METRICS) as metrics:
+    with CsvFile(run / folder.METRICS) as metrics:
         for step, returns in enumerate([[0.0, 3.0, 9.0, 0.0], [1.0, 2.0, np.nan, 4.0], [np.nan] * 4]):
             metrics.write(
                 i | {"env_steps": step, "episode_return": value} for i, value in zip(config.identifiers(), returns, strict=False)

@@ -203,7 +203,14 @@ def test_the_command_line_trains_and_plays_them(tmp_path, capsys):
     sizes = ["--steps", "240", "--seeds", "2", "--agent.capacity", "64"]
     assert main(["train", "dqn", "--env", "gymnasium/CartPole-v1", *small, *sizes, "--out", str(out)]) == 0
     assert "2 runs of 240 environment steps" in capsys.readouterr().out
-    assert {path.name for path in out.iterdir()} == {"config.json", "metrics.csv", "curve.png", "policies"}
+    assert {path.name for path in out.iterdir()} == {
+        "config.json",
+        "metrics.csv",
+        "evaluation.csv",
+        "system.json",
+        "curve.png",
+        "policies",
+    }
     assert main(["eval", str(out), "--episodes", "2"]) == 0
     assert "dqn on gymnasium/CartPole-v1" in capsys.readouterr().out
 

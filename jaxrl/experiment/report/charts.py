@@ -58,7 +58,7 @@ def evaluation_curves(entries: Sequence[Entry], env: str) -> Chart:
         combination = entry.config.combinations.index(entry.combination)
         returns = found.returns.reshape(len(found.env_steps), -1, entry.config.seeds)[:, combination]
         if len(found.env_steps) > 1:
-            lines.append(_line(i, Curve(entry.label, found.env_steps, returns)))
+            lines.append(_line(i, Curve(entry.label, found.env_steps, returns, np.zeros(returns.shape[1], bool))))
     return Chart("evaluation", f"Evaluations during training on {env}", "environment steps", "greedy return", lines)
 
 

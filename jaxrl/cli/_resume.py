@@ -1,0 +1,30 @@
+"""`jaxrl resume`"""
+
+from functools import partial
+from pathlib import Path
+
+from jaxrl.cli._parsing import Parser, user_errors
+from jaxrl.cli._running import add_checkpoint_option, carry_out
+from jaxrl.cli._set_up import set_up_jax
+
+
+def main(argv: list[str]) -> int:
+    parser = Parser("resume", "Finish a run that was interrupted, from its last checkpoint.", positional="RUN")
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    add_checkpoint_option(parser)
+    parser.add_argument(
+        "--force", action="store_true",
+        help="continue although versions, the kind of the device or the configuration have changed since",
+    )  # fmt: skip
+    options = parser.parse(argv)
+    set_up_jax()
+    from jaxrl.experiment import folder, resume
+    from jaxrl.experiment.config import load_config
+
+    with user_errors():
+        config = load_config(options.run)
+    if folder.is_finished(options.run):
+        print(f"{options.run} is finished: there is nothing to resume")
+        return 0
+    start = partial(resume, options.run, checkpoint_every=options.checkpoint_every, force=options.force)
+    return carry_out(start, config, options.run)

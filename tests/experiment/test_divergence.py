@@ -1,0 +1,59 @@
+"""Seeds that become NaN are counted, named, and kept out of the curves of the others."""
+
+import numpy as np
+
+from jaxrl.experiment import Config
+from jaxrl.experiment.curves import plot, read_curves
+from jaxrl.experiment.divergence import describe, diverged_runs, not_finite
+from jaxrl.experiment.folder import read_metrics
+from jaxrl.experiment.terminal import _mean_return, returns_table
+from jaxrl.experiment.training import Progress
+from jaxrl.presets import DEFAULTS
+
+CONFIG = Config(env="CartPole-v1", settings=DEFAULTS["dqn"], seeds=2, sweep={"tau": [0.5, 1.0]})
+ROWS = """seed,tau,env_steps,episode_return,episode_length,episodes,loss
+0,0.5,1000,nan,nan,0,1.0
+1,0.5,1000,20,20,1,1.0
+0,1.0,1000,30,30,2,1.0
+1,1.0,1000,nan,nan,0,nan
+0,0.5,2000,10,10,3,1.0
+1,0.5,2000,nan,20,1,0.5
+0,1.0,2000,nan,nan,0,0.5
+1,1.0,2000,200,200,1,inf
+"""
+
+
+def folder_with(tmp_path, text):
+    CONFIG.save(tmp_path / "config.json")
+    (tmp_path / "metrics.csv").write_text(text)
+    return tmp_path
+
+
+def test_a_seed_without_episodes_is_not_a_seed_that_is_nan(tmp_path):
+    columns = read_metrics(folder_with(tmp_path, ROWS))
+    np.testing.assert_array_equal(not_finite(columns), [0, 0, 0, 1, 0, 1, 0, 1])
+    diverged = diverged_runs(CONFIG, columns)
+    assert [(d.run, d.env_steps, d.metric) for d in diverged] == [
+        ({"seed": 1, "tau": 1.0}, 1000, "loss"),
+        ({"seed": 1, "tau": 0.5}, 2000, "episode_return"),
+    ]
+    line = "NaN in 2 runs: seed 1 tau 1 since step 1,000 (loss), seed 1 tau 0.5 since step 2,000 (episode_return)"
+    assert describe(diverged) == line
+    assert describe(diverged, most=1).endswith("(loss), and 1 more")
+
+
+def test_curves_leave_them_out_and_count_them(tmp_path):
+    curves = read_curves(folder_with(tmp_path, ROWS))
+    np.testing.assert_array_equal([curve.diverged for curve in curves], [[False, True], [False, True]])
+    both = curves[0]._replace(diverged=np.array([True, True]))
+    plot([*curves, both], tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 5_000
+
+
+def test_progress_and_table_show_them():
+    assert _mean_return(Progress(1, 2, 1.0, -189.0, 1)) == "-189.0 (1 NaN)"
+    table = returns_table(CONFIG, np.array([[1.0], [np.nan], [3.0], [4.0]]), "return")
+    cells = {column.header: list(column.cells) for column in table.columns}
+    assert cells["NaN seeds"] == ["1", "0"]
+    assert cells["IQM"] == ["1.00", "3.50"]
+    assert cells["worst seed"] == ["NaN", "3.00"]
