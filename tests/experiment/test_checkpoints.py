@@ -262,7 +262,7 @@ def test_what_has_changed_is_named_and_needs_force(reference, tmp_path, monkeypa
 
 def test_another_number_of_devices_is_said(reference, tmp_path, monkeypatch):
     out = interrupted(tmp_path / "run", 6)
-    monkeypatch.setattr(jax, "devices", lambda devices=jax.devices(): devices[:1])
+    monkeypatch.setattr(jax, "local_devices", lambda devices=jax.local_devices(): devices[:1])
     with pytest.warns(Note, match="continues on 1 devices in place of 2: .* up to float rounding"):
         assert_same(out, resume(out), *reference)
 

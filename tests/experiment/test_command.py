@@ -27,7 +27,7 @@ COMMANDS = [
 def test_the_command_gives_its_configuration(monkeypatch, command):
     configs = []
 
-    def stop(config, out, report):
+    def stop(config, out, **options):
         configs.append(config)
         raise ValueError("stop")
 
