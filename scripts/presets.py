@@ -68,7 +68,7 @@ ROWS = (
     Row("ppo", "CartPole-v1", 1_000_000, 16, wrappers=NO_VELOCITIES),
     Row("recurrent_ppo", "CartPole-v1", 1_000_000, 16, wrappers=NO_VELOCITIES),
     Row("ppo", "MemoryChain-bsuite", 500_000),
-    Row("recurrent_ppo", "MemoryChain-bsuite", 500_000),
+    Row("recurrent_ppo", "MemoryChain-bsuite", 100_000),
 )
 
 
