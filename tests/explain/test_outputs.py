@@ -17,6 +17,7 @@ OBSERVATIONS = Box(-1, 1, (3,))
 MASKED = Dict({"action_mask": Box(False, True, (3,), bool), "position": OBSERVATIONS})
 ACTIONS = {Discrete: Discrete(3), MultiDiscrete: MultiDiscrete((2, 3)), Box: Box(np.array([-1.0, 2.0]), 4.0, (2,))}
 CASES = [(name, entry.action_spaces[-1], {}) for name, entry in ALGORITHMS.items() if name not in ("c51", "iqn", "rainbow")]
+ALIKE = ("a2c", "ddpg", "pqn", "rainbow")  # in the table, they have the function of another one
 CASES += [
     ("ppo", Discrete, {"normalize_observations": True}), ("ppo", Box, {"squash": True, "normalize_observations": True}),
     ("reinforce", MultiDiscrete, {"baseline": "value"}), ("sac", Discrete, {}), ("c51", Discrete, {"v_min": -3.0, "v_max": 1.0}),
@@ -59,7 +60,11 @@ def test_every_algorithm_is_tested():
     assert {name for name, _, _ in CASES} == set(ALGORITHMS)
 
 
-@pytest.mark.parametrize(("name", "kind", "options"), CASES, ids=lambda x: getattr(x, "__name__", str(x)))
+@pytest.mark.parametrize(
+    ("name", "kind", "options"),
+    [pytest.param(*case, marks=[pytest.mark.slow] if case[0] in ALIKE else []) for case in CASES],
+    ids=lambda x: getattr(x, "__name__", str(x)),
+)
 def test_the_agent_acts_by_its_outputs(name, kind, options):
     env = environment(OBSERVATIONS, ACTIONS[kind])
     agent, network, params = agent_of(name, env, options)
