@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _MODULES = (
-    "agents", "checks", "distributions", "dynamic_programming", "envs", "exploration", "losses", "minibatches",
-    "networks", "noise", "normalization", "off_policy", "optimizers", "policies", "recurrence", "replay", "returns",
-    "running_statistics", "schedules", "shards", "spaces", "training_passes", "transitions", "types",
+    "agents", "checks", "distributions", "dynamic_programming", "envs", "explain", "exploration", "losses",
+    "minibatches", "networks", "noise", "normalization", "off_policy", "optimizers", "outputs", "policies", "recurrence",
+    "replay", "returns", "running_statistics", "schedules", "shards", "spaces", "training_passes", "transitions", "types",
 )  # fmt: skip
 _NAMES = {
     "make": "envs",
@@ -20,6 +20,7 @@ _NAMES = {
     "train": "learner",
     "advance": "learner",
     "evaluate": "rollout",
+    "evaluate_over_params": "rollout",
     "vectorize": "vectorization",
     "load_policy": "experiment.deployment",
     "preset": "presets",
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         distributions,
         dynamic_programming,
         envs,
+        explain,
         exploration,
         losses,
         minibatches,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
         normalization,
         off_policy,
         optimizers,
+        outputs,
         policies,
         recurrence,
         replay,
@@ -61,7 +64,7 @@ if TYPE_CHECKING:
     from jaxrl.learner import advance, make_learner, train
     from jaxrl.presets import preset
     from jaxrl.rendering.episodes import render
-    from jaxrl.rollout import evaluate
+    from jaxrl.rollout import evaluate, evaluate_over_params
     from jaxrl.vectorization import vectorize
 
 

@@ -7,8 +7,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jaxrl import agents, networks
+from jaxrl import agents, networks, outputs
 from jaxrl._src.signatures import Option, help_of, options_of
+from jaxrl.outputs import PolicyOutputs
 from jaxrl.types import ActorCritic, Agent, Box, Discrete, Environment, HParams, MultiDiscrete, Network, RecurrentNetwork
 
 Options = Mapping[str, Any]
@@ -26,6 +27,8 @@ class Algorithm(NamedTuple):
       network: `(env, network_options, agent_options) -> network`; builds the network that the factory takes.
       network_builder: the function whose keyword-only arguments are the options of the network.
       derived: those of its options that `network` derives from the options of the agent.
+      outputs: `(network, action_space, agent_options) -> PolicyOutputs`: what the network computes from an observation, for
+        `jaxrl.explain`. None if there is no such function.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Algorithm(NamedTuple):
     network: Callable[[Environment, Options, Options], Network | RecurrentNetwork | ActorCritic]
     network_builder: Callable
     derived: tuple[str, ...] = ()
+    outputs: Callable[..., PolicyOutputs] | None = None
 
     @property
     def hparams(self) -> HParams:
@@ -99,31 +103,28 @@ def _ddpg_network(env: Environment, network: Options, agent: Options) -> ActorCr
 
 
 _ANY = (Discrete, MultiDiscrete, Box)
-_ATOMS = (_distributional, networks.distributional_q_network, ("noisy",))
+_ATOMS = _distributional, networks.distributional_q_network, ("noisy",)
+_POLICY = _policy, networks.policy, ("value",), outputs.stochastic_policy
+_VALUES = _q_network, networks.q_network, ("noisy",), outputs.q_values
+_DETERMINISTIC = networks.deterministic_actor_critic
+_RECURRENT = _recurrent_policy, networks.recurrent_policy, ("value",), outputs.recurrent_policy
+_IMPLICIT = _implicit_quantiles, networks.implicit_quantile_network, (), outputs.implicit_quantile_values
 
 _TABLE = (
-    Algorithm("a2c", "A2C", agents.a2c, _ANY, _policy, networks.policy, derived=("value",)),
-    Algorithm("c51", "C51", agents.c51, (Discrete,), *_ATOMS),
-    Algorithm("ddpg", "DDPG", agents.ddpg, (Box,), _ddpg_network, networks.deterministic_actor_critic, derived=("num_critics",)),
-    Algorithm("dqn", "DQN", agents.dqn, (Discrete,), _q_network, networks.q_network, derived=("noisy",)),
-    Algorithm("iqn", "IQN", agents.iqn, (Discrete,), _implicit_quantiles, networks.implicit_quantile_network),
-    Algorithm("openai_es", "OpenAI-ES", agents.openai_es, _ANY, _policy_alone, networks.policy, derived=("value",)),
-    Algorithm("ppo", "PPO", agents.ppo, _ANY, _policy, networks.policy, derived=("value",)),
-    Algorithm("pqn", "PQN", agents.pqn, (Discrete,), _q_network, networks.q_network, derived=("noisy",)),
-    Algorithm("qr_dqn", "QR-DQN", agents.qr_dqn, (Discrete,), *_ATOMS),
-    Algorithm("rainbow", "Rainbow", agents.rainbow, (Discrete,), *_ATOMS),
-    Algorithm(
-        "recurrent_ppo",
-        "Recurrent PPO",
-        agents.recurrent_ppo,
-        _ANY,
-        _recurrent_policy,
-        networks.recurrent_policy,
-        derived=("value",),
-    ),
-    Algorithm("reinforce", "REINFORCE", agents.reinforce, _ANY, _policy, networks.policy, derived=("value",)),
-    Algorithm("sac", "SAC", agents.sac, (Discrete, Box), _actor_critic, networks.actor_critic),
-    Algorithm("td3", "TD3", agents.td3, (Box,), _td3_network, networks.deterministic_actor_critic),
+    Algorithm("a2c", "A2C", agents.a2c, _ANY, *_POLICY),
+    Algorithm("c51", "C51", agents.c51, (Discrete,), *_ATOMS, outputs.categorical_values),
+    Algorithm("ddpg", "DDPG", agents.ddpg, (Box,), _ddpg_network, _DETERMINISTIC, ("num_critics",), outputs.deterministic_actor),
+    Algorithm("dqn", "DQN", agents.dqn, (Discrete,), *_VALUES),
+    Algorithm("iqn", "IQN", agents.iqn, (Discrete,), *_IMPLICIT),
+    Algorithm("openai_es", "OpenAI-ES", agents.openai_es, _ANY, _policy_alone, networks.policy, ("value",), outputs.mean_policy),
+    Algorithm("ppo", "PPO", agents.ppo, _ANY, *_POLICY),
+    Algorithm("pqn", "PQN", agents.pqn, (Discrete,), *_VALUES),
+    Algorithm("qr_dqn", "QR-DQN", agents.qr_dqn, (Discrete,), *_ATOMS, outputs.quantile_values),
+    Algorithm("rainbow", "Rainbow", agents.rainbow, (Discrete,), *_ATOMS, outputs.categorical_values),
+    Algorithm("recurrent_ppo", "Recurrent PPO", agents.recurrent_ppo, _ANY, *_RECURRENT),
+    Algorithm("reinforce", "REINFORCE", agents.reinforce, _ANY, *_POLICY),
+    Algorithm("sac", "SAC", agents.sac, (Discrete, Box), _actor_critic, networks.actor_critic, (), outputs.actor),
+    Algorithm("td3", "TD3", agents.td3, (Box,), _td3_network, _DETERMINISTIC, (), outputs.deterministic_actor),
 )
 
 ALGORITHMS: dict[str, Algorithm] = {entry.name: entry for entry in _TABLE}

@@ -100,17 +100,12 @@ def normalize_agent(agent: Agent, *, observations: bool = False, rewards: bool =
         inner = agent.policy(state.agent)
         return NormalizedPolicy(inner, _scale_of(state.observations)) if observations else inner
 
-    def unpack(policy_params: Any, obs: Obs) -> tuple[PolicyParams, Obs]:
-        if not observations:
-            return policy_params, obs
-        return policy_params.policy, _apply(policy_params.scale, obs)
-
     def explore(policy_params, obs, carry, noise_t, hparams, iteration):
-        policy_params, obs = unpack(policy_params, obs)
+        policy_params, obs = normalized_input(policy_params, obs)
         return agent.explore(policy_params, obs, carry, noise_t, hparams, iteration)
 
     def exploit(policy_params, obs, carry, key):
-        policy_params, obs = unpack(policy_params, obs)
+        policy_params, obs = normalized_input(policy_params, obs)
         return agent.exploit(policy_params, obs, carry, key)
 
     def update(state, rollout, noise, hparams, iteration):
@@ -128,6 +123,18 @@ def normalize_agent(agent: Agent, *, observations: bool = False, rewards: bool =
         return state._replace(agent=inner), metrics
 
     return agent._replace(init=init, policy=policy, explore=explore, exploit=exploit, update=update)
+
+
+def normalized_input(policy_params: PolicyParams, obs: Obs) -> tuple[PolicyParams, Obs]:
+    """The policy parameters and observations that the agent inside receives; unchanged for any other agent.
+
+    Args:
+      policy_params: of any agent; `NormalizedPolicy` if it normalises observations.
+      obs: leaves `[..., *obs_shape]`, as the environment returns them.
+    """
+    if not isinstance(policy_params, NormalizedPolicy):
+        return policy_params, obs
+    return policy_params.policy, _apply(policy_params.scale, obs)
 
 
 def _is_float(x: jax.Array) -> bool:

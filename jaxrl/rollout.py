@@ -263,3 +263,36 @@ def evaluate_policy(
         env_state=env_state,
     )
     return jnp.where(over, returns, jnp.nan)
+
+
+def evaluate_over_params(
+    key: jax.Array, learner: Learner, state: LearnerState, params: Any, *, num_episodes: int, max_steps: int = 100_000
+) -> jax.Array:
+    """`evaluate` in N environments that differ in their parameters, in one program: how robust or general is a policy?
+
+    The episodes have the same random numbers for all parameters. Use `vmap` for the states of several runs.
+
+    Args:
+      key, state, num_episodes, max_steps: as for `evaluate`.
+      learner: the learner that trained the agent; `learner._replace(env=env)` to play in another environment, such as one
+        without the wrapper that randomises its parameters.
+      params: parameters like `learner.env.params`, leaves `[N, ...]`, e.g. from `jaxrl.envs.wrappers.params_grid`.
+
+    Returns:
+      The undiscounted returns, float32 `[N, num_episodes]`; NaN for an episode that had not ended by `max_steps`.
+
+    Raises:
+      TypeError, ValueError: as `evaluate`, and ValueError if the parameters have another structure than those of the environment.
+    """
+    given, wanted = jax.tree.structure(params), jax.tree.structure(learner.env.params)
+    if (given,) != (wanted,):
+        raise ValueError(
+            f"params must be parameters like those of {learner.env.name} with a leading axis, {wanted}; got {given}. For "
+            "those of the environment without a wrapper pass learner._replace(env=env)"
+        )
+
+    def returns_with(params):
+        changed = learner._replace(env=learner.env._replace(params=params))
+        return evaluate(key, changed, state, num_episodes=num_episodes, max_steps=max_steps)
+
+    return jax.vmap(returns_with)(params)

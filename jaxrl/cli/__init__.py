@@ -19,6 +19,7 @@ COMMANDS = {
     "report": "write a report of run folders: one HTML page that works offline",
     "plot": "draw the learning curves of run folders into one picture",
     "render": "film the policies of a run folder",
+    "explain": "draw what a policy of a run folder has learned: values, actions, saliency",
     "export": "write a trained policy as a file that other programs run",
     "runs": "list run folders: what they hold, how they do",
     "envs": "list the environments and their spaces",

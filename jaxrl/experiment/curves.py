@@ -9,6 +9,7 @@ from jaxrl.algorithms import algorithm
 from jaxrl.experiment.config import load_config
 from jaxrl.experiment.divergence import not_finite
 from jaxrl.experiment.folder import METRICS, read_metrics
+from jaxrl.experiment.pictures import new_figure, save
 from jaxrl.experiment.statistics import iqm, iqm_interval
 
 _MAX_CURVES = 10  # with a colour of their own
@@ -69,14 +70,7 @@ def plot(curves: list[Curve], path: Path) -> Path:
       ImportError: without matplotlib.
       ValueError: if the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install matplotlib") from error
-
-    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 5)
     axes = figure.add_subplot()
     known = [_known(curve) for curve in curves]
     middles = [iqm(curve.returns) if curve.returns.size else np.full(len(curve.returns), np.nan) for curve in known]
@@ -96,9 +90,4 @@ def plot(curves: list[Curve], path: Path) -> Path:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    path = path if path.suffix else path.with_suffix(".png")
-    try:
-        figure.savefig(path)
-    except OSError as error:
-        raise ValueError(f"cannot write the picture {path} ({error.strerror})") from error
-    return path
+    return save(figure, path)

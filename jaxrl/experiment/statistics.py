@@ -156,6 +156,24 @@ def sample_efficiency(scores: np.ndarray, *, confidence: float = 0.95, resamples
     return Estimates(pooled_iqm(scores), *interval)
 
 
+def robustness_curve(returns: np.ndarray, *, confidence: float = 0.95, resamples: int = _RESAMPLES, seed: int = 0) -> Estimates:
+    """The IQM over seeds as a function of a parameter of the environment, with bootstrap intervals over the seeds.
+
+    The seeds are what an experiment repeats, so average over the episodes of a seed first.
+
+    Args:
+      returns: `[S, N]`: S seeds, each evaluated with N values of the parameter.
+      confidence, resamples, seed: as for `stratified_interval`. The same resamples of the seeds are used for every value.
+
+    Returns:
+      `Estimates`, each field `[N]`.
+
+    >>> robustness_curve(np.array([[1.0, 0.0], [3.0, 0.0]])).value.tolist()
+    [2.0, 0.0]
+    """
+    return sample_efficiency(np.asarray(returns).T[..., None], confidence=confidence, resamples=resamples, seed=seed)
+
+
 # --- comparison of two algorithms ----------------------------------------------------------------
 
 

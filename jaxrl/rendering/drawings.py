@@ -20,6 +20,7 @@ class Drawing(NamedTuple):
     draw: Draw
     fps: int = 30  # frames per second, one frame for each step
     actions: tuple[str, ...] = ()  # names of the actions of a Discrete space; by default their numbers
+    components: tuple[str, ...] = ()  # names of the components of a vector that is observed, or of the channels of an image
 
 
 INK, PAPER, SHADE, LINE = "#22262b", "#ffffff", "#f3f5f8", "#c3c9d2"
@@ -234,14 +235,16 @@ def four_rooms(state: Any, obs: np.ndarray, params: Any) -> Picture:
 _MOVES = ("·", "←", "↑", "→", "↓")  # of MinAtar
 
 DRAWINGS: dict[str, Drawing] = {
-    "CartPole-v1": Drawing(cartpole, 50, ("←", "→")),
-    "Acrobot-v1": Drawing(acrobot, 15, ("-1", "0", "+1")),
-    "Pendulum-v1": Drawing(pendulum, 20),
-    "MountainCar-v0": Drawing(mountain_car, 30, ("←", "·", "→")),
-    "MountainCarContinuous-v0": Drawing(mountain_car, 30),
+    "CartPole-v1": Drawing(cartpole, 50, ("←", "→"), ("position", "velocity", "angle", "angular velocity")),
+    "Acrobot-v1": Drawing(acrobot, 15, ("-1", "0", "+1"), ("cos θ₁", "sin θ₁", "cos θ₂", "sin θ₂", "θ₁ velocity", "θ₂ velocity")),
+    "Pendulum-v1": Drawing(pendulum, 20, components=("cos θ", "sin θ", "angular velocity")),
+    "MountainCar-v0": Drawing(mountain_car, 30, ("←", "·", "→"), ("position", "velocity")),
+    "MountainCarContinuous-v0": Drawing(mountain_car, 30, components=("position", "velocity")),
     "PointMass": Drawing(point_mass, 20),
-    "Asterix-MinAtar": Drawing(planes(PAPER, RED, "#8d3b3c", "#e8c33c"), 15, _MOVES),
-    "Breakout-MinAtar": Drawing(planes(PAPER, ORANGE, "#7d5433", BLUE), 15, ("·", "←", "→")),
+    "Asterix-MinAtar": Drawing(planes(PAPER, RED, "#8d3b3c", "#e8c33c"), 15, _MOVES, ("player", "enemy", "trail", "gold")),
+    "Breakout-MinAtar": Drawing(
+        planes(PAPER, ORANGE, "#7d5433", BLUE), 15, ("·", "←", "→"), ("paddle", "ball", "trail", "brick")
+    ),
     "Freeway-MinAtar": Drawing(planes(PAPER, RED, *("#3c4a5a", "#4a5a6c", "#5b6d80", "#6e8196", "#8397ad")), 15, ("·", "↑", "↓")),
     "Seaquest-MinAtar": Drawing(
         planes(PAPER, "#b9c2cc", "#f4e285", "#43515f", RED, VIOLET, ORANGE, "#5fb3e6", "#2a7f86", GREEN), 15, (*_MOVES, "fire")

@@ -148,7 +148,7 @@ def test_every_wrapper_that_takes_numbers_can_be_written():
     functions = {name for name in wrappers.__all__ if inspect.isfunction(getattr(wrappers, name))}
     first = {name: next(iter(inspect.signature(getattr(wrappers, name)).parameters.values())) for name in functions}
     applied = {name for name, parameter in first.items() if parameter.annotation is Environment}
-    assert applied - set(wrapping.NAMES) == {"over_params", "randomize_params"}
+    assert applied - set(wrapping.NAMES) == {"drift_params", "over_levels", "over_params", "randomize_params"}
     assert set(wrapping.NAMES) <= applied
 
 

@@ -9,6 +9,7 @@ from jaxrl.envs.wrappers.actions import (
     rescale_actions,
     sticky_actions,
 )
+from jaxrl.envs.wrappers.drift import drift_params, linear_drift
 from jaxrl.envs.wrappers.episodes import EpisodeStatistics, episode_statistics, find_state, time_limit
 from jaxrl.envs.wrappers.normalization import (
     NormalizedObservations,
@@ -17,7 +18,14 @@ from jaxrl.envs.wrappers.normalization import (
     normalize_rewards,
 )
 from jaxrl.envs.wrappers.observations import flatten, frame_stack, observation_noise, one_hot, partial_observation, time_aware
-from jaxrl.envs.wrappers.randomization import over_params, randomize_params, split_params, uniform_params
+from jaxrl.envs.wrappers.randomization import (
+    over_levels,
+    over_params,
+    params_grid,
+    randomize_params,
+    split_params,
+    uniform_params,
+)
 from jaxrl.envs.wrappers.recurrence import previous_action_and_reward
 from jaxrl.envs.wrappers.rewards import clip_rewards, scale_rewards
 from jaxrl.running_statistics import RunningStatistics, freeze, merge, merge_all, standardize, synchronize
@@ -32,19 +40,23 @@ __all__ = [
     "clip_actions",
     "clip_rewards",
     "discretize_actions",
+    "drift_params",
     "episode_statistics",
     "find_state",
     "flatten",
     "flatten_actions",
     "frame_stack",
     "freeze",
+    "linear_drift",
     "merge",
     "merge_all",
     "normalize_observations",
     "normalize_rewards",
     "observation_noise",
     "one_hot",
+    "over_levels",
     "over_params",
+    "params_grid",
     "partial_observation",
     "previous_action_and_reward",
     "randomize_params",

@@ -1,7 +1,8 @@
-"""New parameters for every episode: domain randomisation, and sets of parameters for training and testing."""
+"""New parameters for every episode: domain randomisation, and sets of parameters or levels for training and testing."""
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl._src.checks import FINITE, check_key, check_number, check_size
-from jaxrl.envs.wrappers._inner import carry_over_inside
+from jaxrl.envs.wrappers._inner import carry_over_inside, inner_time_limit
 from jaxrl.types import Environment, EnvState, PyTree
 
 Sample = Callable[[jax.Array, PyTree], PyTree]  # (key, params) -> the parameters of an episode
@@ -52,7 +53,7 @@ def randomize_params(env: Environment, sample: Sample) -> Environment:
     Raises:
       ValueError: if `sample` returns anything else.
     """
-    drawn = jax.eval_shape(lambda key: _strongly_typed(sample(key, env.params)), jax.random.key(0))
+    drawn = jax.eval_shape(lambda key: strongly_typed(sample(key, env.params)), jax.random.key(0))
     _check_same("randomize_params: sample must return parameters like env.params", drawn, env.params)
     return _randomize(env, sample)
 
@@ -80,23 +81,64 @@ def uniform_params(**ranges: tuple[Any, Any]) -> Sample:
     def sample(key, params):
         keys = dict(zip(bounds, jax.random.split(key, len(bounds)), strict=True))
 
-        def draw(params, names):
-            fields: tuple[str, ...] = tuple(getattr(params, "_fields", ()) or getattr(params, "__dataclass_fields__", ()))
-            inside = [name for name in names if name not in fields]
-            if inside and "env" not in fields:
-                raise ValueError(f"uniform_params: there is no parameter {', '.join(inside)}; there are {', '.join(fields)}")
-            drawn = {"env": draw(params.env, inside)} if inside else {}
-            for name in names:
-                if name in fields:
-                    shape = np.shape(getattr(params, name))
-                    low, high = (jnp.broadcast_to(bound, shape) for bound in bounds[name])
-                    drawn[name] = jax.random.uniform(keys[name], shape, minval=low, maxval=high)
-            replace = params._replace if hasattr(params, "_replace") else partial(dataclasses.replace, params)
-            return replace(**drawn)
+        def draw(name, old):
+            low, high = (jnp.broadcast_to(bound, np.shape(old)) for bound in bounds[name])
+            return jax.random.uniform(keys[name], np.shape(old), minval=low, maxval=high)
 
-        return draw(params, list(bounds))
+        return replace_params("uniform_params", params, bounds, draw)
 
     return sample
+
+
+def params_grid(params: PyTree, **values: Any) -> PyTree:
+    """Every combination of some values of the named parameters, to evaluate a policy over them.
+
+    If several wrappers have a parameter of the same name, it is that of the outermost one.
+
+    Args:
+      params: the others, such as `env.params`.
+      values: for each parameter its values, `[K, ...]`, with trailing axes if the parameter is an array.
+
+    Returns:
+      Parameters with leaves `[N, ...]`, where N is the product of all K and the last name varies fastest, for `over_params` or
+      `jaxrl.evaluate_over_params`.
+
+    Raises:
+      ValueError: if a parameter does not exist or has no values.
+
+    >>> import jaxrl
+    >>> grid = params_grid(jaxrl.make("PointMass").params, noise_scale=[0.0, 0.1], start_range=[0.5, 1.0, 2.0])
+    >>> grid.noise_scale.shape, [round(float(x), 1) for x in grid.noise_scale], grid.start_range[:3].tolist()
+    ((6,), [0.0, 0.0, 0.0, 0.1, 0.1, 0.1], [0.5, 1.0, 2.0])
+    """
+    columns = {name: np.asarray(column) for name, column in values.items()}
+    for name, column in columns.items():
+        if column.ndim == 0 or not len(column):
+            raise ValueError(f"params_grid: {name} needs one or more values, such as {name}=[0.5, 1.0]; got {values[name]}")
+    combinations = np.array(list(itertools.product(*(range(len(column)) for column in columns.values()))), int)
+    chosen = {name: column[combinations[:, i]] for i, (name, column) in enumerate(columns.items())}
+
+    cast = lambda name, old: jnp.asarray(chosen[name], strongly_typed(old).dtype)
+    varied = replace_params("params_grid", params, chosen, cast)
+    num = len(combinations)
+    repeat = lambda old, new: new if np.ndim(new) > np.ndim(old) else jnp.broadcast_to(new, (num, *np.shape(new)))
+    return jax.tree.map(repeat, strongly_typed(params), strongly_typed(varied))
+
+
+def replace_params(caller: str, params: PyTree, names: Iterable[str], new: Callable[[str, Any], Any]) -> PyTree:
+    """Replace the named parameters by `new(name, old)`, each in the outermost wrapper that has it.
+
+    Raises ValueError, with the name of the `caller`, if there is no such parameter.
+    """
+    names = list(names)
+    fields: tuple[str, ...] = tuple(getattr(params, "_fields", ()) or getattr(params, "__dataclass_fields__", ()))
+    inside = [name for name in names if name not in fields]
+    if inside and "env" not in fields:
+        raise ValueError(f"{caller}: there is no parameter {', '.join(inside)}; there are {', '.join(fields)}")
+    replaced = {"env": replace_params(caller, params.env, inside, new)} if inside else {}
+    replaced |= {name: new(name, getattr(params, name)) for name in names if name in fields}
+    replace = params._replace if hasattr(params, "_replace") else partial(dataclasses.replace, params)
+    return replace(**replaced)
 
 
 def split_params(key: jax.Array, params: PyTree, sample: Sample, *, num_train: int, num_test: int) -> tuple[PyTree, PyTree]:
@@ -119,7 +161,7 @@ def split_params(key: jax.Array, params: PyTree, sample: Sample, *, num_train: i
     check_key(key)
     num_train, num_test = check_size("num_train", num_train), check_size("num_test", num_test)
     keys = jax.random.split(key, num_train + num_test)
-    drawn = jax.vmap(lambda key: _strongly_typed(sample(key, params)))(keys)
+    drawn = jax.vmap(lambda key: strongly_typed(sample(key, params)))(keys)
     return jax.tree.map(lambda x: x[:num_train], drawn), jax.tree.map(lambda x: x[num_train:], drawn)
 
 
@@ -138,7 +180,7 @@ def over_params(env: Environment, members: PyTree) -> Environment:
     num_members = max((shape[0] for shape in shapes if shape), default=0)
     if num_members == 0 or any(shape[:1] != (num_members,) for shape in shapes):
         raise ValueError(f"{message}; the shapes are {', '.join(str(list(shape)) for shape in shapes)}")
-    one = jax.eval_shape(lambda: jax.tree.map(lambda x: _strongly_typed(x)[0], members))
+    one = jax.eval_shape(lambda: jax.tree.map(lambda x: strongly_typed(x)[0], members))
     _check_same(message, one, env.params)
 
     def sample(key, params):
@@ -148,10 +190,54 @@ def over_params(env: Environment, members: PyTree) -> Environment:
     return _randomize(env._replace(params=ParamSet(members)), sample)
 
 
+class LevelSet(NamedTuple):
+    """Parameters of `over_levels`."""
+
+    env: Any
+    seeds: Any  # uint32 [N]
+
+    @property
+    def max_steps_in_episode(self) -> Any:
+        return inner_time_limit(self)
+
+
+def over_levels(env: Environment, seeds: Any) -> Environment:
+    """Play a fixed set of levels: each episode starts from the reset of one of N seeds, chosen uniformly at random.
+
+    For environments whose reset generates a level, such as a maze: train on some seeds and test on others, to measure how well a
+    policy generalises to levels that it has not seen (Cobbe et al. 2020). What is random in steps stays random.
+
+    Args:
+      env: any environment.
+      seeds: N integers in 0 … 2^32 − 1; they become `params.seeds`.
+
+    Raises:
+      ValueError: if there are none, or they are not such integers.
+
+    >>> import jaxrl
+    >>> train_env = over_levels(jaxrl.make("PointMass"), range(10))
+    >>> test_env = over_levels(jaxrl.make("PointMass"), range(1_000, 2_000))
+    """
+    numbers = np.asarray(seeds)
+    if numbers.ndim != 1 or not numbers.size or not np.issubdtype(numbers.dtype, np.integer):
+        raise ValueError(f"over_levels: seeds must be one or more integers, such as range(10); got {seeds!r}")
+    if numbers.min() < 0 or numbers.max() >= 2**32:
+        raise ValueError(f"over_levels: seeds lie in 0 to 2^32 - 1; got {numbers.min()} to {numbers.max()}")
+
+    def reset(key, params):
+        index = jax.random.randint(key, (), 0, len(params.seeds))
+        return env.reset(jax.random.key(jnp.asarray(params.seeds)[index]), params.env)
+
+    def step(key, state, action, params):
+        return env.step(key, state, action, params.env)
+
+    return env._replace(reset=reset, step=step, params=LevelSet(env.params, numbers.astype(np.uint32)))
+
+
 def _randomize(env: Environment, sample: Sample) -> Environment:
     def reset(key, params):
         key, sample_key = jax.random.split(key)
-        drawn = _strongly_typed(sample(sample_key, params))
+        drawn = strongly_typed(sample(sample_key, params))
         state, obs = env.reset(key, drawn)
         return Randomized(state, drawn), obs
 
@@ -162,7 +248,7 @@ def _randomize(env: Environment, sample: Sample) -> Environment:
     return env._replace(reset=reset, step=step, carry_over=carry_over_inside(env))
 
 
-def _strongly_typed(params: PyTree) -> PyTree:
+def strongly_typed(params: PyTree) -> PyTree:
     """Convert to strongly typed arrays: the weak type of a Python number would change the type of the state."""
 
     def one(x):

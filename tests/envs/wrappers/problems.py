@@ -238,6 +238,8 @@ OF_THE_REST = {
     "episode_statistics": w.episode_statistics,
     "randomize_params": lambda env: w.randomize_params(env, lambda key, params: params),
     "over_params": lambda env: w.over_params(env, jax.tree.map(lambda x: np.stack([x, x]), env.params)),
+    "over_levels": lambda env: w.over_levels(env, range(5)),
+    "drift_params": lambda env: w.drift_params(env, lambda time, params: params),
 }
 OF_BOX_ACTIONS = {
     "rescale_actions": w.rescale_actions,

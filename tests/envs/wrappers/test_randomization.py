@@ -12,6 +12,7 @@ from flax import struct
 import jaxrl
 from jaxrl.envs import wrappers as w
 from tests.envs.wrappers.problems import Constant, Rollout, constant, first, jit, random_rollout, walk
+from tests.problems import reinforce_learner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,3 +182,50 @@ def test_a_parameter_inside_a_wrapper_is_found_and_one_of_a_plain_dataclass_repl
     assert (float(drawn.gravity), drawn.mass) == (3.0, 2.0)
     with pytest.raises(ValueError, match="no parameter charge; there are gravity, mass"):
         w.uniform_params(charge=(0.0, 1.0))(jax.random.key(0), Plain(1.0, 2.0))
+
+
+# --- grids of parameters
+
+
+def test_a_grid_has_every_combination():
+    grid = w.params_grid(jaxrl.make("CartPole-v1").params, masscart=[1, 2], length=[0.5, 0.7, 0.9])
+    np.testing.assert_allclose(grid.masscart, [1, 1, 1, 2, 2, 2])
+    np.testing.assert_allclose(grid.length, [0.5, 0.7, 0.9] * 2)
+    np.testing.assert_allclose(grid.gravity, [9.8] * 6, rtol=1e-6)
+    assert grid.max_steps_in_episode.dtype == np.int32
+    inside = w.params_grid(w.sticky_actions(walk()).params, probability=[0.0, 0.5], drift=[0.1])
+    np.testing.assert_allclose(inside.probability, [0.0, 0.5])
+    np.testing.assert_allclose(inside.env.drift, [0.1, 0.1])
+    rows = w.params_grid(jaxrl.make("PointMass").params, transition=np.arange(8.0).reshape(2, 2, 2), noise_scale=[0.0, 1.0])
+    np.testing.assert_array_equal(rows.transition, np.repeat(np.arange(8.0).reshape(2, 2, 2), 2, axis=0))
+    assert w.over_params(jaxrl.make("PointMass"), rows).params.members.noise_scale.shape == (4,)
+
+
+def test_a_wrong_grid_is_refused():
+    with pytest.raises(ValueError, match="params_grid: there is no parameter mass; there are"):
+        w.params_grid(walk().params, mass=[1.0])
+    with pytest.raises(ValueError, match="params_grid: drift needs one or more values"):
+        w.params_grid(walk().params, drift=[])
+    with pytest.raises(ValueError, match="params_grid: drift needs one or more values"):
+        w.params_grid(walk().params, drift=1.0)
+
+
+def test_evaluation_over_a_grid():
+    """Episodes of four steps pay the parameter in every step; the key is the same for all."""
+    env = constant()
+    learner = reinforce_learner(w.randomize_params(env, w.uniform_params(value=(0.0, 1.0))), num_envs=2, rollout_length=4)
+    state = jax.jit(lambda key: learner.init(key, learner.agent.hparams))(jax.random.key(0))
+    grid = w.params_grid(env.params, value=[-1.0, 0.5, 2.0])
+    returns = jaxrl.evaluate_over_params(jax.random.key(1), learner._replace(env=env), state, grid, num_episodes=2)
+    np.testing.assert_allclose(returns, np.repeat([[-4.0], [2.0], [8.0]], 2, axis=1))
+    random = walk()
+    learner = reinforce_learner(random, num_envs=2, rollout_length=5)
+    state = jax.jit(lambda key: learner.init(key, learner.agent.hparams))(jax.random.key(0))
+    grid = w.params_grid(random.params, drift=[0.0, 0.3])
+    returns = jaxrl.evaluate_over_params(jax.random.key(1), learner, state, grid, num_episodes=3)
+    for i in range(2):
+        one = learner._replace(env=random._replace(params=jax.tree.map(lambda x, i=i: x[i], grid)))
+        np.testing.assert_allclose(returns[i], jaxrl.evaluate(jax.random.key(1), one, state, num_episodes=3), rtol=1e-5)
+    assert np.all(returns[0] != returns[1])
+    with pytest.raises(ValueError, match=r"params must be parameters like those of walk with a leading axis"):
+        jaxrl.evaluate_over_params(jax.random.key(1), learner, state, jnp.ones(2), num_episodes=1)

@@ -1,0 +1,140 @@
+"""`jaxrl explain` as a user meets it, and what it draws."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxrl.cli import main
+from jaxrl.experiment import Config, folder
+from jaxrl.experiment.explanation import explain_policy
+from jaxrl.experiment.explanation_picture import draw
+from jaxrl.experiment.policies import abstract_policies
+from jaxrl.presets import DEFAULTS, override
+
+pytestmark = pytest.mark.xdist_group("cli")
+REPLAY = {"capacity": 64, "batch_size": 8, "warmup_steps": 40}
+
+
+def write_run(path, algorithm, env, *, agent=None, network=None, **fields):
+    """A run folder as training leaves it, with random policies."""
+    agent = (REPLAY if "capacity" in DEFAULTS[algorithm].agent else {}) | (agent or {})
+    settings = override(DEFAULTS[algorithm], steps=16_000, network={"hidden": (8,)} | (network or {}), agent=agent)
+    config = Config(**({"env": env, "settings": settings, "seeds": 2, "seed": 5} | fields))
+    path.mkdir(parents=True)
+    config.save(path / folder.CONFIG)
+    draw = np.random.default_rng(0)
+    random = lambda x: draw.normal(size=x.shape).astype(x.dtype)
+    policies = abstract_policies(config)
+    env_state = jax.tree.map(lambda x: np.abs(random(x)), policies.env_state)  # variances are positive
+    folder.save_policies(path, policies._replace(params=jax.tree.map(random, policies.params), env_state=env_state))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("explain") / "run", "dqn", "CartPole-v1", sweep={"tau": [0.1, 0.2]})
+
+
+def test_a_picture_of_a_run(run, tmp_path, capsys):
+    out = tmp_path / "picture.png"
+    options = ["--seed", "6", "--setting", "tau=0.2", "--dims", "0", "2", "--episodes", "2", "--max-steps", "20"]
+    assert main(["explain", str(run), "-o", str(out), *options]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    with Image.open(out) as picture:
+        assert picture.format == "PNG"
+        assert picture.size == (1100, 820)
+        assert len(np.unique(np.asarray(picture).reshape(-1, 4), axis=0)) > 100
+
+
+def test_what_the_picture_shows(run):
+    found = explain_policy(run, seed=6, setting={"tau": 0.2}, dims=(0, 2), num_episodes=2, max_steps=20)
+    assert found.title == "DQN on CartPole-v1, seed 6, tau 0.2"
+    assert found.components == ["position", "velocity", "angle", "angular velocity"]
+    assert found.saliency.keys() == {"action", "value"}
+    for share in found.saliency.values():
+        assert share.shape == (4,)
+        np.testing.assert_allclose(share.sum(), 1, rtol=1e-5)
+    num_steps = len(found.actions)
+    assert len(found.observations) == num_steps <= 40
+    np.testing.assert_allclose(found.returns.sum(), num_steps)  # CartPole's reward is 1 for each step
+    np.testing.assert_allclose(found.statistics.frequency, [np.mean(found.actions == a) for a in (0, 1)], rtol=1e-6)
+    np.testing.assert_allclose(found.policy.values.sum(axis=-1), 1, rtol=1e-5)
+    assert found.value.values.shape == found.policy.values.shape[:2]
+    assert not found.value_is_measured
+    other = explain_policy(run, seed=5, setting={"tau": 0.2}, num_episodes=2, max_steps=20)
+    total = sum(other.saliency.values())
+    assert set(other.dims) == set(np.argsort(-total)[:2])
+    assert np.abs(other.value.values - found.value.values).max() > 1e-3  # another policy
+
+
+def test_the_pixels_of_a_picture(tmp_path):
+    """A policy that reads a single pixel: it alone is salient, at the moments that matter as in the mean."""
+    run = write_run(tmp_path / "run", "pqn", "Catch-bsuite", network={"hidden": (), "layer_norm": False}, seeds=1)
+    config = Config.load(run / folder.CONFIG)
+    policies = folder.load_policies(run, abstract_policies(config))
+    kernel = np.zeros((50, 3), np.float32)  # pixels are [10, 5, 1] or [10, 5]
+    kernel[3] = [1.0, -1.0, 0.0]
+    one = lambda x: np.broadcast_to(kernel, x.shape) if x.shape[-2:] == (50, 3) else np.zeros_like(x)
+    shutil.rmtree(run / folder.POLICIES)
+    folder.save_policies(run, jax.tree.map(one, policies))
+    found = explain_policy(run, num_episodes=8, max_steps=10)
+    share = found.saliency["action"]
+    np.testing.assert_allclose(share[3], 1, rtol=1e-6)
+    np.testing.assert_allclose(np.delete(share, 3), 0, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("algorithm", "env", "options"),
+    [
+        ("sac", "Pendulum-v1", {}),
+        (
+            "recurrent_ppo",
+            "CartPole-v1",
+            {"agent": {"normalize_observations": True}, "wrappers": ("partial_observation:1,0,1,0",)},
+        ),
+        ("ppo", "PointMass", {"wrappers": ("normalize_observations",)}),
+        ("pqn", "Breakout-MinAtar", {"network": {"channels": (4,)}}),
+        ("ppo", "FrozenLake-misc", {"wrappers": ("one_hot",)}),
+        ("ppo", "FourRooms-misc", {}),
+        ("openai_es", "PointMass", {}),
+    ],
+)
+def test_every_kind_of_policy_has_a_picture(tmp_path, algorithm, env, options):
+    """Measured values without a critic, memory, statistics of wrappers and agents, images, and integers as one-hot vectors."""
+    found = explain_policy(write_run(tmp_path / "run", algorithm, env, **options), num_episodes=2, max_steps=50)
+    assert found.value_is_measured == (algorithm in ("sac", "openai_es"))
+    assert (len(found.moments) > 0) == (env == "Breakout-MinAtar")
+    if found.value is not None:
+        assert np.all(np.isfinite(found.value.values))
+    assert draw(found, tmp_path / "picture").stat().st_size > 20_000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dims", "0", "0"], "dims must be two different components of the observation, 0 (position), 1 (velocity)"),
+        (["--dims", "0", "4"], "got 0 4"),
+        (["--dims", "0"], "--dims expected 2 arguments"),
+        (["--seed", "9"], "has seeds 5 to 6"),
+        (["--episodes", "0"], "episodes must be at least 1, got 0"),
+        (["--max-steps", "0"], "max_steps must be at least 1, got 0"),
+        (["--episode-seed", "-1"], "the seed of the episodes must be at least 0, got -1"),
+        (["-o", "."], ". is a folder; name a file in it with --out"),
+    ],
+)
+def test_wrong_options_are_one_line(run, options, message, capsys):
+    assert main(["explain", str(run), *options]) == 2
+    output = capsys.readouterr()
+    assert message in output.err
+    assert output.err.count("\n") == 1
+
+
+def test_what_cannot_be_explained_is_one_line(tmp_path, capsys):
+    assert main(["explain", str(tmp_path / "none")]) == 2
+    assert "is not a run folder" in capsys.readouterr().err
+    assert main(["explain", str(write_run(tmp_path / "discrete", "ppo", "FrozenLake-misc"))]) == 2
+    assert "wrap the environment" in capsys.readouterr().err
