@@ -285,7 +285,7 @@ def episode_means(stats: EpisodeStats) -> Metrics:
 
     Under `jax_debug_nans`, which takes every NaN in the results of a program for an error, 0 stands for NaN.
     """
-    finished = total(jnp.sum(stats.finished))
+    finished = total(jnp.sum(stats.finished, dtype=jnp.int32))
     count = jnp.maximum(finished, 1).astype(jnp.float32)
     none = 0.0 if jax.config.jax_debug_nans else jnp.nan  # type: ignore[attr-defined]
     per_episode = lambda values: jnp.where(finished > 0, total(jnp.sum(values)) / count, none)

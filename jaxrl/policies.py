@@ -160,7 +160,7 @@ def deterministic_head(action_space: Space) -> DeterministicHead:
 
     return DeterministicHead(
         params_spec=lambda batch_shape: _float32(*batch_shape, size),
-        noise=lambda key, batch_shape: jax.random.normal(key, (*batch_shape, size)),
+        noise=lambda key, batch_shape: jax.random.normal(key, (*batch_shape, size), jnp.float32),
         mode=mode,
         perturb=perturb,
         random=random,

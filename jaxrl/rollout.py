@@ -134,7 +134,7 @@ def unroll(
 
 def _start_afresh(env: Environment, agent: Agent, carry: RolloutCarry, first: Episode, num_envs: int) -> RolloutCarry:
     env_state, obs = begin_episodes(env, carry.env, first)
-    stats = carry.stats._replace(episode_return=jnp.zeros(num_envs), episode_length=jnp.zeros(num_envs, jnp.int32))
+    stats = carry.stats._replace(episode_return=jnp.zeros(num_envs, jnp.float32), episode_length=jnp.zeros(num_envs, jnp.int32))
     return RolloutCarry(env_state, obs, agent.initial_carry(num_envs), stats)
 
 
@@ -257,7 +257,7 @@ def evaluate_policy(
         agent,
         policy_params,
         add_reward,
-        lambda env_state, obs: jnp.zeros(num_episodes),
+        lambda env_state, obs: jnp.zeros(num_episodes, jnp.float32),
         num_episodes=num_episodes,
         max_steps=max_steps,
         env_state=env_state,

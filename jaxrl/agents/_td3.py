@@ -224,7 +224,7 @@ def _make_agent(
         return Noise(act=head.noise(act_key, (num_steps, num_envs)), update=(replay.noise(sample_key, shape), target))
 
     def initial_carry(num_envs):
-        return jnp.zeros(head.params_spec((num_envs,)).shape)
+        return jnp.zeros(head.params_spec((num_envs,)).shape, jnp.float32)
 
     def explore(actor_params, obs, carry, noise_t, hparams, iteration):
         correlation = hparams.noise_correlation

@@ -89,7 +89,9 @@ def record_episodes(
         states, observations = jax.tree.map(lambda x: _buffer(x, max_steps + 1).at[0].set(x), first)
         action = jax.eval_shape(lambda obs: agent.exploit(policy_params, obs, agent.initial_carry(num_episodes), key)[0], obs)
         flags = jnp.zeros((max_steps, num_episodes), bool)
-        return Play(states, observations, _buffer(action, max_steps), jnp.zeros((max_steps, num_episodes)), flags, flags)
+        return Play(
+            states, observations, _buffer(action, max_steps), jnp.zeros((max_steps, num_episodes), jnp.float32), flags, flags
+        )
 
     def record(play, t, played):
         step = played.step

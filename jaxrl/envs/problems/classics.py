@@ -67,11 +67,11 @@ def garnet_mdp(key: jax.Array, num_states: int = 20, num_actions: int = 4, branc
     branching = check_size("branching", branching, maximum=num_states)
     place_key, share_key, reward_key = jax.random.split(key, 3)
     pairs = (num_states, num_actions)
-    _, places = jax.lax.top_k(jax.random.uniform(place_key, (*pairs, num_states)), branching)
-    shares = jax.random.exponential(share_key, (*pairs, branching))
+    _, places = jax.lax.top_k(jax.random.uniform(place_key, (*pairs, num_states), jnp.float32), branching)
+    shares = jax.random.exponential(share_key, (*pairs, branching), jnp.float32)
     probs = shares / jnp.sum(shares, axis=-1, keepdims=True)  # Dirichlet(1, …, 1), as of uniform points
-    transition = jnp.sum(jax.nn.one_hot(places, num_states) * probs[..., None], axis=-2)
-    reward = jax.random.normal(reward_key, pairs)
+    transition = jnp.sum(jax.nn.one_hot(places, num_states, dtype=jnp.float32) * probs[..., None], axis=-2)
+    reward = jax.random.normal(reward_key, pairs, jnp.float32)
     return tabular_mdp(transition, reward, start=np.full(num_states, 1 / num_states))
 
 

@@ -83,7 +83,7 @@ def uniform_params(**ranges: tuple[Any, Any]) -> Sample:
 
         def draw(name, old):
             low, high = (jnp.broadcast_to(bound, np.shape(old)) for bound in bounds[name])
-            return jax.random.uniform(keys[name], np.shape(old), minval=low, maxval=high)
+            return jax.random.uniform(keys[name], np.shape(old), jnp.float32, low, high)
 
         return replace_params("uniform_params", params, bounds, draw)
 
