@@ -4,9 +4,27 @@ Submodules are imported on first use, so `import jaxrl.losses` imports only jax.
 """
 
 import importlib
+import re
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_OLDEST_JAX = (0, 7, 2)  # as in pyproject.toml
+
+
+def _check_jax() -> None:
+    """Raise ImportError if jax is too old, which pip does not notice if it was installed later. It is not imported for that."""
+    try:
+        installed = metadata.version("jax")
+    except metadata.PackageNotFoundError:  # importing it says so
+        return
+    oldest = ".".join(map(str, _OLDEST_JAX))
+    if tuple(map(int, re.findall(r"\d+", installed)[:3])) < _OLDEST_JAX:
+        raise ImportError(f"jaxrl needs jax {oldest} or later, and {installed} is installed: pip install -U 'jax>={oldest}'")
+
+
+_check_jax()
 
 _MODULES = (
     "agents", "checks", "distributions", "dynamic_programming", "envs", "explain", "exploration", "losses",

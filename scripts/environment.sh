@@ -24,8 +24,8 @@ find_python() {
 set_up() {
   local python stamp
   stamp="$(cksum pyproject.toml) $PWD $1"
-  # What was installed with more extras will do: an empty $1 matches every line that starts like it.
-  if grep -qF -- "$stamp" "$VENV/.jaxrl-installed" 2> /dev/null; then return 0; fi
+  # What was installed with more extras will do: without its last bracket, $1 matches every line that starts like it.
+  if grep -qF -- "${stamp%]}" "$VENV/.jaxrl-installed" 2> /dev/null; then return 0; fi
   if [ ! -x "$VENV/bin/python" ]; then
     python=$(find_python) || fail "needs Python 3.11 or newer, and found none. On Debian: apt install python3 python3-venv"
     "$python" -c 'import venv, ensurepip' 2>/dev/null \
@@ -49,3 +49,10 @@ prepare() {
     set_up "$1"
   fi
 }
+
+# What scripts/test-lowest.sh, test-newest.sh and test-x64.sh run: the core of the suite.
+CORE=(
+  tests/test_{imports,learner,rollout,dynamic_programming,normalization}.py tests/losses tests/returns tests/replay/test_uniform.py
+  tests/agents/test_{dqn,reinforce,contract}.py tests/experiment/test_policies.py tests/envs/problems/test_point_mass.py
+  tests/envs/suites/test_{gymnax,gymnasium}.py
+)

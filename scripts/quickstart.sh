@@ -2,7 +2,7 @@
 # In a fresh clone: set up, train DQN and REINFORCE on CartPole-v1 with 16 seeds each, and plot both curves.
 set -euo pipefail
 . "$(dirname "$0")/environment.sh"
-prepare ""
+prepare "[gymnax]"
 
 out="runs/quickstart"
 [ ! -e "$out" ] || out="runs/quickstart-$(date +%Y%m%d-%H%M%S)"

@@ -3,7 +3,7 @@
 # `scripts/test-aot.sh --print` prints all counts instead. The compilers (0.7 GB) are installed in .aot, next to the environment.
 set -euo pipefail
 . "$(dirname "$0")/environment.sh"
-prepare "[test]"
+prepare "[gymnax,test]"
 
 required() { # the requirement of the installed jax whose name begins with $1
   "$VENV/bin/python" -c '

@@ -5,7 +5,7 @@
 # compiled without autotuning, which takes most of a GPU's compile time and none of these tests needs.
 set -euo pipefail
 . "$(dirname "$0")/environment.sh"
-prepare "[test,cuda]"
+prepare "[gymnax,test,cuda]"
 export XLA_PYTHON_CLIENT_PREALLOCATE=false
 export XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_autotune_level=0"
 "$VENV/bin/python" -c 'import jax; assert jax.default_backend() == "gpu", jax.devices()' || fail "JAX finds no GPU here"

@@ -9,7 +9,7 @@ for suite in ${@:-brax craftax jumanji pgx playground xminigrid}; do
   (
     JAXRL_VENV=".venv-suites/$suite"
     . scripts/environment.sh
-    prepare "[test,$suite]"
+    prepare "[gymnax,test,$suite]"
     "$VENV/bin/python" -m pytest -rA "tests/envs/suites/test_$suite.py"
   )
 done

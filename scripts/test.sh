@@ -2,5 +2,5 @@
 # In a fresh clone: set up and run the tests. Arguments go to pytest.
 set -euo pipefail
 . "$(dirname "$0")/environment.sh"
-prepare "[test]"
+prepare "[gymnax,test]"
 exec "$VENV/bin/python" -m pytest --dist loadgroup -n "${JAXRL_TEST_WORKERS:-2}" "$@"

@@ -10,6 +10,11 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_opti
 import jax
 import pytest
 
+if not hasattr(jax, "enable_x64"):  # before jax 0.8
+    from jax.experimental import enable_x64
+
+    jax.enable_x64 = enable_x64
+
 # Before the backend starts. Several fake devices, so that what is spread over devices is really spread.
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -36,10 +36,11 @@ __all__ = [
 
 
 def names() -> list[str]:
-    """Every name that `make` accepts, except those with a suite's prefix."""
-    from jaxrl.envs.suites import gymnax  # slow to import
-
-    return [*OWN, *gymnax.names()]
+    """Every name that `make` accepts, except those with a suite's prefix; without gymnax, only those of jaxrl's own."""
+    try:
+        return [*OWN, *suite("gymnax").names()]
+    except ImportError:
+        return [*OWN]
 
 
 def suite(name: str) -> Any:
@@ -81,8 +82,11 @@ def make(name: str, **overrides) -> Environment:
     prefix, _, rest = name.partition("/")
     if rest and prefix in SUITES:
         return suite(prefix).make(rest, **overrides)
-    from jaxrl.envs.suites import gymnax
-
+    try:
+        gymnax = suite("gymnax")
+    except ImportError as error:
+        own = f"{name!r} is not one of jaxrl's own environments ({', '.join(OWN)})"
+        raise ImportError(f"{own}, and gymnax's need an extra: pip install 'jaxrl[gymnax]'", name=error.name) from error
     if name in (*gymnax.names(), *gymnax.REFUSED):
         return gymnax.make(name, **overrides)
     raise unknown_name(name, names())

@@ -149,7 +149,7 @@ def dict_observation() -> Probe:
 
 
 def multi_discrete_action() -> Probe:
-    """One step, actions in MultiDiscrete(2, 3). The reward is the observation, ±1, times [0, 1][a₀] + [0, 0.5, −1][a₁].
+    """One step, actions in MultiDiscrete(2, 3). The reward is the observation, ±1, times `[0, 1][a₀] + [0, 0.5, −1][a₁]`.
 
     The best actions are (1, 1) at 1, which pays 1.5, and (0, 2) at −1, which pays 1. `q` has a column for each combination,
     a₁ varying fastest. Fails if the components of an action are confused.

@@ -71,6 +71,9 @@ def adapt(
     return Environment(reset_timed, step_timed, params, observation_space, action_space, name)
 
 
+_enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64  # before jax 0.8
+
+
 @contextmanager
 def lenient():
     """Run other people's code with JAX's default settings: implicit promotion, 32 bits, and no warnings.
@@ -78,7 +81,7 @@ def lenient():
     Suites mix dtypes and ranks, and some fail with `jax_enable_x64`. The user's settings still apply outside.
     """
     promotion, ranks = jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
-    with promotion, ranks, jax.enable_x64(False), warnings.catch_warnings():
+    with promotion, ranks, _enable_x64(False), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
