@@ -1,0 +1,77 @@
+"""The check of the built site, and the pages of the site."""
+
+import importlib
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def check():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "scripts"))
+        yield importlib.import_module("check_site")
+
+
+def test_dead_links_and_foreign_files_are_found(check, tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<h1 id="top">A</h1><a href="b.html#there">b</a> <a href="#top">a</a> <a href="https://example.org">c</a>'
+        '<a href="gone.html">d</a> <a href="b.html#gone">e</a> <script src="https://example.org/x.js"></script>'
+    )
+    (tmp_path / "b.html").write_text('<h2 id="there">B</h2>')
+    assert check.problems(tmp_path) == [
+        "a.html links to gone.html, which does not exist",
+        "a.html links to b.html#gone, which has no such anchor",
+        "a.html loads https://example.org/x.js",
+    ]
+
+
+def test_every_page_of_docs_is_in_the_navigation():
+    listed = set(re.findall(r"[\w/*.]+\.md|\w+/\*", str(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])))
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name in listed, f"{page.name} is not in the navigation of mkdocs.yml"
+    assert {"agents/*", "notebooks/*", "reference/*", "index.md"} <= listed
+
+
+def test_the_lowest_jax_is_the_same_everywhere():
+    import jaxrl
+
+    oldest = ".".join(map(str, jaxrl._OLDEST_JAX))
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert f"jax>={oldest}" in dependencies
+    assert f"jax {oldest} or later" in (ROOT / "docs" / "install.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("installed", "fits"), [("0.7.1", False), ("0.6.2", False), ("0.7.2", True), ("0.12.0.1", True), ("0.10.0rc1", True)]
+)
+def test_an_older_jax_is_an_error_that_says_what_to_do(installed, fits, monkeypatch):
+    import jaxrl
+
+    monkeypatch.setattr(jaxrl.metadata, "version", lambda name: installed)
+    if fits:
+        jaxrl._check_jax()
+        return
+    with pytest.raises(
+        ImportError, match=rf"needs jax 0.7.2 or later, and {installed} is installed: pip install -U 'jax>=0.7.2'"
+    ):
+        jaxrl._check_jax()
+
+
+def test_without_gymnax_the_error_names_its_extra(monkeypatch):
+    import sys
+
+    from jaxrl import envs
+
+    for module in [name for name in sys.modules if name.startswith("jaxrl.envs.suites.gymnax")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "gymnax", None)
+    assert envs.names() == list(envs.OWN)
+    assert envs.make("PointMass").name == "PointMass"
+    with pytest.raises(ImportError, match=r"'CartPole-v1' is not one of jaxrl's own .*pip install 'jaxrl\[gymnax\]'"):
+        envs.make("CartPole-v1")
