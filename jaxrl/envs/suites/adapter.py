@@ -71,7 +71,7 @@ def adapt(
     return Environment(reset_timed, step_timed, params, observation_space, action_space, name)
 
 
-_enable_x64: Any = getattr(jax, "enable_x64", None) or getattr(jax.experimental, "enable_x64")  # noqa: B009 - before jax 0.8
+_enable_x64: Any = getattr(jax if hasattr(jax, "enable_x64") else jax.experimental, "enable_x64")  # noqa: B009 - before jax 0.8
 
 
 @contextmanager
