@@ -35,9 +35,11 @@ def execute(path: Path) -> nbformat.NotebookNode:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("names", nargs="*", choices=[[], *(path.stem for path in NOTEBOOKS)], help="by default all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="such as 01_quickstart; by default all")
     parser.add_argument("--check", action="store_true", help="store nothing")
     args = parser.parse_args()
+    if unknown := set(args.names) - {path.stem for path in NOTEBOOKS}:
+        parser.error(f"there is no notebook {', '.join(sorted(unknown))}; there are {', '.join(p.stem for p in NOTEBOOKS)}")
     for path in [path for path in NOTEBOOKS if path.stem in args.names or not args.names]:
         print(path.stem, flush=True)
         notebook = execute(path)
