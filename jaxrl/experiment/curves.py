@@ -1,7 +1,7 @@
 """Learning curves: the IQM over seeds with its 95 % bootstrap interval."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -60,6 +60,27 @@ def _known(curve: Curve) -> Curve:
     return curve._replace(env_steps=curve.env_steps[known], returns=returns[known])
 
 
+def draw(axes: Any, env_steps: np.ndarray, returns: np.ndarray, **style: Any) -> None:
+    """Draw a learning curve on matplotlib's axes: the IQM over seeds, and with more than one seed its 95 % bootstrap interval.
+
+    Args:
+      axes: of a figure of your own.
+      env_steps: `[T]`.
+      returns: `[T, S]`, NaN in intervals in which no episode of a seed finished. The curve begins where each seed has a return.
+      style: of the line, for `axes.plot`, such as `label` and `color`.
+    """
+    returns = fill_forward(returns)
+    known = ~np.isnan(returns).any(axis=1)
+    steps, returns = np.asarray(env_steps)[known], returns[known]
+    middle = iqm(returns) if returns.size else np.full(len(steps), np.nan)
+    (line,) = axes.plot(steps, middle, **{"linewidth": 2} | style)
+    if returns.shape[1] > 1 and len(returns):
+        axes.fill_between(steps, *iqm_interval(returns), color=line.get_color(), alpha=0.25, linewidth=0)
+    axes.set_xlabel("environment steps")
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k" if x else "0")
+    axes.grid(alpha=0.3)
+
+
 def plot(curves: list[Curve], path: Path) -> Path:
     """Write a plot with a line and a band for each curve, and return its path. The format is PNG if `path` has no suffix.
 
@@ -81,13 +102,8 @@ def plot(curves: list[Curve], path: Path) -> Path:
             axes.plot(steps, middles[i], color="0.75", linewidth=0.5, zorder=1)
             continue
         nan = f" of {len(diverged)}, the others NaN" if diverged.any() else ""
-        (line,) = axes.plot(steps, middles[i], label=f"{label} ({returns.shape[1]} seeds{nan})", linewidth=2)
-        if returns.shape[1] > 1 and len(returns):
-            axes.fill_between(steps, *iqm_interval(returns), color=line.get_color(), alpha=0.25, linewidth=0)
-    axes.set_xlabel("environment steps")
+        draw(axes, steps, returns, label=f"{label} ({returns.shape[1]} seeds{nan})")
     axes.set_ylabel("return of finished episodes (IQM, 95 % interval)")
-    axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k" if x else "0")
-    axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return save(figure, path)
