@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxrl._src.device_memory import DoesNotFit
 from jaxrl.experiment import folder
 from jaxrl.experiment.config import Config
 from jaxrl.experiment.csv_file import CsvFile
@@ -100,8 +99,8 @@ class Evaluation:
                     indices = np.minimum(first + np.arange(self._width), num - 1)
                     parts.append(self._evaluate(self._keys[runs][indices], jax.tree.map(lambda x, i=indices: x[i], policies)))
                 return np.concatenate(parts)[:num]
-            except DoesNotFit:  # beside the states of training
-                if self._width == 1:
+            except jax.errors.JaxRuntimeError as error:
+                if self._width == 1 or "RESOURCE_EXHAUSTED" not in str(error):  # they do not fit beside the states of training
                     raise
                 self._width = -(-self._width // 2)
 

@@ -36,7 +36,7 @@ def evaluation_rows(config: Config, runs: slice, env_steps: int, returns: np.nda
     """
     for identifier, episodes in zip(config.identifiers()[runs], returns, strict=True):
         for episode, value in enumerate(episodes):
-            yield identifier | {"env_steps": env_steps, "episode": episode, "return": value}
+            yield identifier | {"env_steps": env_steps, "episode": episode, "return": float(value)}
 
 
 def write_evaluation(run: Path, config: Config, env_steps: int, returns: np.ndarray, position: Position | None = None) -> None:
@@ -133,5 +133,5 @@ def _last_training_returns(run: Path, config: Config) -> Returns:
 def mean_of_ended(returns: np.ndarray) -> np.ndarray:
     """The mean over the episodes `[num_runs, episodes]` that ended, NaN where none did."""
     ended = ~np.isnan(returns)
-    total = np.sum(np.where(ended, returns, 0), axis=1)
+    total = np.sum(np.where(ended, returns, 0), axis=1, dtype=float)
     return np.divide(total, ended.sum(axis=1), out=np.full(len(returns), np.nan), where=ended.any(axis=1))

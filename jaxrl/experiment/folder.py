@@ -18,6 +18,7 @@ from jaxrl.experiment import storage
 from jaxrl.experiment.notes import Note
 
 CONFIG, METRICS, CURVE, CHECKPOINTS = "config.json", "metrics.csv", "curve.png", "checkpoints"
+EVALUATION_CURVE = "evaluation.png"
 POLICIES, BEST_POLICIES = "policies", "best_policies"
 
 

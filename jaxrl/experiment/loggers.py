@@ -10,6 +10,7 @@ A logger is a record of two functions, so any program can have its own:
 
 import importlib.util
 import json
+import logging
 import os
 import re
 import secrets
@@ -73,7 +74,9 @@ def tensorboard(run: Path) -> Logger:
         for row in rows:
             if row.run not in writers:
                 folder = run / "tensorboard" / row.run
-                writers[row.run] = SummaryWriter(str(folder), purge_step=row.env_steps if folder.exists() else None)
+                before = len(list(folder.glob("events*")))  # of processes that were interrupted; names have only the second
+                hidden = {"purge_step": row.env_steps} if before else {}
+                writers[row.run] = SummaryWriter(str(folder), filename_suffix=f".{before}", **hidden)
             for name, value in row.values.items():
                 writers[row.run].add_scalar(name, value, row.env_steps)
         for writer in writers.values():
@@ -169,6 +172,7 @@ def _begin_mlflow(run: Path) -> tuple[Any, str]:
     """A client, and the identifier of a run that is new or continues."""
     from mlflow import MlflowClient
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table of a new database
     client = MlflowClient()
     name = _remembered(run).get("mlflow", {}).get("id")
     if name:

@@ -161,7 +161,7 @@ class Rows:
             if setting >= _MOST_SETTINGS:
                 continue
             known = self._known.setdefault((metric, setting, steps), {})
-            known[seed] = float(value)
+            known[seed] = float(np.float32(value))  # what metrics.csv gives back
             if len(known) == self._config.seeds:
                 seeds = np.array(list(self._known.pop((metric, setting, steps)).values()))
                 found.append((setting, self._estimate(metric, seeds[~np.isnan(seeds)])))

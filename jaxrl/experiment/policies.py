@@ -86,7 +86,7 @@ def greedy_evaluation(learner: Learner, num_episodes: int) -> Evaluate:
         env_state = restored_env_state(learner, policy)
         return evaluate_policy(key, learner.env, learner.agent, policy.params, num_episodes=num_episodes, env_state=env_state)
 
-    played = vectorize(play, batch_size="auto")
+    played = vectorize(play)
 
     def evaluate(keys, policies):
         return np.asarray(played(keys, jax.tree.map(jnp.asarray, policies)))

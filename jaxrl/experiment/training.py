@@ -273,6 +273,9 @@ def _finish(session: _Session, policies: SavedPolicy, seconds: float, evaluation
     write_system(out)
     if session.stop():
         raise Interrupted(saved=True)
+    if config.eval_every != "none":
+        with suppress(ValueError):  # there was no evaluation before the last chunk
+            curves.plot(curves.read_evaluation_curves(out), out / folder.EVALUATION_CURVE, "greedy return")
     unfinished = curves.plot(curves.read_curves(out), out / f"unfinished-{folder.CURVE}")
     unfinished.replace(out / folder.CURVE)
     return Result(

@@ -29,7 +29,8 @@ CONFIG = Config(env="CartPole-v1", settings=SETTINGS, seeds=5, batch_size=2)
 CHUNKS = 3 * ITERATIONS // INTERVAL
 
 
-NAMES = {"config.json", "metrics.csv", "evaluation.csv", "system.json", "curve.png", "policies", "best_policies"}
+NAMES = {"config.json", "metrics.csv", "evaluation.csv", "system.json", "curve.png", "evaluation.png", "policies",
+         "best_policies"}  # fmt: skip
 
 
 class Killed(BaseException):
@@ -77,7 +78,7 @@ def small(monkeypatch):
     )
     monkeypatch.setattr(training, "greedy_evaluation", lambda learner, num_episodes: small_evaluation)
     monkeypatch.setattr(Config, "runs", lambda config, preset: (jax.random.split(jax.random.key(0), config.num_runs), None))
-    monkeypatch.setattr(training.curves, "plot", lambda curves, path: path.write_text("a picture") and path)
+    monkeypatch.setattr(training.curves, "plot", lambda curves, path, what="": path.write_text("a picture") and path)
     monkeypatch.setattr(checkpoints, "_COST", np.inf)
 
 
