@@ -1,9 +1,9 @@
 """What the experiment layer costs: `jaxrl.experiment.run` with checkpoints, evaluations and TensorBoard, over `jaxrl.train`.
 
-Both train the same runs for the same number of steps, and take turns. Of an experiment, the time counts from before the first chunk to
-after the last one, with all that happens between chunks and with the closing of the logger. Neither contains the compilation of its
-programs, but that of the experiment contains their tracing, and imports: let the runs take half a minute or more. The least times count.
-On a busy machine, trust the ratio of the CPU times of all cores.
+Both train the same runs for the same number of steps, and take turns. Of an experiment, the time counts from before the first
+chunk to after the last one, with all that happens between chunks and with the closing of the logger. Neither contains the
+compilation of its programs, but that of the experiment contains their tracing, and imports: let the runs take a minute or more.
+The least times count. On a busy machine, trust the ratio of the CPU times of all cores.
 
     python benchmarks/experiments.py                        # DQN and PPO on CartPole-v1
     python benchmarks/experiments.py --steps 50000 --repeats 3 dqn
