@@ -107,7 +107,7 @@ def measure(row: Row, *, first_seed: int = FIRST_SEED, episodes: int = EPISODES)
 
     from jaxrl.experiment import Config, evaluate_policies, run
 
-    config = Config(row.env, row.settings, row.wrappers, seeds=row.seeds, seed=first_seed)
+    config = Config(row.env, row.settings, row.wrappers, seeds=row.seeds, seed=first_seed, eval_every="none")
     times = []
     with tempfile.TemporaryDirectory() as folder:
         done = run(config, Path(folder) / "run", report=lambda _: times.append((time.perf_counter(), time.process_time())))

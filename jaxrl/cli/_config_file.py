@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from jaxrl.cli._parsing import UsageError, user_errors
 
-_AS_WORDS = ("env", "settings", "wrappers", "seeds", "seed", "hparams", "sweep", "batch_size")
+_AS_WORDS = ("env", "settings", "wrappers", "seeds", "seed", "hparams", "sweep", "batch_size", "eval_every")
 
 
 class FromFile(NamedTuple):
@@ -45,6 +45,7 @@ def read(argv: list[str]) -> FromFile:
 def _words(config: Any, given: set[str]) -> Iterator[str]:
     """The options of a configuration but for its settings, without those that the command line gives in another way."""
     yield from ("--env", config.env, "--seeds", str(config.seeds), "--seed", str(config.seed))
+    yield from ("--eval-every", str(config.eval_every))
     if config.batch_size is not None:
         yield from ("--batch-size", str(config.batch_size))
     if "--wrap" not in given:

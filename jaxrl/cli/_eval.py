@@ -13,6 +13,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--episodes", type=integer, default=100, metavar="INT", help="episodes per policy (default: 100)")
     parser.add_argument("--seed", type=integer, default=0, metavar="INT", help="seed of the episodes (default: 0)")
+    parser.add_argument(
+        "--policy", default="last", choices=("last", "best"),
+        help="the policies after training, or for each seed the best one in the evaluations during training (default: last)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print a JSON list with the returns of every policy")
     options = parser.parse(argv)
     set_up_jax()
@@ -25,7 +29,7 @@ def main(argv: list[str]) -> int:
 
     with user_errors():
         config = load_config(options.run)
-        policies = load_policies(options.run, abstract_policies(config))
+        policies = load_policies(options.run, abstract_policies(config), options.policy)
         returns = evaluate_policies(config, policies, num_episodes=options.episodes, seed=options.seed)
     if options.json:
         rows = [
@@ -34,5 +38,6 @@ def main(argv: list[str]) -> int:
         ]
         print(json.dumps(rows, indent=2))
         return 0
-    Console().print(returns_table(config, returns, f"greedy return over {options.episodes} episodes"))
+    which = ", best policies" if options.policy == "best" else ""
+    Console().print(returns_table(config, returns, f"greedy return over {options.episodes} episodes{which}"))
     return 0

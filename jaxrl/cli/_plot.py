@@ -11,6 +11,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "-o", "--out", type=Path, default=Path("curves.png"), metavar="FILE", help="the picture (default: curves.png)"
     )
+    parser.add_argument("--evaluation", action="store_true", help="draw the greedy returns of the evaluations during training")
     options = parser.parse(argv)
     if not options.runs:
         raise UsageError("name at least one run folder")
@@ -19,6 +20,8 @@ def main(argv: list[str]) -> int:
     from jaxrl.experiment import curves
 
     with user_errors():
-        picture = curves.plot([curve for run in options.runs for curve in curves.read_curves(run)], options.out)
+        read = curves.read_evaluation_curves if options.evaluation else curves.read_curves
+        what = "greedy return" if options.evaluation else "return of finished episodes"
+        picture = curves.plot([curve for run in options.runs for curve in read(run)], options.out, what)
     print(picture)
     return 0

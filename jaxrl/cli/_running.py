@@ -26,6 +26,13 @@ def add_checkpoint_option(parser: Parser) -> None:
     )  # fmt: skip
 
 
+def add_log_option(parser: Parser, text: str) -> None:
+    parser.add_argument(
+        "--log", action="append", choices=("tensorboard", "wandb", "mlflow"),
+        help=f"send the metrics to a program that shows them while they are computed; repeatable, each needs its extra; {text}",
+    )  # fmt: skip
+
+
 def duration(text: str) -> float | None:
     """Seconds: "90s", "5m" or "1h"; None for "none"."""
     if text == "none":

@@ -12,7 +12,7 @@ from jaxrl._src.signatures import Option
 from jaxrl.cli import _config_file
 from jaxrl.cli._dry_run import dry_run
 from jaxrl.cli._parsing import Parser, UsageError, add_option, integer, show, user_errors
-from jaxrl.cli._running import add_checkpoint_option, carry_out
+from jaxrl.cli._running import add_checkpoint_option, add_log_option, carry_out
 from jaxrl.cli._set_up import set_up_jax
 
 _ENV = "CartPole-v1"
@@ -36,6 +36,7 @@ def main(argv: list[str]) -> int:
         with user_errors():
             return train_parts(config, options.out, argv)
     from jaxrl.experiment import run
+    from jaxrl.experiment.loggers import make_logger
     from jaxrl.experiment.parts import part_folder
 
     with user_errors():
@@ -44,7 +45,9 @@ def main(argv: list[str]) -> int:
             config, out = config.part(*part), part_folder(out, *part)
     if options.dry_run:
         return dry_run(config)
-    return carry_out(partial(run, config, out, checkpoint_every=options.checkpoint_every), config, out)
+    with user_errors():
+        loggers = [make_logger(name, out) for name in dict.fromkeys(options.log or ())]
+    return carry_out(partial(run, config, out, checkpoint_every=options.checkpoint_every, loggers=loggers), config, out)
 
 
 def print_usage(command: str, asked_for: bool) -> int:
@@ -175,7 +178,18 @@ def _add_run_options(parser: Parser, steps: int, seeds: int) -> None:
         help="divide the runs among the processes of a SLURM, TPU pod, Open MPI or Kubernetes job, or of JAX_NUM_PROCESSES",
     )  # fmt: skip
     add("--batch-size", "maximum number of runs in memory at once (default: as many as fit)", type=integer, metavar="INT")
+    parser.add_argument(
+        "--eval-every", type=steps_between, default="auto", metavar="STEPS",
+        help="environment steps per seed between greedy evaluations during training, by which the best policy is kept; or none "
+        "(default: a tenth of the run)",
+    )  # fmt: skip
     add_checkpoint_option(parser)
+    add_log_option(parser, "metrics.csv is always written")
+
+
+def steps_between(text: str) -> int | str:
+    """A number of steps, "auto" or "none"."""
+    return text if text in ("auto", "none") else integer(text)
 
 
 def _config(settings: Any, options: argparse.Namespace) -> Any:
@@ -205,6 +219,7 @@ def _config(settings: Any, options: argparse.Namespace) -> Any:
         sweep=sweep,
         samples=draw_samples(space, options.samples, options.seed) if space else [],
         batch_size=options.batch_size,
+        eval_every=options.eval_every,
     )
 
 

@@ -19,15 +19,15 @@ import numpy as np
 import jaxrl
 from jaxrl._src.keys import unwrap_keys, wrap_keys
 from jaxrl.experiment import storage
+from jaxrl.experiment.best_policies import Best, Trained
 from jaxrl.experiment.config import Config
 from jaxrl.experiment.csv_file import Position, check_position
 from jaxrl.experiment.folder import CHECKPOINTS
 from jaxrl.experiment.notes import Note
-from jaxrl.experiment.policies import SavedPolicy
 
 _KEPT = 2
 _COST = 0.03  # of the time, at most
-_ALWAYS_FIXED = ("seeds", "seed", "sweep", "settings.steps", "settings.num_envs", "settings.rollout_length")
+_ALWAYS_FIXED = ("seeds", "seed", "sweep", "eval_every", "settings.steps", "settings.num_envs", "settings.rollout_length")
 
 
 class Place(NamedTuple):
@@ -39,7 +39,7 @@ class Place(NamedTuple):
     files: dict[str, Position]  # of the CSV files
 
 
-Part = tuple[slice, SavedPolicy]  # finished runs and their policies, as NumPy arrays
+Part = tuple[slice, Trained]  # finished runs and what is kept of them, as NumPy arrays
 
 
 class Restored(NamedTuple):
@@ -49,15 +49,22 @@ class Restored(NamedTuple):
     batch: tuple[int, int]  # the size of a batch, and the largest number of devices for it
     part_folders: list[tuple[slice, Path]]  # the finished runs, and where their policies are
     path: Path
+    evaluated: bool  # whether the batch in progress has best policies
 
-    def states(self, abstract: Any) -> Any:
-        """The learner states of the batch in progress; `abstract` has their shapes, with typed keys, and shardings."""
+    def states(self, abstract: Any, best: Any) -> tuple[Any, Any]:
+        """The learner states of the batch in progress, and its best policies so far.
+
+        Args:
+          abstract: has the shapes of the states, with typed keys, and their shardings.
+          best: the best policies as NumPy arrays, or () if there were no evaluations.
+        """
         unwrapped = jax.eval_shape(unwrap_keys, abstract)
         placed = jax.tree.map(lambda x, y: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=y.sharding), unwrapped, abstract)
-        return wrap_keys(storage.read_arrays(self.path, placed), abstract)
+        arrays = storage.read_arrays(self.path, {"states": placed, "best": best})
+        return wrap_keys(arrays["states"], abstract), arrays["best"]
 
-    def parts(self, abstract: SavedPolicy) -> list[Part]:
-        """The finished runs; `abstract` are the policies of all runs, as NumPy arrays."""
+    def parts(self, abstract: Trained) -> list[Part]:
+        """The finished runs; `abstract` is for all runs, as NumPy arrays."""
         return [
             (runs, storage.read_arrays(path, jax.tree.map(lambda x, runs=runs: x[runs], abstract)))
             for runs, path in self.part_folders
@@ -91,13 +98,14 @@ class Checkpoints:
             return False
         return time.perf_counter() - self._saved_at >= max(self._every, self._cost / _COST)
 
-    def save(self, place: Callable[[], Place], parts: list[Part], states: Any) -> bool:
+    def save(self, place: Callable[[], Place], parts: list[Part], states: Any, best: Best | None) -> bool:
         """Write a checkpoint, unless there are to be none, and remove the oldest ones.
 
         Args:
           place: called to bring the CSV files to the disk and tell where they are.
-          parts: the policies of all finished runs.
+          parts: all finished runs.
           states: the learner states of the batch in progress, which are written if it goes on from them.
+          best: its best policies so far, if there was an evaluation.
 
         Returns:
           Whether it was written. If not, a note says why: the run goes on.
@@ -107,11 +115,11 @@ class Checkpoints:
         begun = time.perf_counter()
         try:
             try:
-                self._write(place(), parts, states)
+                self._write(place(), parts, states, best)
             except OSError:
                 for path in _checkpoints(self._folder)[1:]:  # make room, and try again
                     shutil.rmtree(path, ignore_errors=True)
-                self._write(place(), parts, states)
+                self._write(place(), parts, states, best)
         except OSError as error:
             text = f"cannot save a checkpoint in {self._folder} ({storage.reason(error)})"
             warnings.warn(f"{text}; it is tried again later", Note, stacklevel=2)
@@ -123,7 +131,7 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
         return True
 
-    def _write(self, place: Place, parts: list[Part], states: Any) -> None:
+    def _write(self, place: Place, parts: list[Part], states: Any, best: Best | None) -> None:
         self._folder.mkdir(exist_ok=True)
         stored = self._parts[-1].stop if self._parts else 0
         new = [(runs, policies) for runs, policies in parts if runs.start >= stored]
@@ -131,7 +139,7 @@ class Checkpoints:
             runs = slice(new[0][0].start, new[-1][0].stop)
             path = _part(self._folder, runs)
             shutil.rmtree(path, ignore_errors=True)  # of a checkpoint that could not be written or is damaged
-            storage.write(path, jax.tree.map(lambda *x: np.concatenate(x), *(policies for _, policies in new)), {})
+            storage.write(path, jax.tree.map(lambda *x: np.concatenate(x), *(trained for _, trained in new)), {})
             self._parts.append(runs)
         where = {
             "first": place.first,
@@ -139,8 +147,10 @@ class Checkpoints:
             "seconds": place.seconds,
             "files": {name: position._asdict() for name, position in place.files.items()},
             "parts": [[runs.start, runs.stop] for runs in self._parts],
+            "evaluated": best is not None,
         }
-        storage.write(self._folder / f"{self._number:06d}", unwrap_keys(states) if place.done else (), self._record | where)
+        arrays = {"states": unwrap_keys(states), "best": () if best is None else best} if place.done else ()
+        storage.write(self._folder / f"{self._number:06d}", arrays, self._record | where)
         self._number += 1
 
 
@@ -174,7 +184,7 @@ def restore(run: Path, config: Config, *, force: bool = False) -> Restored | Non
         available = len(jax.local_devices())
         num_devices = record["num_devices"] if record["available_devices"] == available else available
         folders = [(part, _part(path.parent, part)) for part in parts]
-        return Restored(place, (record["batch_size"], num_devices), folders, path)
+        return Restored(place, (record["batch_size"], num_devices), folders, path, record["evaluated"])
     return None
 
 

@@ -37,6 +37,8 @@ class Config:
       samples: settings of other hyperparameters that are tried together, such as random samples
         (`jaxrl.experiment.draw_samples`). Each runs with every combination of the swept values.
       batch_size: maximum number of runs in memory at once; by default as many as fit.
+      eval_every: environment steps of each run between evaluations of its greedy policy during training, "auto" for a tenth of
+        the run, or "none". An evaluation takes place at the end of the logging interval in which it is due.
     """
 
     env: str
@@ -48,6 +50,7 @@ class Config:
     sweep: dict[str, list[float]] = field(default_factory=dict)
     samples: list[dict[str, float]] = field(default_factory=list)
     batch_size: int | None = None
+    eval_every: int | str = "auto"
 
     def __post_init__(self):
         check_size("seeds", self.seeds)
@@ -58,6 +61,10 @@ class Config:
             )
         if self.batch_size is not None:
             check_size("batch_size", self.batch_size)
+        if self.eval_every not in ("auto", "none"):
+            if isinstance(self.eval_every, str):
+                raise ValueError(f'eval_every must be a number of environment steps, "auto" or "none"; got {self.eval_every!r}')
+            check_size("eval_every", self.eval_every)
         for name in {*self.hparams, *self.swept} - self.settings.hparams.keys():
             raise ValueError(
                 f"{self.settings.algorithm} has no hyperparameter {name!r}; it has {', '.join(self.settings.hparams)}"

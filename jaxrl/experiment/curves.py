@@ -1,4 +1,4 @@
-"""Learning curves: the IQM over seeds with its 95 % bootstrap interval."""
+"""Learning curves and curves of evaluations: the IQM over seeds with its 95 % bootstrap interval."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrl.algorithms import algorithm
-from jaxrl.experiment.config import load_config
+from jaxrl.experiment.config import Config, load_config
 from jaxrl.experiment.divergence import not_finite
+from jaxrl.experiment.evaluations import EVALUATION, read_evaluations
 from jaxrl.experiment.folder import METRICS, read_metrics
 from jaxrl.experiment.pictures import new_figure, save
 from jaxrl.experiment.statistics import iqm, iqm_interval
@@ -41,10 +42,31 @@ def read_curves(run: Path) -> list[Curve]:
         returns[step_index, seed_index] = columns["episode_return"][selected]
         diverged = np.zeros(len(seeds), bool)
         np.logical_or.at(diverged, seed_index, bad[selected])
-        swept = [f"{name}={value:g}" for name, value in combination.items()]
-        title = f"{algorithm(config.settings.algorithm).title} on {config.env_title}"
-        curves.append(Curve(", ".join([title, *swept]), steps, returns, diverged))
+        curves.append(Curve(_label(config, combination), steps, returns, diverged))
     return curves
+
+
+def read_evaluation_curves(run: Path) -> list[Curve]:
+    """One curve of greedy returns for each combination of the swept values in a run folder.
+
+    Raises:
+      ValueError: if it is no run folder, or was not evaluated during training.
+    """
+    config = load_config(run)
+    if not (run / EVALUATION).is_file():
+        raise ValueError(f"{run} has no evaluations: there is no {EVALUATION}")
+    found = read_evaluations(run)
+    if len(found.env_steps) < 2:
+        raise ValueError(f"{run} has no evaluations during training: {EVALUATION} has only those after it")
+    by_combination = found.returns.reshape(len(found.env_steps), -1, config.seeds).swapaxes(0, 1)
+    none = np.zeros(config.seeds, bool)
+    pairs = zip(config.combinations, by_combination, strict=True)
+    return [Curve(_label(config, combination), found.env_steps, returns, none) for combination, returns in pairs]
+
+
+def _label(config: Config, combination: dict[str, float]) -> str:
+    title = f"{algorithm(config.settings.algorithm).title} on {config.env_title}"
+    return ", ".join([title, *(f"{name}={value:g}" for name, value in combination.items())])
 
 
 def fill_forward(returns: np.ndarray) -> np.ndarray:
@@ -81,8 +103,8 @@ def draw(axes: Any, env_steps: np.ndarray, returns: np.ndarray, **style: Any) ->
     axes.grid(alpha=0.3)
 
 
-def plot(curves: list[Curve], path: Path) -> Path:
-    """Write a plot with a line and a band for each curve, and return its path. The format is PNG if `path` has no suffix.
+def plot(curves: list[Curve], path: Path, what: str = "return of finished episodes") -> Path:
+    """Write a plot of `what`, with a line and a band for each curve, and return its path. It is a PNG if `path` has no suffix.
 
     Of more than ten curves, the ten that end highest have colours and labels, and the others are thin and grey. Seeds that
     diverged are counted in the legend and left out of the line.
@@ -103,7 +125,7 @@ def plot(curves: list[Curve], path: Path) -> Path:
             continue
         nan = f" of {len(diverged)}, the others NaN" if diverged.any() else ""
         draw(axes, steps, returns, label=f"{label} ({returns.shape[1]} seeds{nan})")
-    axes.set_ylabel("return of finished episodes (IQM, 95 % interval)")
+    axes.set_ylabel(f"{what} (IQM, 95 % interval)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return save(figure, path)

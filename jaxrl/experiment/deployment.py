@@ -1,6 +1,6 @@
 """Trained policies outside of training: a policy as one function of observations, and `load_policy`."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,7 +56,9 @@ class Policy(NamedTuple):
     function: PolicyFunction
 
 
-def load_policy(run: Path | str, seed: int | None = None, *, setting: Mapping[str, float] | None = None) -> Policy:
+def load_policy(
+    run: Path | str, seed: int | None = None, *, setting: Mapping[str, float] | None = None, which: str = "last"
+) -> Policy:
     """Load one policy of a run folder. Nothing is trained or played, and no code of the folder is executed.
 
     Args:
@@ -64,6 +66,7 @@ def load_policy(run: Path | str, seed: int | None = None, *, setting: Mapping[st
       seed: of the run whose policy is loaded. By default that with the highest return: the greedy one if
         `evaluation.csv` has it, or else the latest in training.
       setting: values of swept hyperparameters, such as `{"learning_rate": 1e-3}`, to choose among the runs of a sweep.
+      which: "last" for a policy after training, or "best" for the one with the highest return in the evaluations during it.
 
     Returns:
       A record with the functions `act` and `reset`, the spaces, and the seed and the setting of the policy. It takes
@@ -79,8 +82,9 @@ def load_policy(run: Path | str, seed: int | None = None, *, setting: Mapping[st
     config = load_config(run)
     _check_wrappers(config.wrappers)
     preset = config.preset()
-    policies = folder.load_policies(run, abstract_policies(config, preset))
-    index = choose_run(run, config, seed, setting or {})
+    policies = folder.load_policies(run, abstract_policies(config, preset), which)
+    returns = folder.read_record(run, "best")["returns"] if which == "best" else None
+    index = choose_run(run, config, seed, setting or {}, returns)
     policy = jax.tree.map(lambda x: np.asarray(x[index]), policies)
     function = policy_function(config, preset, policy)
     act, reset = _stateful(function)
@@ -98,8 +102,10 @@ def load_policy(run: Path | str, seed: int | None = None, *, setting: Mapping[st
     )
 
 
-def choose_run(run: Path, config: Config, seed: int | None, setting: Mapping[str, float]) -> int:
-    """The index of the run with this seed and setting; of several, the one with the highest latest return."""
+def choose_run(
+    run: Path, config: Config, seed: int | None, setting: Mapping[str, float], returns: Sequence[float] | None = None
+) -> int:
+    """The index of the run with this seed and setting; of several, the one with the highest of `returns`, or latest return."""
     identifiers = config.identifiers()
     swept = [name for name in identifiers[0] if name != "seed"]
     for name in setting.keys() - set(swept):
@@ -116,7 +122,7 @@ def choose_run(run: Path, config: Config, seed: int | None, setting: Mapping[str
         raise ValueError(f"{run} has {seeds}{known}; got {got}")
     if len(matches) == 1:
         return matches[0]
-    latest = _latest_returns(run, identifiers)
+    latest = _latest_returns(run, identifiers) if returns is None else returns
     return max(matches, key=lambda i: latest[i])
 
 

@@ -1,13 +1,14 @@
 """Greedy returns of the policies of a run folder: `evaluation.csv`, with a row for every episode."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxrl.experiment import folder
 from jaxrl.experiment.config import Config, load_config
-from jaxrl.experiment.system import write_system
+from jaxrl.experiment.csv_file import CsvFile, Position, position_at_end
 
 EVALUATION = "evaluation.csv"
 _EPISODES = 32  # for each policy, where the file is missing
@@ -28,27 +29,32 @@ class Returns(NamedTuple):
     source: str  # where the returns are from, for the reader
 
 
-def write_evaluation(run: Path, config: Config, env_steps: int, returns: np.ndarray) -> None:
-    """Append the returns `[num_runs, episodes]` of the policies after `env_steps` environment steps to `evaluation.csv`.
+def evaluation_rows(config: Config, runs: slice, env_steps: int, returns: np.ndarray) -> Iterator[dict[str, Any]]:
+    """The rows of some of the runs after `env_steps` environment steps; `returns` is `[len(runs), episodes]`.
 
     The columns are seed, the swept values, env_steps, episode and return.
     """
+    for identifier, episodes in zip(config.identifiers()[runs], returns, strict=True):
+        for episode, value in enumerate(episodes):
+            yield identifier | {"env_steps": env_steps, "episode": episode, "return": float(value)}
+
+
+def write_evaluation(run: Path, config: Config, env_steps: int, returns: np.ndarray, position: Position | None = None) -> None:
+    """Append the returns `[num_runs, episodes]` of all policies after `env_steps` environment steps to `evaluation.csv`.
+
+    Args:
+      run: the run folder.
+      config, env_steps, returns: as for `evaluation_rows`.
+      position: where to go on, by default at the end of the file.
+
+    Raises:
+      ValueError: if the file does not begin with what `position` says, or cannot be written.
+    """
     path = run / EVALUATION
-    identifiers = config.identifiers()
-    header = [*identifiers[0], "env_steps", "episode", "return"]
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        if new:
-            file.write(",".join(header) + "\n")
-        for identifier, episodes in zip(identifiers, returns, strict=True):
-            start = ",".join(map(str, [*identifier.values(), env_steps]))
-            file.writelines(f"{start},{episode},{value}\n" for episode, value in enumerate(episodes))
-
-
-def write_results(run: Path, config: Config, env_steps: int, returns: np.ndarray) -> None:
-    """Write what a finished run leaves for comparisons and reports: its final evaluation, and the system that trained it."""
-    write_evaluation(run, config, env_steps, returns)
-    write_system(run)
+    if position is None and path.exists():
+        position = position_at_end(path)
+    with CsvFile(path, position) as file:
+        file.write(evaluation_rows(config, slice(None), env_steps, returns))
 
 
 def read_evaluations(run: Path) -> Evaluations:
@@ -64,7 +70,7 @@ def read_evaluations(run: Path) -> Evaluations:
         if name not in columns:
             raise ValueError(f"{path} is damaged (it has no column {name})")
     times, at = np.unique(columns["env_steps"], return_inverse=True)
-    runs = _run_numbers(config, [columns[name] for name in names])
+    runs = run_numbers(config, [columns[name] for name in names])
     if (runs < 0).any():
         raise ValueError(f"{path} and {run / folder.CONFIG} do not belong together: line {np.argmin(runs) + 2} is of another run")
     ended = ~np.isnan(columns["return"])
@@ -76,7 +82,7 @@ def read_evaluations(run: Path) -> Evaluations:
     return Evaluations(times, means.reshape(len(times), config.num_runs))
 
 
-def _run_numbers(config: Config, columns: list[np.ndarray]) -> np.ndarray:
+def run_numbers(config: Config, columns: list[np.ndarray]) -> np.ndarray:
     """The number of the run to which each row belongs, as in `config.identifiers()`; -1 for none."""
     seeds = columns[0] - config.seed
     combination = np.full(len(seeds), -1)
@@ -111,12 +117,12 @@ def _play(run: Path, config: Config) -> Returns:
     policies = folder.load_policies(run, abstract_policies(config, preset))
     returns = evaluate_policies(config, policies, num_episodes=_EPISODES)
     source = f"{_EPISODES} episodes of each saved policy, played now, since there is no {EVALUATION}"
-    return Returns(_mean_of_ended(returns), preset.env_steps, source)
+    return Returns(mean_of_ended(returns), preset.env_steps, source)
 
 
 def _last_training_returns(run: Path, config: Config) -> Returns:
     columns = folder.read_metrics(run)
-    runs = _run_numbers(config, [columns[name] for name in ("seed", *config.swept)])
+    runs = run_numbers(config, [columns[name] for name in ("seed", *config.swept)])
     values = np.full(config.num_runs, np.nan)
     known = (runs >= 0) & ~np.isnan(columns["episode_return"])
     values[runs[known]] = columns["episode_return"][known]  # the rows are in the order of time: the last one stays
@@ -124,8 +130,8 @@ def _last_training_returns(run: Path, config: Config) -> Returns:
     return Returns(values, int(columns["env_steps"].max()), source)
 
 
-def _mean_of_ended(returns: np.ndarray) -> np.ndarray:
+def mean_of_ended(returns: np.ndarray) -> np.ndarray:
     """The mean over the episodes `[num_runs, episodes]` that ended, NaN where none did."""
     ended = ~np.isnan(returns)
-    total = np.sum(np.where(ended, returns, 0), axis=1)
+    total = np.sum(np.where(ended, returns, 0), axis=1, dtype=float)
     return np.divide(total, ended.sum(axis=1), out=np.full(len(returns), np.nan), where=ended.any(axis=1))

@@ -1,21 +1,25 @@
-"""Run folders: `config.json`, `metrics.csv`, `curve.png`, `policies/`. They hold JSON, text and arrays; loading runs no code.
+"""Run folders: `config.json`, `metrics.csv`, `evaluation.csv`, `curve.png`, `policies/`, `best_policies/`.
 
-While a run trains, its folder also has `checkpoints/` and a `lock`.
+They hold JSON, text and arrays; loading them runs no code. While a run trains, its folder also has `checkpoints/` and a `lock`.
 """
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 import jaxrl
+from jaxrl._src.checks import check_choice
 from jaxrl.experiment import storage
 from jaxrl.experiment.notes import Note
 
-CONFIG, METRICS, CURVE, POLICIES, CHECKPOINTS = "config.json", "metrics.csv", "curve.png", "policies", "checkpoints"
+CONFIG, METRICS, CURVE, CHECKPOINTS = "config.json", "metrics.csv", "curve.png", "checkpoints"
+EVALUATION_CURVE = "evaluation.png"
+POLICIES, BEST_POLICIES = "policies", "best_policies"
 
 
 def check_unused(path: Path) -> None:
@@ -90,31 +94,46 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
     return dict(zip(names, rows.T, strict=True))
 
 
-def save_policies(run: Path, policies: Any) -> None:
-    """Write the policies of every run, leaves `[num_runs, ...]`. Raises ValueError if they cannot be written."""
+def save_policies(run: Path, policies: Any, record: Mapping[str, Any] = MappingProxyType({}), *, name: str = POLICIES) -> None:
+    """Write the policies of every run, leaves `[num_runs, ...]`, with a record of JSON values.
+
+    Raises:
+      ValueError: if they cannot be written.
+    """
     try:
-        storage.write(run / POLICIES, policies, {"jaxrl": jaxrl.__version__})
+        storage.write(run / name, policies, {"jaxrl": jaxrl.__version__, **record})
     except OSError as error:
         raise ValueError(
-            f"cannot write {run / POLICIES} ({storage.reason(error)}): make room and continue with `jaxrl resume {run}`"
+            f"cannot write {run / name} ({storage.reason(error)}): make room and continue with `jaxrl resume {run}`"
         ) from error
 
 
-def load_policies(run: Path, abstract: Any) -> Any:
+def load_policies(run: Path, abstract: Any, which: str = "last") -> Any:
     """Read what `save_policies` wrote.
 
     Args:
       run: the run folder.
       abstract: a pytree of NumPy arrays with the shapes and dtypes that were saved; their values are not read.
+      which: "last" for the policies after training, or "best" for those with the highest returns in the evaluations during it.
 
     Raises:
-      ValueError: if there are no policies, or they are damaged or have other shapes.
+      ValueError: if there are no such policies, or they are damaged or have other shapes.
     """
-    path = run / POLICIES
-    if not path.is_dir():
-        raise ValueError(f"{run} holds no policies: the run did not finish; continue with `jaxrl resume {run}`")
-    storage.read_record(path)
+    check_choice("which", which, ("last", "best"))
+    path = run / (POLICIES if which == "last" else BEST_POLICIES)
+    read_record(run, which)
     try:
         return storage.read_arrays(path, abstract)
     except storage.Other as error:
         raise ValueError(f"{path} and {run / CONFIG} do not belong together: {error}") from error
+
+
+def read_record(run: Path, which: str = "last") -> dict[str, Any]:
+    """The record of `save_policies`, after a check of all its files. Raises ValueError as `load_policies`."""
+    if not (run / POLICIES).is_dir():
+        raise ValueError(f"{run} holds no policies: the run did not finish; continue with `jaxrl resume {run}`")
+    if which == "last":
+        return storage.read_record(run / POLICIES)
+    if not (run / BEST_POLICIES).is_dir():
+        raise ValueError(f"{run} holds no best policies: it was trained without evaluations; take the last ones")
+    return storage.read_record(run / BEST_POLICIES)

@@ -1,5 +1,6 @@
 """Saved policies: the part of a trained agent that evaluation and rendering need."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,11 @@ from jaxrl.rollout import evaluate_policy
 from jaxrl.types import EnvState, Learner, LearnerState, PolicyParams
 from jaxrl.vectorization import vectorize
 
-_EVALUATION_STREAM = 2**31 - 1  # no run reaches this iteration number, so evaluation never reuses a key of training
+# No run reaches these iteration numbers, so evaluation never reuses a key of training. The episodes by which the best policies
+# are chosen during training are not those by which the final ones are judged.
+EVALUATION_STREAM, SELECTION_STREAM = 2**31 - 1, 2**31 - 2
+
+Evaluate = Callable[[jax.Array, "SavedPolicy"], np.ndarray]  # keys [N], policies with leaves [N, ...] -> returns [N, episodes]
 
 
 class SavedPolicy(NamedTuple):
@@ -61,24 +66,36 @@ def evaluate_policies(config: Config, policies: SavedPolicy, *, num_episodes: in
       TypeError, ValueError: if `num_episodes` or `seed` is not an int, or is out of range.
     """
     num_episodes = check_size("num_episodes", num_episodes)
-    learner = (preset := config.preset()).learner
+    preset = config.preset()
     keys, _ = config.runs(preset)
     if seed is not None:
         check_size("seed", seed, minimum=0, maximum=2**32 - 1)
         keys = jax.random.split(jax.random.key(seed), config.num_runs)
-    keys = jax.vmap(lambda key: jax.random.fold_in(key, _EVALUATION_STREAM))(keys)
+    return greedy_evaluation(preset.learner, num_episodes)(stream_of(keys, EVALUATION_STREAM), policies)
+
+
+def stream_of(keys: jax.Array, stream: int) -> jax.Array:
+    """The keys of evaluations from those of the runs, `[N]`."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, stream))(keys)
+
+
+def greedy_evaluation(learner: Learner, num_episodes: int) -> Evaluate:
+    """A function that plays policies greedily, each on its own episodes. It compiles once for each number of policies."""
 
     def play(key, policy):
         env_state = restored_env_state(learner, policy)
         return evaluate_policy(key, learner.env, learner.agent, policy.params, num_episodes=num_episodes, env_state=env_state)
 
-    def play_on_host(i):
-        params = jax.tree.map(lambda x: x[i], policies.params)
-        return evaluate_policy_on_host(keys[i], learner, params, num_episodes=num_episodes)
+    played = vectorize(play)
 
-    if is_on_host(learner):
-        return np.stack([play_on_host(i) for i in range(config.num_runs)])
-    return np.asarray(vectorize(play)(keys, jax.tree.map(jnp.asarray, policies)))
+    def evaluate(keys, policies):
+        return np.asarray(played(keys, jax.tree.map(jnp.asarray, policies)))
+
+    def evaluate_on_the_host(keys, policies):
+        one = lambda i: jax.tree.map(lambda x: x[i], policies.params)
+        return np.stack([evaluate_policy_on_host(keys[i], learner, one(i), num_episodes=num_episodes) for i in range(len(keys))])
+
+    return evaluate_on_the_host if is_on_host(learner) else evaluate
 
 
 def as_numpy(tree: Any, num: int) -> Any:

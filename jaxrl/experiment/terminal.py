@@ -96,9 +96,11 @@ def summary(result: Result, out: Path) -> None:
     if result.diverged:
         console.print(describe(result.diverged), highlight=False, soft_wrap=True)
     total = result.env_steps * config.num_runs
+    share = result.evaluation_seconds / result.seconds
+    evaluations = f"; evaluations took {share:.1%}" if result.evaluation_seconds else ""
     console.print(
         f"{_num_runs(config)} of {result.env_steps:,} environment steps in {result.seconds:.1f} s "
-        f"({total / result.seconds:,.0f} steps/s, compilation included)\n"
+        f"({total / result.seconds:,.0f} steps/s, compilation included{evaluations})\n"
         f"{out}: {folder.CONFIG}, {folder.METRICS}, {folder.CURVE}, {folder.POLICIES}/",
         highlight=False,
         soft_wrap=True,

@@ -27,6 +27,7 @@ class Chunk(NamedTuple):
     env_steps: int  # of each run so far, warm-up included
     states: LearnerState  # leaves [batch_size, ...]; elements past the end of `runs` are copies
     metrics: dict[str, np.ndarray]  # each [num_runs]: means over the interval
+    env_steps_before: int  # of each run when the interval began
 
 
 class Trainer(NamedTuple):
@@ -69,7 +70,8 @@ def _device_trainer(config: Config, preset: Preset, batch: tuple[int, int] | Non
             args = states, jnp.int32(learner.agent.warmup + start), batch_hparams
             states, metrics = program(*jax.device_put(args, program.input_shardings[0]))
             rows = {name: np.asarray(values)[:num, 0] for name, values in metrics.items()}
-            yield Chunk(runs, start + interval, _env_steps(learner, start + interval), states, rows)
+            done = start + interval
+            yield Chunk(runs, done, _env_steps(learner, done), states, rows, _env_steps(learner, start))
 
     def policies(chunk):
         return as_numpy(jax.vmap(lambda state: policy_of(learner, state))(chunk.states), chunk.runs.stop - chunk.runs.start)
@@ -141,9 +143,11 @@ def _host_trainer(config: Config, preset: Preset) -> Trainer:
     def chunks(runs, done, states):
         assert not done, "an environment on the host cannot go on from where it was"
         key, run_hparams = jax.tree.map(lambda x: x[runs.start], (keys, hparams))
+        before = 0
         for done, state, row in chunks_on_host(key, learner, preset.num_iterations, run_hparams):
-            states = jax.tree.map(lambda x: x[None], state)
-            yield Chunk(runs, done, _env_steps(learner, done), states, jax.tree.map(lambda x: np.asarray(x)[None], row))
+            states, metrics = jax.tree.map(lambda x: x[None], state), jax.tree.map(lambda x: np.asarray(x)[None], row)
+            yield Chunk(runs, done, _env_steps(learner, done), states, metrics, _env_steps(learner, before))
+            before = done
 
     def policies(chunk):
         return as_numpy(policy_of(learner, chunk.states), 1)

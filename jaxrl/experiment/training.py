@@ -1,28 +1,33 @@
 """Training the runs of an experiment: batch after batch, chunk after chunk, with files and progress between chunks."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxrl.experiment import checkpoints, curves, folder
+from jaxrl.experiment import best_policies, checkpoints, curves, folder, logs
+from jaxrl.experiment.best_policies import Evaluation, Trained, abstract_best
 from jaxrl.experiment.checkpoints import Checkpoints, Part, Place, Restored
 from jaxrl.experiment.config import Config, load_config
 from jaxrl.experiment.csv_file import CsvFile, Position
 from jaxrl.experiment.divergence import Diverged, diverged_runs, not_finite
-from jaxrl.experiment.evaluations import EVALUATION, write_results
+from jaxrl.experiment.evaluations import EVALUATION, write_evaluation
+from jaxrl.experiment.host import is_on_host
 from jaxrl.experiment.locks import locked
-from jaxrl.experiment.policies import SavedPolicy, abstract_policies, evaluate_policies
+from jaxrl.experiment.loggers import Logger
+from jaxrl.experiment.policies import EVALUATION_STREAM, Evaluate, SavedPolicy, abstract_policies, greedy_evaluation, stream_of
+from jaxrl.experiment.system import write_system
 from jaxrl.experiment.trainers import Chunk, Trainer, make_trainer
 from jaxrl.presets import Preset
 
 CHECKPOINT_EVERY = 300.0  # seconds
-_EVALUATION_EPISODES = 32  # for each policy
+_EPISODES = 32  # for each policy
+_EPISODES_ON_HOST = 8  # during training; there, a step of evaluation takes as long as one of training
 
 
 class Progress(NamedTuple):
@@ -41,7 +46,8 @@ class Result(NamedTuple):
     evaluation_returns: np.ndarray  # [num_runs, episodes], greedy
     diverged: list[Diverged]  # the runs whose metrics became NaN or infinite, and when
     env_steps: int  # environment steps per run
-    seconds: float  # of training, compilation included, without interruptions
+    seconds: float  # of training, compilation and evaluations included, without interruptions
+    evaluation_seconds: float = 0.0  # of these, for evaluations; since the last interruption
 
 
 class Interrupted(Exception):
@@ -59,6 +65,7 @@ def run(
     report: Callable[[Progress], None] = lambda progress: None,
     checkpoint_every: float | None = CHECKPOINT_EVERY,
     stop: Callable[[], Any] = lambda: False,
+    loggers: Sequence[Logger] = (),
 ) -> Result:
     """Train every run of the configuration and write a run folder.
 
@@ -69,6 +76,8 @@ def run(
       checkpoint_every: seconds between checkpoints, from which `resume` continues if the process ends in the middle; more where
         they would take over 3 % of the time. None for no checkpoints.
       stop: called between chunks; if it returns a true value, a checkpoint is saved and Interrupted raised.
+      loggers: what receives the metrics besides `metrics.csv`, in a thread of its own, such as
+        `jaxrl.experiment.loggers.tensorboard(out)`. A note says if one fails or is too slow; training goes on.
 
     Raises:
       ValueError, TypeError: for an invalid configuration, a folder that cannot be used, or too little memory for a single run.
@@ -79,7 +88,7 @@ def run(
     preset = config.preset()
     out = folder.create(out, config.save)
     with locked(out):
-        session = _Session(config, preset, out, report, stop, time.perf_counter())
+        session = _session(config, preset, out, report, stop, loggers, 0.0)
         report(Progress(0, session.total, 0.0, float("nan")))
         try:
             trainer = make_trainer(config, preset)
@@ -96,6 +105,7 @@ def resume(
     checkpoint_every: float | None = CHECKPOINT_EVERY,
     stop: Callable[[], Any] = lambda: False,
     force: bool = False,
+    loggers: Sequence[Logger] = (),
 ) -> Result:
     """Finish a run that was interrupted: from its last checkpoint, or from the beginning if there is none.
 
@@ -104,7 +114,7 @@ def resume(
 
     Args:
       out: a run folder.
-      report, checkpoint_every, stop: as for `run`.
+      report, checkpoint_every, stop, loggers: as for `run`.
       force: continue although the versions, the kind of the device or the configuration have changed since. The results may
         then differ from those of a run that was not interrupted.
 
@@ -119,10 +129,10 @@ def resume(
         if (out / folder.POLICIES).exists():
             policies = folder.load_policies(out, abstract_policies(config, preset))
             seconds = float(folder.read_metrics(out)["wall_seconds"].max())
-            return _finish(_Session(config, preset, out, report, stop, time.perf_counter() - seconds), policies, seconds)
+            return _finish(_session(config, preset, out, report, stop, loggers, seconds), policies, seconds)
         restored = checkpoints.restore(out, config, force=force)
         seconds = 0.0 if restored is None else restored.place.seconds
-        session = _Session(config, preset, out, report, stop, time.perf_counter() - seconds)
+        session = _session(config, preset, out, report, stop, loggers, seconds)
         report(Progress(0, session.total, seconds, float("nan")))
         trainer = make_trainer(config, preset, batch=None if restored is None else restored.batch)
         return _train_and_finish(session, trainer, checkpoint_every, restored)
@@ -136,6 +146,8 @@ class _Session(NamedTuple):
     out: Path
     report: Callable[[Progress], None]
     stop: Callable[[], Any]
+    loggers: Sequence[Logger]
+    evaluate: Callable[[int], Evaluate]  # from the number of episodes; of equal ones, there is one program
     started: float  # when training began, by the performance counter, without interruptions
 
     @property
@@ -147,23 +159,36 @@ class _Session(NamedTuple):
         return time.perf_counter() - self.started
 
 
+def _session(
+    config: Config, preset: Preset, out: Path, report: Any, stop: Any, loggers: Sequence[Logger], seconds: float
+) -> _Session:
+    evaluate = lru_cache(lambda num_episodes: greedy_evaluation(preset.learner, num_episodes))
+    return _Session(config, preset, out, report, stop, loggers, evaluate, time.perf_counter() - seconds)
+
+
 def _train_and_finish(session: _Session, trainer: Trainer, checkpoint_every: float | None, restored: Restored | None) -> Result:
     saving = Checkpoints(session.out, session.config, trainer.batch_size, trainer.num_devices, checkpoint_every, restored)
-    parts = _train(session, trainer, saving, restored)
-    policies = jax.tree.map(lambda *parts: np.concatenate(parts), *(part for _, part in parts))
-    folder.save_policies(session.out, policies)
-    return _finish(session, policies, session.seconds)
+    parts, end, evaluation_seconds = _train(session, trainer, saving, restored)
+    trained = jax.tree.map(lambda *parts: np.concatenate(parts), *(part for _, part in parts))
+    best_policies.save(session.out, trained, {"evaluation": end._asdict()})
+    return _finish(session, trained.policies, session.seconds, evaluation_seconds)
 
 
-def _train(session: _Session, trainer: Trainer, saving: Checkpoints, restored: Restored | None) -> list[Part]:
-    """Train all runs, or those that a checkpoint has left, and return the policies of all."""
+def _train(
+    session: _Session, trainer: Trainer, saving: Checkpoints, restored: Restored | None
+) -> tuple[list[Part], Position, float]:
+    """Train all runs, or those that a checkpoint has left.
+
+    Returns:
+      The policies of all runs, the position in `evaluation.csv`, and the seconds that evaluations took.
+    """
     config, preset = session.config, session.preset
-    place, parts, states = Place(0, 0, 0.0, {}), [], None
-    if restored is not None:
-        place, parts = restored.place, restored.parts(abstract_policies(config, preset))
-        states = restored.states(trainer.abstract_states) if place.done else None
-    with CsvFile(session.out / folder.METRICS, place.files.get(folder.METRICS)) as metrics:
-        files = {folder.METRICS: metrics}
+    place, parts, states, best = _beginning(session, trainer, restored)
+    with ExitStack() as stack:
+        open_file = lambda name: stack.enter_context(CsvFile(session.out / name, place.files.get(name)))
+        files = {name: open_file(name) for name in (folder.METRICS, EVALUATION)}
+        log = stack.enter_context(logs.logging(session.loggers, config, session.out))
+        evaluation = Evaluation(config, preset, trainer.batch_size, _training_evaluation(session), files[EVALUATION])
         if session.stop():
             raise Interrupted(saved=restored is not None)
         for runs in _batches(config, trainer, place.first):
@@ -174,18 +199,46 @@ def _train(session: _Session, trainer: Trainer, saving: Checkpoints, restored: R
                 for chunk in chunks:
                     # All that happens between the chunks is here: the program never waits for the host.
                     latest = _latest(latest, chunk)
-                    metrics.write(_rows(config, chunk, session.seconds))
-                    finished = chunk.done == preset.num_iterations
+                    files[folder.METRICS].write(_rows(config, chunk, session.seconds))
+                    finished, due = chunk.done == preset.num_iterations, evaluation.due(chunk)
+                    policies: Any = trainer.policies(chunk) if finished or due else None
+                    means = None
+                    if due:
+                        best, means = evaluation(chunk, policies, best)
+                    progress = _progress(session, chunk, latest)
+                    log(progress.env_steps, progress.seconds, chunk, means)
                     if finished:
-                        parts.append((runs, trainer.policies(chunk)))
+                        parts.append((runs, Trained(policies, best or ())))
                     stop, last = session.stop(), finished and runs.stop == config.num_runs
                     if (stop or saving.due()) and not last:
                         place_now = partial(_place, session, trainer, chunk, files, begun)
-                        saved = saving.save(place_now, parts, chunk.states)
+                        saved = saving.save(place_now, parts, chunk.states, best)
                         if stop:
                             raise Interrupted(saved=saved)
-                    session.report(_progress(session, chunk, latest))
-    return parts
+                    session.report(progress)
+            best = None
+        with suppress(OSError):  # closing the file reports it
+            files[EVALUATION].flush()
+    return parts, files[EVALUATION].end, evaluation.seconds
+
+
+def _beginning(session: _Session, trainer: Trainer, restored: Restored | None) -> tuple[Place, list[Part], Any, Any]:
+    """The place, the finished runs, and the states and the best policies of the batch in progress."""
+    if restored is None:
+        return Place(0, 0, 0.0, {}), [], None, None
+    policies = abstract_policies(session.config, session.preset)
+    place, parts = restored.place, restored.parts(Trained(policies, abstract_best(session.config, policies)))
+    if not place.done:
+        return place, parts, None, None
+    runs = slice(place.first, min(place.first + trainer.batch_size, session.config.num_runs))
+    shapes = abstract_best(session.config, jax.tree.map(lambda x: x[runs], policies)) if restored.evaluated else ()
+    states, best = restored.states(trainer.abstract_states, shapes)
+    return place, parts, states, best or None
+
+
+def _training_evaluation(session: _Session) -> Evaluate:
+    on_host = session.preset.learner is not None and is_on_host(session.preset.learner)
+    return session.evaluate(_EPISODES_ON_HOST if on_host else _EPISODES)
 
 
 def _place(session: _Session, trainer: Trainer, chunk: Chunk, files: dict[str, CsvFile], begun: dict[str, Position]) -> Place:
@@ -205,20 +258,29 @@ def _progress(session: _Session, chunk: Chunk, latest: np.ndarray) -> Progress:
     return Progress(env_steps, session.total, session.seconds, mean, int(np.sum(not_finite(chunk.metrics))))
 
 
-def _finish(session: _Session, policies: SavedPolicy, seconds: float) -> Result:
+def _finish(session: _Session, policies: SavedPolicy, seconds: float, evaluation_seconds: float = 0.0) -> Result:
     """Evaluate and draw what is trained. The picture comes last: a folder that has it is finished."""
-    checkpoints.remove(session.out)
+    config, out, env_steps = session.config, session.out, session.preset.env_steps
+    checkpoints.remove(out)
     if session.stop():
         raise Interrupted(saved=True)
-    returns = evaluate_policies(session.config, policies, num_episodes=_EVALUATION_EPISODES)
-    (session.out / EVALUATION).unlink(missing_ok=True)  # of a process that was killed here
-    write_results(session.out, session.config, session.preset.env_steps, returns)
+    keys = stream_of(config.runs(session.preset)[0], EVALUATION_STREAM)
+    returns = session.evaluate(_EPISODES)(keys, policies)
+    # What follows the evaluations during training is of a process that was killed here.
+    write_evaluation(
+        out, config, env_steps, returns, Position(**folder.read_record(out).get("evaluation", {"size": 0, "crc32": 0}))
+    )
+    write_system(out)
     if session.stop():
         raise Interrupted(saved=True)
-    unfinished = curves.plot(curves.read_curves(session.out), session.out / f"unfinished-{folder.CURVE}")
-    unfinished.replace(session.out / folder.CURVE)
-    diverged = diverged_runs(session.config, folder.read_metrics(session.out))
-    return Result(session.config, policies, returns, diverged, session.preset.env_steps, seconds)
+    if config.eval_every != "none":
+        with suppress(ValueError):  # there was no evaluation before the last chunk
+            curves.plot(curves.read_evaluation_curves(out), out / folder.EVALUATION_CURVE, "greedy return")
+    unfinished = curves.plot(curves.read_curves(out), out / f"unfinished-{folder.CURVE}")
+    unfinished.replace(out / folder.CURVE)
+    return Result(
+        config, policies, returns, diverged_runs(config, folder.read_metrics(out)), env_steps, seconds, evaluation_seconds
+    )
 
 
 def _batches(config: Config, trainer: Trainer, first: int) -> Iterator[slice]:

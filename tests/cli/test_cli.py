@@ -365,7 +365,7 @@ def test_runs_started_in_the_same_second_have_folders_of_their_own(monkeypatch):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_saves_and_says_how_to_continue(tmp_path, monkeypatch, capfd, number, code):
-    def run(config, out, *, report, stop, checkpoint_every):
+    def run(config, out, *, report, stop, checkpoint_every, loggers):
         assert checkpoint_every == 90.0
         assert stop() is None
         os.kill(os.getpid(), number)

@@ -29,7 +29,8 @@ CONFIG = Config(env="CartPole-v1", settings=SETTINGS, seeds=5, batch_size=2)
 CHUNKS = 3 * ITERATIONS // INTERVAL
 
 
-NAMES = {"config.json", "metrics.csv", "evaluation.csv", "system.json", "curve.png", "policies"}
+NAMES = {"config.json", "metrics.csv", "evaluation.csv", "system.json", "curve.png", "evaluation.png", "policies",
+         "best_policies"}  # fmt: skip
 
 
 class Killed(BaseException):
@@ -49,9 +50,8 @@ def small_trainer(config, preset, *, batch=None, resumable=True):
             draw = jax.vmap(lambda key, start=start: jax.random.uniform(jax.random.fold_in(key, start)))
             states = states | {"x": states["x"] * 1.1 + draw(states["key"])}
             x = np.asarray(states["x"])[:num]
-            yield Chunk(
-                runs, start + INTERVAL, start + INTERVAL, states, {"episode_return": x, "episodes": np.ones(num), "loss": x / 3}
-            )
+            metrics = {"episode_return": x, "episodes": np.ones(num), "loss": x / 3}
+            yield Chunk(runs, start + INTERVAL, start + INTERVAL, states, metrics, start)
 
     def policies(chunk):
         return SavedPolicy({"w": np.asarray(chunk.states["x"])[: chunk.runs.stop - chunk.runs.start]}, ())
@@ -59,6 +59,12 @@ def small_trainer(config, preset, *, batch=None, resumable=True):
     abstract = {"x": jnp.zeros(size), "key": jax.random.split(jax.random.key(0), size)} if resumable else None
     place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     return Trainer(size, 1, chunks, policies, jax.tree.map(place, abstract))
+
+
+def small_evaluation(keys, policies):
+    """Returns that rise and fall during training, by turns, and differ between the episodes of a run and between runs."""
+    bits = jax.random.key_data(keys)[:, :1] % 8
+    return np.float32(np.cos(3 * policies.params["w"])[:, None] + np.arange(3) * np.asarray(bits))
 
 
 @pytest.fixture
@@ -70,8 +76,9 @@ def small(monkeypatch):
     monkeypatch.setattr(
         training, "abstract_policies", lambda config, preset: SavedPolicy({"w": np.empty(config.num_runs, np.float32)}, ())
     )
-    monkeypatch.setattr(training, "evaluate_policies", lambda config, policies, num_episodes: policies.params["w"][:, None])
-    monkeypatch.setattr(training.curves, "plot", lambda curves, path: path.write_text("a picture") and path)
+    monkeypatch.setattr(training, "greedy_evaluation", lambda learner, num_episodes: small_evaluation)
+    monkeypatch.setattr(Config, "runs", lambda config, preset: (jax.random.split(jax.random.key(0), config.num_runs), None))
+    monkeypatch.setattr(training.curves, "plot", lambda curves, path, what="": path.write_text("a picture") and path)
     monkeypatch.setattr(checkpoints, "_COST", np.inf)
 
 
@@ -105,6 +112,11 @@ def assert_same(out, result, reference, reference_result):
     np.testing.assert_array_equal(result.evaluation_returns, reference_result.evaluation_returns)
     assert {path.name for path in out.iterdir()} == NAMES
     assert (out / "evaluation.csv").read_text() == (reference / "evaluation.csv").read_text()
+    assert folder.read_record(out, "best") == folder.read_record(reference, "best")
+    best, expected = (
+        folder.load_policies(path, jax.tree.map(np.empty_like, result.policies), "best") for path in (out, reference)
+    )
+    jax.tree.map(np.testing.assert_array_equal, best, expected)
 
 
 @pytest.fixture
@@ -151,7 +163,7 @@ def test_a_batch_that_cannot_go_on_from_its_states_begins_again(small, tmp_path,
     assert len(seen) == 1 + 4 * ITERATIONS // INTERVAL
 
 
-@pytest.mark.parametrize("stage", ["evaluate_policies", "plot"])
+@pytest.mark.parametrize("stage", ["write_evaluation", "plot"])
 def test_what_is_trained_is_not_trained_again(reference, tmp_path, monkeypatch, stage):
     def killed(*args, **kwargs):
         raise Killed

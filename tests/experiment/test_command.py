@@ -13,7 +13,7 @@ from jaxrl.presets import DEFAULTS
 COMMANDS = [
     "jaxrl train dqn --env CartPole-v1 --steps 4000 --seeds 16",
     "jaxrl train ppo --env CartPole-v1 --steps 500000 --seeds 3 --agent.num-envs 4 --hparams.learning-rate 1e-05",
-    "jaxrl train ppo --env Acrobot-v1 --steps 20000 --seeds 1 --agent.no-normalize-advantage",
+    "jaxrl train ppo --env Acrobot-v1 --steps 20000 --seeds 1 --eval-every none --agent.no-normalize-advantage",
     "jaxrl train reinforce --env PointMass --steps 9000 --seeds 2 --seed 7 --agent.mode episodic --agent.baseline mean",
     "jaxrl train dqn --env Acrobot-v1 --wrap flatten --wrap frame_stack:2 --steps 4000 --seeds 3 --batch-size 2 "
     "--agent.double --agent.loss huber --agent.hidden none --agent.epsilon-fraction 0.5 --agent.learning-rate-fraction inf "

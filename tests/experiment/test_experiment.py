@@ -47,7 +47,8 @@ def finished(tmp_path_factory):
 
 def test_the_folder_holds_arrays_text_and_a_picture(finished):
     _, out, _, _ = finished
-    files = {"config.json", "metrics.csv", "evaluation.csv", "system.json", "curve.png", "policies"}
+    files = {"config.json", "metrics.csv", "evaluation.csv", "system.json", "curve.png", "evaluation.png"}
+    files |= {"policies", "best_policies"}
     assert {path.name for path in out.iterdir()} == files
     assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
     for path in out.rglob("*"):

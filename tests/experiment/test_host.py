@@ -209,7 +209,9 @@ def test_the_command_line_trains_and_plays_them(tmp_path, capsys):
         "evaluation.csv",
         "system.json",
         "curve.png",
+        "evaluation.png",
         "policies",
+        "best_policies",
     }
     assert main(["eval", str(out), "--episodes", "2"]) == 0
     assert "dqn on gymnasium/CartPole-v1" in capsys.readouterr().out

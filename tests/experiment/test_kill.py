@@ -16,6 +16,7 @@ import pytest
 import jaxrl
 from jaxrl.experiment import load_policies
 from jaxrl.experiment.config import load_config
+from jaxrl.experiment.folder import read_record
 from jaxrl.experiment.policies import abstract_policies
 
 KILLS = int(os.environ.get("JAXRL_KILLS", "17"))  # of each run
@@ -48,10 +49,13 @@ def table(out):
 
 
 def contents(run):
-    """Metrics without the time, and the policies as jaxrl reads them."""
+    """Metrics without the time, evaluations, and the last and the best policies as jaxrl reads them."""
     with (run / "metrics.csv").open(newline="") as file:
         rows = [{name: value for name, value in row.items() if name != "wall_seconds"} for row in csv.DictReader(file)]
-    return rows, [x.tobytes() for x in jax.tree.leaves(load_policies(run, abstract_policies(load_config(run))))]
+    abstract = abstract_policies(load_config(run))
+    policies = [load_policies(run, abstract, which) for which in ("last", "best")]
+    evaluations = (run / "evaluation.csv").read_text(), read_record(run, "best")
+    return rows, evaluations, [x.tobytes() for x in jax.tree.leaves(policies)]
 
 
 @pytest.mark.slow
