@@ -16,6 +16,8 @@ from jaxrl.experiment import storage
 from jaxrl.experiment.notes import Note
 
 CONFIG, METRICS, CURVE, POLICIES, CHECKPOINTS = "config.json", "metrics.csv", "curve.png", "policies", "checkpoints"
+SEARCH = "search.json"  # of a search in place of a run
+PARTS = "parts"  # of runs that several processes train; jaxrl.experiment.parts
 
 
 def check_unused(path: Path) -> None:
