@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from jaxrl.cli._parsing import UsageError, user_errors
 
-_AS_WORDS = ("env", "settings", "wrappers", "seeds", "seed", "hparams", "sweep", "batch_size")
+_AS_WORDS = ("env", "settings", "wrappers", "seeds", "seed", "hparams", "sweep", "batch_size", "num_shards", "deterministic")
 
 
 class FromFile(NamedTuple):
@@ -47,6 +47,9 @@ def _words(config: Any, given: set[str]) -> Iterator[str]:
     yield from ("--env", config.env, "--seeds", str(config.seeds), "--seed", str(config.seed))
     if config.batch_size is not None:
         yield from ("--batch-size", str(config.batch_size))
+    yield from ("--num-shards", str(config.num_shards))
+    if config.deterministic:
+        yield "--deterministic"
     if "--wrap" not in given:
         for wrapper in config.wrappers:
             yield from ("--wrap", wrapper)

@@ -15,7 +15,7 @@ import numpy as np
 import jaxrl
 from jaxrl import envs, presets
 from jaxrl._src.checks import check_size
-from jaxrl.experiment.folder import CONFIG
+from jaxrl.experiment.folder import CONFIG, PARTS
 from jaxrl.experiment.host import is_on_host
 from jaxrl.experiment.storage import from_json, to_json
 from jaxrl.experiment.wrapping import parse, wrap
@@ -37,6 +37,9 @@ class Config:
       samples: settings of other hyperparameters that are tried together, such as random samples
         (`jaxrl.experiment.draw_samples`). Each runs with every combination of the swept values.
       batch_size: maximum number of runs in memory at once; by default as many as fit.
+      num_shards: number of devices for each run, which share its environments, its replay and its batches
+        (`jaxrl.vectorize`).
+      deterministic: whether the programs are compiled so that every process computes the same bits on a GPU.
     """
 
     env: str
@@ -48,6 +51,8 @@ class Config:
     sweep: dict[str, list[float]] = field(default_factory=dict)
     samples: list[dict[str, float]] = field(default_factory=list)
     batch_size: int | None = None
+    num_shards: int = 1
+    deterministic: bool = False
 
     def __post_init__(self):
         check_size("seeds", self.seeds)
@@ -58,6 +63,7 @@ class Config:
             )
         if self.batch_size is not None:
             check_size("batch_size", self.batch_size)
+        check_size("num_shards", self.num_shards)
         for name in {*self.hparams, *self.swept} - self.settings.hparams.keys():
             raise ValueError(
                 f"{self.settings.algorithm} has no hyperparameter {name!r}; it has {', '.join(self.settings.hparams)}"
@@ -104,6 +110,8 @@ class Config:
         preset = presets.build(self.settings, wrap(envs.make(self.env), self.wrappers), **self.hparams)
         if self.wrappers and is_on_host(preset.learner):
             raise ValueError(f"jaxrl's wrappers have no effect on {self.env}, which runs on the host: leave out --wrap")
+        if self.num_shards > 1 and is_on_host(preset.learner):
+            raise ValueError(f"{self.env} runs on the host, which has no shards: leave out --num-shards")
         # Tracing with concrete values checks their ranges, before anything runs. These are intervals: the ends are enough.
         columns = {name: [combination[name] for combination in self.combinations] for name in self.swept}
         for end in (np.min, np.max):  # which keep a NaN
@@ -179,6 +187,8 @@ class Config:
 def load_config(run: Path) -> Config:
     """The configuration of a run folder. Raises ValueError if the folder is not one."""
     if not (run / CONFIG).is_file():
+        if (run / PARTS).is_dir():
+            raise ValueError(f"{run} has parts that are not joined: `jaxrl resume {run}` finishes and joins them")
         raise ValueError(f"{run} is not a run folder: it has no {CONFIG}")
     return Config.load(run / CONFIG)
 
