@@ -10,12 +10,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxrl.experiment import folder, parts
 from jaxrl.experiment.config import Config
 
+_BETWEEN_LOOKS = 1.0  # seconds
 _FINISHED, _FAILED = 0, -1  # in place of the number of parts
 # Linux sends SIGHUP to the child when its parent ends, in whatever way (PR_SET_PDEATHSIG = 1): the child saves and ends.
 _CHILD = """
@@ -61,7 +63,11 @@ def train_parts(command: str, config: Config, out: Path, argv: list[str]) -> int
             text = f"process {process} ends with part {index}/{num_parts}, and the others follow within a minute"
             print(f"jaxrl: {text}. The same command continues all parts", file=sys.stderr, flush=True)
             os._exit(code)  # at once: a regular end would wait for the others
-    wait_for_all("all parts are trained")
+    paths = [parts.part_folder(out, index, num_parts) for index in range(1, num_parts + 1)]
+    while not all(map(folder.is_finished, paths)):
+        time.sleep(_BETWEEN_LOOKS)
+    wait_for_all("all parts are trained")  # which fails after half an hour, so that it comes this late
+    jax.distributed.shutdown()  # it would wait for process 0 for five minutes
     return _run_child(["merge", str(out)], variables) if process == 0 else 0
 
 

@@ -49,7 +49,7 @@ def initialize(
 
 
 def wait_for_all(what: str) -> None:
-    """Wait until every process has come to this point, which all call `what`."""
+    """Wait until every process has come to this point, which all call `what`, but at most half an hour (with Gloo, on a CPU)."""
     from jax.experimental import multihost_utils
 
     multihost_utils.sync_global_devices(what)

@@ -1,11 +1,13 @@
 """Runs in parts, by separate commands and by the processes of a job, equal the runs of one process."""
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -14,7 +16,7 @@ import pytest
 
 from jaxrl import cli, experiment, presets
 from jaxrl.cli import _distributed
-from jaxrl.experiment import Config, folder, parts
+from jaxrl.experiment import Config, folder, hosts, parts
 from jaxrl.experiment.config import load_config
 from jaxrl.experiment.parts import part_folder
 from jaxrl.experiment.policies import abstract_policies
@@ -130,6 +132,43 @@ def test_the_chips_of_a_host_are_no_pod(monkeypatch):
     assert four["TPU_VISIBLE_CHIPS"] == "0,1,2,3"
     monkeypatch.setenv("TPU_CHIPS_PER_PROCESS_BOUNDS", "1,4,1")
     assert _distributed.tpu_variables(4)["TPU_CHIPS_PER_PROCESS_BOUNDS"] == "1,4,1"
+
+
+def test_processes_meet_only_when_all_parts_are_trained(tmp_path, monkeypatch):
+    """The meeting of JAX has a time limit, which a part that takes longer than the others must not meet."""
+    out, met = tmp_path / "run", []
+
+    def finish_part(index):
+        path = part_folder(out, index, 2)
+        (path / folder.POLICIES).mkdir(parents=True)
+        (path / folder.CURVE).touch()
+
+    def train(words, variables):
+        if words[0] == "train":
+            assert words == ["train", "a2c", "--out", str(out), "--part", "1/2"]
+            finish_part(1)
+            threading.Timer(0.3, finish_part, [2]).start()
+        else:
+            assert words == ["merge", str(out)]
+        return 0
+
+    monkeypatch.setattr(hosts, "initialize", lambda: (0, 2))
+    monkeypatch.setattr(hosts, "from_first", lambda number: number)
+    monkeypatch.setattr(hosts, "wait_for_all", lambda what: met.append(folder.is_finished(part_folder(out, 2, 2))))
+    monkeypatch.setattr(_distributed, "_run_child", train)
+    monkeypatch.setattr(_distributed, "_BETWEEN_LOOKS", 0.05)
+    with jax_settings("jax_platforms", "jax_enable_preemption_service"):
+        assert _distributed.train_parts("train", config_of(), out, ["a2c", "--distributed", "--out", str(out)]) == 0
+    assert met == [True]
+
+
+@contextlib.contextmanager
+def jax_settings(*names):
+    """Put these settings back at the end."""
+    before = {name: getattr(jax.config, name) for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 # --- processes of a job, on one machine
