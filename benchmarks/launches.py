@@ -210,6 +210,15 @@ def td3(num_shards: int = 1) -> Callable:
     return lambda key: jaxrl.train(key, learner, 6_400, log_every=640)
 
 
+def openai_es(num_shards: int = 1) -> Callable:
+    """A run of 64 policies × 500 steps, MLP 64-64: ten rows of metrics of ten iterations each."""
+    env = jaxrl.make("CartPole-v1")
+    network = jaxrl.networks.policy(env.observation_space, env.action_space)
+    agent = jaxrl.agents.openai_es(network, env.action_space)
+    learner = jaxrl.make_learner(env, agent, num_envs=64 * num_shards, rollout_length=500)
+    return lambda key: jaxrl.train(key, learner, 100, log_every=10)
+
+
 PROGRAMS = {
     "DQN, 10 envs, batch 128, MLP 120-84": dqn,
     "REINFORCE, 16 envs × 32, value baseline": reinforce,
@@ -217,6 +226,7 @@ PROGRAMS = {
     "PQN, 32 envs × 64, 2 epochs × 16 minibatches": pqn,
     "SAC, 1 env, batch 256, MLP 256-256": sac,
     "TD3, 1 env × 2, batch 256, MLP 256-256": td3,
+    "OpenAI-ES, 64 policies × 500": openai_es,
 }
 ALSO_PRINTED = {
     "DQN in bfloat16": functools.partial(dqn, dtype="bfloat16"),

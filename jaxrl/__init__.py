@@ -39,6 +39,7 @@ _NAMES = {
     "advance": "learner",
     "evaluate": "rollout",
     "evaluate_over_params": "rollout",
+    "enable_compilation_cache": "compilation",
     "vectorize": "vectorization",
     "load_policy": "experiment.deployment",
     "preset": "presets",
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
         transitions,
         types,
     )
+    from jaxrl.compilation import enable_compilation_cache
     from jaxrl.envs import make
     from jaxrl.envs.validation.environment import check_environment
     from jaxrl.experiment.deployment import load_policy

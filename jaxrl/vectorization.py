@@ -62,7 +62,7 @@ def vectorize(
     """
     if batch_size is not None and batch_size != "auto":
         batch_size = check_size("batch_size", batch_size)
-    available = _rows_of_devices(jax.local_devices() if devices is None else devices, check_size("num_shards", num_shards))
+    available = rows_of_devices(jax.local_devices() if devices is None else devices, check_size("num_shards", num_shards))
 
     def run(groups, width, *args):
         """`fn` over an axis of length devices × `groups` × `width`."""
@@ -115,7 +115,7 @@ def vectorize(
     return vectorized
 
 
-def _rows_of_devices(devices: Sequence[jax.Device], num_shards: int) -> tuple[tuple[jax.Device, ...], ...]:
+def rows_of_devices(devices: Sequence[jax.Device], num_shards: int) -> tuple[tuple[jax.Device, ...], ...]:
     """Disjoint rows of `num_shards` neighbouring devices, or a row of the only device."""
     devices = tuple(devices)
     if not devices:

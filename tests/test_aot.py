@@ -87,7 +87,8 @@ def test_a_run_of_64_seeds_compiles_for_four_tpus_that_never_speak_to_each_other
 
 # How often devices speak to each other in a run of one agent on several: in every gradient step, and in every logging interval.
 # By the number of loops around it. PPO also averages the advantages that it normalises, and their squares. An iteration of TD3
-# has three gradient steps, in no loop of their own. What is outside of all loops is the mean of a constant.
+# has three gradient steps, in no loop of their own. OpenAI-ES also gathers the returns of the population, by an all-reduce on a
+# TPU. What is outside of all loops is the mean of a constant.
 EXPECTED = {
     "DQN": {3: 1, 1: 2},
     "REINFORCE": {3: 1, 1: 2, 0: 1},
@@ -95,6 +96,7 @@ EXPECTED = {
     "PQN": {4: 1, 1: 2},
     "SAC": {3: 1, 1: 2},
     "TD3": {3: 3, 1: 2},
+    "OpenAI-ES": {2: 2, 1: 2},
 }
 
 

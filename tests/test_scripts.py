@@ -3,12 +3,17 @@
 import ast
 import importlib
 import inspect
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from jaxrl.cli import _train
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 # What is a definition, or a tool of the others, has no paper.
@@ -55,3 +60,62 @@ def test_a_loop_of_ones_own_learns_with_one_loss_and_the_replay():
     assert done.returncode == 0, done.stderr
     # Eight seeds gave 147 to 312; random actions give 22, and what does not learn stays below 60.
     assert float(done.stdout.split()[-1]) > 80
+
+
+# --- clusters
+
+
+def slurm(tmp_path, step, signal_after=None):
+    """Run the batch file with commands of SLURM that write down how they are called; `step` is what srun does."""
+    bin = tmp_path / "bin"
+    bin.mkdir()
+    log = tmp_path / "log"
+    for name, does in {"srun": step, "scancel": f"touch {tmp_path}/stop", "scontrol": "true"}.items():
+        (bin / name).write_text(f'#!/usr/bin/env bash\necho {name} "$@" >> {log}\n{does}\n')
+        (bin / name).chmod(0o755)
+    variables = {"PATH": f"{bin}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    process = subprocess.Popen([SCRIPTS / "slurm.sh", "dqn", "--out", "a b"], env=os.environ | variables)
+    if signal_after is not None:
+        while not log.exists():
+            time.sleep(0.02)
+        time.sleep(signal_after)
+        process.send_signal(signal.SIGTERM)
+    return process.wait(timeout=60), log.read_text().splitlines()
+
+
+TRAIN = "srun --kill-on-bad-exit=0 jaxrl train dqn --out a b --distributed"
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_job_under_slurm_ends_with_its_processes(tmp_path, code):
+    assert slurm(tmp_path, f"exit {code}") == (code, [TRAIN])
+
+
+def test_a_job_under_slurm_saves_at_its_time_limit_and_goes_back_to_the_queue(tmp_path):
+    saving = f"while [ ! -e {tmp_path}/stop ]; do sleep 0.05; done; sleep 0.3; touch {tmp_path}/saved; exit 143"
+    code, log = slurm(tmp_path, saving, signal_after=0.2)
+    assert (code, log) == (143, [TRAIN, "scancel --signal=TERM 7", "scontrol requeue 7"])
+    assert (tmp_path / "saved").exists(), "it waits for the checkpoints"
+
+
+def test_a_job_that_finishes_at_its_time_limit_is_not_queued_again(tmp_path):
+    code, log = slurm(tmp_path, f"while [ ! -e {tmp_path}/stop ]; do sleep 0.05; done", signal_after=0.2)
+    assert (code, log) == (0, [TRAIN, "scancel --signal=TERM 7"])
+
+
+def test_the_processes_of_the_jobset_find_each_other():
+    yaml = pytest.importorskip("yaml")
+    jobset = yaml.safe_load((SCRIPTS / "jobset.yaml").read_text())
+    (job,) = jobset["spec"]["replicatedJobs"]
+    spec = job["template"]["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    variables = {entry["name"]: entry.get("value") for entry in container["env"]}
+    name = jobset["metadata"]["name"]
+    port = container["ports"][0]["containerPort"]
+    assert variables["JAX_COORDINATOR_ADDRESS"] == f"{name}-{job['name']}-0-0.{name}:{port}"
+    assert variables["JAX_NUM_PROCESSES"] == str(spec["parallelism"]) == str(spec["completions"])
+    program, command, *words = container["command"]
+    assert (program, command, words[-1]) == ("jaxrl", "train", "--distributed")
+    options = _train._parser(_train._settings(words[0], words[1:])).parse(words[1:])
+    assert options.distributed
+    assert str(options.out).startswith(container["volumeMounts"][0]["mountPath"])

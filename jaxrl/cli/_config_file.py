@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 from jaxrl.cli._parsing import UsageError, user_errors
 
-_AS_WORDS = ("env", "settings", "wrappers", "seeds", "seed", "hparams", "sweep", "batch_size", "eval_every")
+_AS_WORDS = (
+    "env", "settings", "wrappers", "seeds", "seed", "hparams", "sweep", "batch_size", "eval_every", "num_shards", "deterministic",
+)  # fmt: skip
 
 
 class FromFile(NamedTuple):
@@ -48,6 +50,9 @@ def _words(config: Any, given: set[str]) -> Iterator[str]:
     yield from ("--eval-every", str(config.eval_every))
     if config.batch_size is not None:
         yield from ("--batch-size", str(config.batch_size))
+    yield from ("--num-shards", str(config.num_shards))
+    if config.deterministic:
+        yield "--deterministic"
     if "--wrap" not in given:
         for wrapper in config.wrappers:
             yield from ("--wrap", wrapper)

@@ -5,70 +5,129 @@ The process that the job starts only waits. It finds the others by `jax.distribu
 results have the bits of a run in one process, and a part is continued like any run.
 """
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from jaxrl.experiment import folder, parts
 from jaxrl.experiment.config import Config
-from jaxrl.experiment.folder import CONFIG, CURVE
-from jaxrl.experiment.parts import division, part_folder
 
-# Linux sends SIGTERM to the child when its parent ends, in whatever way (PR_SET_PDEATHSIG).
+_BETWEEN_LOOKS = 1.0  # seconds
+_FINISHED, _FAILED = 0, -1  # in place of the number of parts
+# Linux sends SIGHUP to the child when its parent ends, in whatever way (PR_SET_PDEATHSIG = 1): the child saves and ends.
 _CHILD = """
-import ctypes, runpy, sys
+import ctypes, os, runpy, signal, sys
 if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, 15)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(1, signal.SIGHUP)
+    if os.getppid() != int(sys.argv.pop(1)):
+        sys.exit("jaxrl: error: the process of the job has ended")
 runpy.run_module("jaxrl", run_name="__main__")
 """
 
 
-def train_parts(config: Config, out: Path, argv: list[str]) -> int:
+def train_parts(command: str, config: Config, out: Path, argv: list[str]) -> int:
     """Train the parts of this process, and let process 0 join all of them.
 
     Args:
+      command: "train" or "resume".
       config: all runs.
       out: the run folder, which all processes share. If it holds parts already, finished ones are kept and others continued,
         with any number of processes.
-      argv: the words after `jaxrl train`.
+      argv: the words after the command, which are passed on to the child process of each part.
 
     Returns:
       The exit code.
     """
     import jax
 
-    from jaxrl.experiment.hosts import initialize, wait_for_all
+    from jaxrl.experiment.hosts import from_first, initialize, wait_for_all
 
     jax.config.update("jax_platforms", "cpu")  # the devices are for the child
+    with contextlib.suppress(AttributeError):  # older versions of JAX
+        jax.config.update("jax_enable_preemption_service", False)  # it would keep SIGTERM for itself
     process, num_processes = initialize()
-    num_parts = division(out) or num_processes
-    wait_for_all("the division is known")
+    num_parts = from_first(_begin(out, config, num_processes) if process == 0 else 0)
+    if num_parts in (_FINISHED, _FAILED):
+        return 0 if num_parts == _FINISHED else 2
+    words = [word for word in argv if word != "--distributed"]
+    variables = tpu_variables(_num_tpu_chips()) if num_processes > 1 else {}
     for index in range(process + 1, num_parts + 1, num_processes):
-        config.part(index, num_parts)  # raises where there are too few runs
-        code = _train_part(part_folder(out, index, num_parts), f"{index}/{num_parts}", argv)
+        code = _run_child([command, *words, "--part", f"{index}/{num_parts}"], variables)
         if code:
-            message = f"jaxrl: process {process} ends since part {index}/{num_parts} failed; the others follow within a minute"
-            print(message, file=sys.stderr, flush=True)
+            text = f"process {process} ends with part {index}/{num_parts}, and the others follow within a minute"
+            print(f"jaxrl: {text}. The same command continues all parts", file=sys.stderr, flush=True)
             os._exit(code)  # at once: a regular end would wait for the others
-    wait_for_all("all parts are trained")
-    return _run_child(["merge", str(out)]) if process == 0 else 0
+    paths = [parts.part_folder(out, index, num_parts) for index in range(1, num_parts + 1)]
+    while not all(map(folder.is_finished, paths)):
+        time.sleep(_BETWEEN_LOOKS)
+    wait_for_all("all parts are trained")  # which fails after half an hour, so that it comes this late
+    jax.distributed.shutdown()  # it would wait for process 0 for five minutes
+    return _run_child(["merge", str(out)], variables) if process == 0 else 0
 
 
-def _train_part(path: Path, part: str, argv: list[str]) -> int:
-    """Train or continue a part in a child process, and return its exit code."""
-    if (path / CURVE).is_file():
-        return 0
-    if (path / CONFIG).is_file():
-        words = ["resume", str(path)]
-    else:
-        words = ["train", *(word for word in argv if word != "--distributed"), "--part", part]
-    return _run_child(words)
-
-
-def _run_child(words: list[str]) -> int:
-    """Run a command of jaxrl in a child process, and return its exit code."""
-    child = subprocess.Popen([sys.executable, "-c", _CHILD, *words])
+def _begin(out: Path, config: Config, num_processes: int) -> int:
+    """The number of parts, or what there is instead, which is printed."""
+    if folder.is_finished(out):
+        print(f"{out} is finished: there is nothing to train")
+        return _FINISHED
     try:
-        return child.wait()
-    except KeyboardInterrupt:  # the child got it too, and saves what it has
-        return child.wait() or 130
+        return parts.begin(out, config, num_processes)
+    except (ValueError, TypeError) as error:
+        print(f"jaxrl: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        return _FAILED
+
+
+def _run_child(words: Sequence[str], variables: Mapping[str, str]) -> int:
+    """Run a command of jaxrl in a child process, and return its exit code. It gets the signals of this process, once each."""
+    parent = [str(os.getpid())] if sys.platform == "linux" else []
+    received: list[int] = []
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+
+    def pass_on(number: int, _: object) -> None:
+        received.append(number)
+        child.send_signal(number)
+
+    # In a session of its own, so that a terminal's Ctrl-C comes to it from here alone.
+    child = subprocess.Popen([sys.executable, "-c", _CHILD, *parent, *words], env=os.environ | variables, start_new_session=True)
+    before = {number: signal.signal(number, pass_on) for number in numbers}
+    try:
+        code = child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if code < 0:  # ended by a signal
+        code = 128 - code
+    return code or (128 + received[0] if received else 0)
+
+
+def tpu_variables(chips: int) -> dict[str, str]:
+    """The variables by which a child process uses the TPU chips of its host alone, as if they were no part of a pod.
+
+    Without them, the TPU runtime waits until a process on every host of the pod has started it.
+    """
+    bounds = {1: "1,1,1", 2: "1,2,1", 4: "2,2,1", 8: "2,4,1"}.get(chips)
+    if bounds is None:  # no TPU, or one that is unknown
+        return {}
+    return {
+        "TPU_SKIP_MDS_QUERY": "1",  # the metadata of the machine describe the pod
+        "TPU_PROCESS_BOUNDS": "1,1,1",
+        "TPU_CHIPS_PER_PROCESS_BOUNDS": os.environ.get("TPU_CHIPS_PER_PROCESS_BOUNDS", bounds),
+        "TPU_VISIBLE_CHIPS": ",".join(map(str, range(chips))),
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_WORKER_ID": "0",
+        "CLOUD_TPU_TASK_ID": "0",
+    }
+
+
+def _num_tpu_chips() -> int:
+    try:
+        from jax._src.hardware_utils import num_available_tpu_chips_and_device_id
+    except ImportError:  # it is private to JAX
+        return 0
+    return num_available_tpu_chips_and_device_id()[0]

@@ -11,9 +11,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder whose parts are all finished")
     options = parser.parse(argv)
     set_up_jax()
+    return join(options.run)
+
+
+def join(run: Path) -> int:
+    """Join the parts of a run folder, and return the exit code."""
     from jaxrl.experiment import merge
 
     with user_errors():
-        config = merge(options.run)
-    print(f"{options.run}: {config.num_runs} runs joined")
+        config = merge(run)
+    print(f"{run}: {config.num_runs} runs joined")
     return 0

@@ -1,10 +1,12 @@
 """`jaxrl resume`"""
 
+import argparse
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from jaxrl.cli._parsing import Parser, user_errors
-from jaxrl.cli._running import add_checkpoint_option, add_log_option, carry_out
+from jaxrl.cli._parsing import Parser, UsageError, user_errors
+from jaxrl.cli._running import add_checkpoint_option, add_log_option, carry_out, carry_out_part, parse_part
 from jaxrl.cli._set_up import set_up_jax
 
 
@@ -17,18 +19,50 @@ def main(argv: list[str]) -> int:
         "--force", action="store_true",
         help="continue although versions, the kind of the device or the configuration have changed since",
     )  # fmt: skip
+    parser.add_argument("--part", type=parse_part, metavar="I/N", help="of a run in parts: finish only this part")
+    parser.add_argument(
+        "--distributed", action="store_true", help="of a run in parts: divide them as `jaxrl train --distributed`"
+    )
     options = parser.parse(argv)
-    set_up_jax()
     from jaxrl.experiment import folder, resume
     from jaxrl.experiment.config import load_config
     from jaxrl.experiment.loggers import loggers_of, make_logger
+    from jaxrl.experiment.parts import whole_config
 
     with user_errors():
-        config = load_config(options.run)
+        whole = whole_config(options.run)
+        if whole is None and options.part and not folder.is_finished(options.run):
+            raise ValueError(f"{options.run} has no parts that are not joined: leave out --part")
+        if whole is not None and options.distributed:
+            from jaxrl.cli._distributed import train_parts
+
+            return train_parts("resume", whole, options.run, argv)
+        config = load_config(options.run) if whole is None else whole
+    set_up_jax(deterministic=config.deterministic)
+    if whole is not None:
+        return _finish_parts(whole, options)
     if folder.is_finished(options.run):
         print(f"{options.run} is finished: there is nothing to resume")
         return 0
+    if options.distributed:
+        raise UsageError(f"{options.run} was not trained in parts: leave out --distributed")
     with user_errors():
         loggers = [make_logger(name, options.run) for name in options.log or loggers_of(options.run)]
     start = partial(resume, options.run, checkpoint_every=options.checkpoint_every, force=options.force, loggers=loggers)
     return carry_out(start, config, options.run)
+
+
+def _finish_parts(whole: Any, options: argparse.Namespace) -> int:
+    """Finish all parts of a folder, one after the other, and join them; or only the part of the options."""
+    from jaxrl.cli._merge import join
+    from jaxrl.experiment.parts import division
+
+    if options.part:
+        return carry_out_part(whole, options.run, options.part, options)
+    with user_errors():
+        num_parts = division(options.run) or 1
+    for index in range(1, num_parts + 1):
+        code = carry_out_part(whole, options.run, (index, num_parts), options)
+        if code:
+            return code
+    return join(options.run)

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from jaxrl.cli._parsing import Parser, user_errors
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+_REPEATED = 1.0  # seconds within which the same signal is the same request
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -63,12 +65,57 @@ def carry_out(start: Callable[..., Any], config: Any, out: Path) -> int:
     return 0
 
 
+def carry_out_part(config: Any, out: Path, part: tuple[int, int], options: argparse.Namespace) -> int:
+    """Train a part of the runs, or continue it if it was interrupted, and return the exit code.
+
+    Args:
+      config: all runs.
+      out: the run folder of all parts.
+      part: the number of the part, from 1, and how many there are.
+      options: with `checkpoint_every` and `log`, and `force` for `jaxrl resume`.
+    """
+    from jaxrl.experiment import folder, parts, resume, run
+    from jaxrl.experiment.loggers import loggers_of, make_logger
+
+    if folder.is_finished(out):
+        print(f"{out} is finished")
+        return 0
+    with user_errors():
+        config.part(*part)
+        num_parts = parts.begin(out, config, part[1])
+        if num_parts != part[1]:
+            raise ValueError(
+                f"{out} is divided into {num_parts} parts already: give one of 1/{num_parts} to {num_parts}/{num_parts}"
+            )
+        config, path = config.part(*part), parts.part_folder(out, *part)
+    if folder.is_finished(path):
+        print(f"{path} is finished")
+        return 0
+    start: Callable[..., Any] = partial(run, config, path)
+    with user_errors():
+        loggers = [make_logger(name, path) for name in dict.fromkeys(options.log or loggers_of(path))]
+    if (path / folder.CONFIG).is_file():
+        start = partial(resume, path, force=getattr(options, "force", False))
+    return carry_out(partial(start, checkpoint_every=options.checkpoint_every, loggers=loggers), config, path)
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """Two numbers, such as "3/8", the third of eight parts."""
+    try:
+        index, num_parts = map(int, text.split("/"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be two numbers such as 3/8, the third of eight parts; got {text!r}") from None
+    return index, num_parts
+
+
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], int | None]]:
     """Yield a function that returns the signal that asked to stop, or None.
 
-    The second signal ends the process at once. A thread hears the signals, since Python itself runs their handlers only between
-    two of its instructions, and a compiled program is a single one.
+    The second signal ends the process at once. That does not hold for the same one within a second, since many launchers send a
+    signal both to a process and to its group, nor for SIGHUP, which only says that the terminal or the parent has gone. A thread
+    hears the signals, since Python itself runs their handlers only between two of its instructions, and a compiled program is a
+    single one.
     """
     numbers: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -78,13 +125,18 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
     theirs.setblocking(False)
 
     def listen() -> None:
+        first_at, hang_up = 0.0, getattr(signal, "SIGHUP", None)
         while received := ours.recv(1):
             if received[0] not in handled:
                 continue
-            numbers.append(received[0])
-            if len(numbers) > 1:
+            if not numbers:
+                first_at = time.monotonic()
+            elif received[0] != hang_up and (received[0] != numbers[0] or time.monotonic() - first_at > _REPEATED):
                 _say("ended at once")
                 os._exit(128 + numbers[0])
+            else:
+                continue
+            numbers.append(received[0])
             name = signal.Signals(numbers[0]).name
             _say(f"{name}: saving after the computation in progress; once more ends at once")
 

@@ -14,7 +14,8 @@ from jaxrl.cli._parsing import Parser, UsageError
 
 _MAX_DEPTH = 4  # of run folders below the folder that is listed
 _MAX_BYTES = 2**22  # of the end of a file of metrics
-_PARTS = ("policies", "curve.png")  # of a finished run
+_FINISHED = {"run": ("policies", "curve.png"), "search": ("policies", "search.png")}  # what is there at the end
+_WHOLE = Path("parts", "whole.json")  # the configuration of a run whose parts are not joined
 
 
 def parser() -> Parser:
@@ -42,7 +43,7 @@ def main(argv: list[str]) -> int:
 
 def run_folders(folder: Path, depth: int = 0) -> Iterator[Path]:
     """The run folders in a folder, those in its folders included; the folder itself if it is one."""
-    if (folder / "config.json").is_file():
+    if (folder / "config.json").is_file() or (folder / _WHOLE).is_file():
         yield folder
     elif depth < _MAX_DEPTH:
         with contextlib.suppress(OSError), os.scandir(folder) as entries:  # a folder that cannot be read is not listed
@@ -53,29 +54,45 @@ def run_folders(folder: Path, depth: int = 0) -> Iterator[Path]:
 def describe(run: Path) -> dict[str, Any]:
     """What the list says about a run folder, as JSON values; the state is "damaged" where its files cannot be read."""
     row: dict[str, Any] = dict.fromkeys(("algorithm", "env", "wrappers", "runs", "steps", "env_steps", "iqm", "returns"))
-    row = {"run": str(run), **row, "state": "damaged", "changed": 0.0}
+    row = {"run": str(run), "kind": "run", **row, "state": "damaged", "changed": 0.0}
+    joined = (run / "config.json").is_file()
+    parts = [run] if joined else sorted(path.parent for path in run.glob("parts/*-of-*/config.json"))
     with contextlib.suppress(OSError):
-        row["changed"] = max(path.stat().st_mtime for path in (run, run / "config.json"))
-        row["changed"] = max(row["changed"], (run / "metrics.csv").stat().st_mtime)
+        row["changed"] = max(path.stat().st_mtime for path in (*parts, run / ("config.json" if joined else _WHOLE)))
+    for part in parts:
+        with contextlib.suppress(OSError):
+            row["changed"] = max(row["changed"], (part / "metrics.csv").stat().st_mtime)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        config = json.loads((run / "config.json").read_bytes())
+        config = json.loads((run / ("config.json" if joined else _WHOLE)).read_bytes())
         samples = config.get("samples") or []
         swept = [*config["sweep"], *(samples[0] if samples else ())]
         num_runs = config["seeds"] * math.prod(map(len, config["sweep"].values())) * (len(samples) or 1)
         row["algorithm"], row["steps"] = config["settings"]["algorithm"], config["settings"]["steps"]
         row["env"], row["wrappers"], row["runs"] = config["env"], config["wrappers"], num_runs
-        latest = latest_returns(run, ["seed", *swept], num_runs, max_bytes=_MAX_BYTES)
-        row["env_steps"], row["iqm"] = latest.env_steps, _iqm(list(latest.returns.values()))
-        row["returns"] = None if row["iqm"] is None else "greedy" if latest.greedy else "training"
-        row["state"] = _state(run)
+        if (run / "search.json").is_file():
+            row["kind"] = "search"
+        latest = [latest_returns(part, ["seed", *swept], num_runs, max_bytes=_MAX_BYTES) for part in parts]
+        row["env_steps"] = min((part.env_steps for part in latest), default=0)
+        row["iqm"] = _iqm([value for part in latest for value in part.returns.values()])
+        row["returns"] = None if row["iqm"] is None else "greedy" if all(part.greedy for part in latest) else "training"
+        row["state"] = _state(run, row["kind"]) if joined else _state_of_parts(parts)
     return row
 
 
-def _state(run: Path) -> str:
+def _state(run: Path, kind: str = "run") -> str:
     """Finished, running (a process holds the lock), or interrupted."""
     if _is_locked(run / "lock"):
         return "running"
-    return "finished" if all((run / part).exists() for part in _PARTS) else "interrupted"
+    return "finished" if all((run / part).exists() for part in _FINISHED[kind]) else "interrupted"
+
+
+def _state_of_parts(parts: Sequence[Path]) -> str:
+    """That of a run in parts: running if one of them is, and not joined if all are finished."""
+    states = {_state(part) for part in parts}
+    complete = {f"{i}-of-{len(parts)}" for i in range(1, len(parts) + 1)} == {part.name for part in parts}
+    if "running" in states:
+        return "running"
+    return "not joined" if complete and states == {"finished"} else "interrupted"
 
 
 def _is_locked(path: Path) -> bool:
@@ -107,11 +124,12 @@ def _print_table(runs: list[dict[str, Any]]) -> None:
     rows = [("RUN", "ALGORITHM", "ENVIRONMENT", "RUNS", "STEPS", "IQM", "STATE", "CHANGED")]
     for run in runs:
         wrappers = f" ({', '.join(run['wrappers'])})" if run["wrappers"] else ""
+        kind = " (search)" if run["kind"] == "search" else ""
         mark = "*" if run["returns"] == "training" else " "
         changed = time.strftime("%Y-%m-%d %H:%M", time.localtime(run["changed"]))
         rows.append(
             (
-                run["run"], run["algorithm"] or "", f"{run['env'] or ''}{wrappers}", number(run["runs"], ""),
+                run["run"], f"{run['algorithm'] or ''}{kind}", f"{run['env'] or ''}{wrappers}", number(run["runs"], ""),
                 number(run["steps"], ","), number(run["iqm"], ".2f") + mark, run["state"], changed,
             )
         )  # fmt: skip

@@ -4,27 +4,32 @@ import contextlib
 import logging
 import os
 import sys
-from pathlib import Path
 
 from jaxrl.cli._parsing import UsageError
 
+# Reductions in a fixed order, and kernels that are chosen without measuring, which can end differently in each process.
+_DETERMINISTIC = ("--xla_gpu_deterministic_ops=true", "--xla_gpu_autotune_level=0")
 
-def set_up_jax() -> None:
+
+def set_up_jax(*, deterministic: bool = False) -> None:
     """Use one CPU device per core, over which `vectorize` spreads the runs, and cache compiled programs.
 
     The cache is in the folder `JAXRL_CACHE`, by default `jaxrl` in the user's cache folder. It is disabled by `JAXRL_CACHE=off`,
     and if the user has no home folder. JAX's own setting (`JAX_COMPILATION_CACHE_DIR`) takes precedence.
-    """
-    import jax
 
+    Args:
+      deterministic: compile for GPUs so that every process computes the same bits. Elsewhere this changes nothing.
+    """
+    from jaxrl.compilation import enable_compilation_cache
     from jaxrl.vectorization import use_all_cores
 
+    if deterministic:  # XLA reads its flags when the first device is used
+        given = os.environ.get("XLA_FLAGS", "").split()
+        os.environ["XLA_FLAGS"] = " ".join([*given, *(flag for flag in _DETERMINISTIC if flag not in given)])
     with contextlib.suppress(RuntimeError):  # the backend is already initialised
         use_all_cores()
     check_devices()
-    cache = os.environ.get("JAXRL_CACHE") or _user_cache()
-    if cache not in (None, "off") and not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
-        jax.config.update("jax_compilation_cache_dir", cache)
+    enable_compilation_cache()
 
 
 def check_devices() -> None:
@@ -54,10 +59,3 @@ def check_devices() -> None:
 
 def _first_line(text: str) -> str:
     return next(iter(text.splitlines()), "")
-
-
-def _user_cache() -> str | None:
-    try:
-        return str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxrl")
-    except RuntimeError:  # no HOME, and no entry in the user database
-        return None

@@ -12,7 +12,7 @@ from jaxrl._src.signatures import Option
 from jaxrl.cli import _config_file
 from jaxrl.cli._dry_run import dry_run
 from jaxrl.cli._parsing import Parser, UsageError, add_option, integer, show, user_errors
-from jaxrl.cli._running import add_checkpoint_option, add_log_option, carry_out
+from jaxrl.cli._running import add_checkpoint_option, add_log_option, carry_out, carry_out_part, parse_part
 from jaxrl.cli._set_up import set_up_jax
 
 _ENV = "CartPole-v1"
@@ -25,26 +25,28 @@ def main(argv: list[str]) -> int:
     algorithm, words = algorithm_of(file.argv)
     settings = file.settings or _settings(algorithm, words)
     options = _parser(settings).parse(words)
-    part = _part(options)
-    if not options.distributed:  # then the devices are for child processes
-        set_up_jax()
+    if (options.part or options.distributed) and options.out is None:
+        raise UsageError("--part and --distributed need --out, a folder that all processes share")
+    if options.part and options.distributed:
+        raise UsageError("--distributed chooses the part of each process itself: leave out --part")
+    if not options.distributed or options.dry_run:  # else the devices are for child processes
+        set_up_jax(deterministic=options.deterministic)
     with user_errors():
         config = dataclasses.replace(_config(settings, options), **file.fields)
-    if options.distributed:
+    if options.distributed and not options.dry_run:
         from jaxrl.cli._distributed import train_parts
 
         with user_errors():
-            return train_parts(config, options.out, argv)
+            return train_parts("train", config, options.out, argv)
     from jaxrl.experiment import run
     from jaxrl.experiment.loggers import make_logger
-    from jaxrl.experiment.parts import part_folder
 
-    with user_errors():
-        out = options.out or _default_folder(algorithm, options.env)
-        if part:
-            config, out = config.part(*part), part_folder(out, *part)
+    out = options.out or _default_folder(algorithm, options.env)
     if options.dry_run:
-        return dry_run(config)
+        with user_errors():
+            return dry_run(config.part(*options.part) if options.part else config)
+    if options.part:
+        return carry_out_part(config, out, options.part, options)
     with user_errors():
         loggers = [make_logger(name, out) for name in dict.fromkeys(options.log or ())]
     return carry_out(partial(run, config, out, checkpoint_every=options.checkpoint_every, loggers=loggers), config, out)
@@ -67,21 +69,6 @@ def algorithm_of(argv: list[str]) -> tuple[str, list[str]]:
     if algorithm not in ALGORITHMS:
         raise UsageError(f"unknown algorithm {algorithm!r}; there are {', '.join(ALGORITHMS)}")
     return algorithm, argv[1:]
-
-
-def _part(options: argparse.Namespace) -> tuple[int, int] | None:
-    """The two numbers of --part, after the checks of what it needs."""
-    if (options.part or options.distributed) and options.out is None:
-        raise UsageError("--part and --distributed need --out, a folder that all processes share")
-    if options.part and options.distributed:
-        raise UsageError("--distributed chooses the part of each process itself: leave out --part")
-    if options.part is None:
-        return None
-    try:
-        index, num_parts = map(int, options.part.split("/"))
-    except ValueError:
-        raise UsageError(f"--part must be two numbers such as 3/8, the third of eight parts; got {options.part!r}") from None
-    return index, num_parts
 
 
 def _default_folder(algorithm: str, env: str) -> Path:
@@ -172,7 +159,10 @@ def _add_run_options(parser: Parser, steps: int, seeds: int) -> None:
     add("--seed", "first seed; the others follow it consecutively", 0, type=integer, metavar="INT")
     add("--steps", "environment steps per seed, warm-up included", steps, type=integer, metavar="INT")
     add("--out", "run folder (default: runs/ALGORITHM-ENV-TIME-RANDOM)", type=Path, metavar="FOLDER")
-    add("--part", "train only this part of the runs, such as 3/8, the third of eight; jaxrl merge joins them", metavar="I/N")
+    add(
+        "--part", "train only this part of the runs, such as 3/8, the third of eight, or continue it; jaxrl merge joins them",
+        type=parse_part, metavar="I/N",
+    )  # fmt: skip
     parser.add_argument(
         "--distributed", action="store_true",
         help="divide the runs among the processes of a SLURM, TPU pod, Open MPI or Kubernetes job, or of JAX_NUM_PROCESSES",
@@ -183,6 +173,10 @@ def _add_run_options(parser: Parser, steps: int, seeds: int) -> None:
         help="environment steps per seed between greedy evaluations during training, by which the best policy is kept; or none "
         "(default: a tenth of the run)",
     )  # fmt: skip
+    add("--num-shards", "number of devices that share the environments of each run", 1, type=integer, metavar="INT")
+    parser.add_argument(
+        "--deterministic", action="store_true", help="the same bits from the same command on a GPU too, at some cost of speed"
+    )
     add_checkpoint_option(parser)
     add_log_option(parser, "metrics.csv is always written")
 
@@ -220,6 +214,8 @@ def _config(settings: Any, options: argparse.Namespace) -> Any:
         samples=draw_samples(space, options.samples, options.seed) if space else [],
         batch_size=options.batch_size,
         eval_every=options.eval_every,
+        num_shards=options.num_shards,
+        deterministic=options.deterministic,
     )
 
 

@@ -27,7 +27,9 @@ from jaxrl.experiment.notes import Note
 
 _KEPT = 2
 _COST = 0.03  # of the time, at most
-_ALWAYS_FIXED = ("seeds", "seed", "sweep", "eval_every", "settings.steps", "settings.num_envs", "settings.rollout_length")
+_ALWAYS_FIXED = (
+    "num_shards", "seeds", "seed", "sweep", "eval_every", "settings.steps", "settings.num_envs", "settings.rollout_length",
+)  # fmt: skip
 
 
 class Place(NamedTuple):
@@ -219,7 +221,7 @@ def _check_circumstances(run: Path, record: dict[str, Any], config: Config, forc
         ]
         if before != after
     ]
-    changed = _changed(record["config"], now["config"])
+    changed = changed_fields(record["config"], now["config"])
     fixed = [name for name in changed if name.startswith(_ALWAYS_FIXED)]
     if fixed:
         raise ValueError(f"{run / 'config.json'} was edited: {changed[fixed[0]]}; a run cannot go on with that, start another")
@@ -243,11 +245,11 @@ def _check_files(run: Path, files: dict[str, Position]) -> None:
             ) from None
 
 
-def _changed(before: Any, after: Any, name: str = "") -> dict[str, str]:
+def changed_fields(before: Any, after: Any, name: str = "") -> dict[str, str]:
     """The differences between two configurations, by name."""
     if isinstance(before, dict) and isinstance(after, dict):
         differences: dict[str, str] = {}
         for key in {**before, **after}:
-            differences |= _changed(before.get(key), after.get(key), f"{name}.{key}" if name else key)
+            differences |= changed_fields(before.get(key), after.get(key), f"{name}.{key}" if name else key)
         return differences
     return {} if before == after else {name: f"{name} was {before} and is {after}"}

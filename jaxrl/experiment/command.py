@@ -30,6 +30,8 @@ def train_command(config: Config) -> str:
     words += ["--seed", config.seed] if config.seed else []
     words += ["--batch-size", config.batch_size] if config.batch_size else []
     words += ["--eval-every", config.eval_every] if config.eval_every != "auto" else []
+    words += ["--num-shards", config.num_shards] if config.num_shards > 1 else []
+    words += ["--deterministic"] if config.deterministic else []
     words += _changed_options(config)
     hparams = {k: v for k, v in settings.hparams.items() if v != _defaults(config).hparams[k]}
     for name, value in ({k: v for k, v in hparams.items() if k not in config.sweep} | config.hparams).items():

@@ -15,7 +15,7 @@ import numpy as np
 import jaxrl
 from jaxrl import envs, presets
 from jaxrl._src.checks import check_size
-from jaxrl.experiment.folder import CONFIG
+from jaxrl.experiment.folder import CONFIG, PARTS
 from jaxrl.experiment.host import is_on_host
 from jaxrl.experiment.storage import from_json, to_json
 from jaxrl.experiment.wrapping import parse, wrap
@@ -39,6 +39,9 @@ class Config:
       batch_size: maximum number of runs in memory at once; by default as many as fit.
       eval_every: environment steps of each run between evaluations of its greedy policy during training, "auto" for a tenth of
         the run, or "none". An evaluation takes place at the end of the logging interval in which it is due.
+      num_shards: number of devices for each run, which share its environments, its replay and its batches
+        (`jaxrl.vectorize`).
+      deterministic: whether the programs are compiled so that every process computes the same bits on a GPU.
     """
 
     env: str
@@ -51,6 +54,8 @@ class Config:
     samples: list[dict[str, float]] = field(default_factory=list)
     batch_size: int | None = None
     eval_every: int | str = "auto"
+    num_shards: int = 1
+    deterministic: bool = False
 
     def __post_init__(self):
         check_size("seeds", self.seeds)
@@ -65,6 +70,7 @@ class Config:
             if isinstance(self.eval_every, str):
                 raise ValueError(f'eval_every must be a number of environment steps, "auto" or "none"; got {self.eval_every!r}')
             check_size("eval_every", self.eval_every)
+        check_size("num_shards", self.num_shards)
         for name in {*self.hparams, *self.swept} - self.settings.hparams.keys():
             raise ValueError(
                 f"{self.settings.algorithm} has no hyperparameter {name!r}; it has {', '.join(self.settings.hparams)}"
@@ -111,6 +117,8 @@ class Config:
         preset = presets.build(self.settings, wrap(envs.make(self.env), self.wrappers), **self.hparams)
         if self.wrappers and is_on_host(preset.learner):
             raise ValueError(f"jaxrl's wrappers have no effect on {self.env}, which runs on the host: leave out --wrap")
+        if self.num_shards > 1 and is_on_host(preset.learner):
+            raise ValueError(f"{self.env} runs on the host, which has no shards: leave out --num-shards")
         # Tracing with concrete values checks their ranges, before anything runs. These are intervals: the ends are enough.
         columns = {name: [combination[name] for combination in self.combinations] for name in self.swept}
         for end in (np.min, np.max):  # which keep a NaN
@@ -186,6 +194,8 @@ class Config:
 def load_config(run: Path) -> Config:
     """The configuration of a run folder. Raises ValueError if the folder is not one."""
     if not (run / CONFIG).is_file():
+        if (run / PARTS).is_dir():
+            raise ValueError(f"{run} has parts that are not joined: `jaxrl resume {run}` finishes and joins them")
         raise ValueError(f"{run} is not a run folder: it has no {CONFIG}")
     return Config.load(run / CONFIG)
 

@@ -20,6 +20,8 @@ from jaxrl.experiment.notes import Note
 CONFIG, METRICS, CURVE, CHECKPOINTS = "config.json", "metrics.csv", "curve.png", "checkpoints"
 EVALUATION_CURVE = "evaluation.png"
 POLICIES, BEST_POLICIES = "policies", "best_policies"
+SEARCH = "search.json"  # of a search in place of a run
+PARTS = "parts"  # of runs that several processes train; jaxrl.experiment.parts
 
 
 def check_unused(path: Path) -> None:

@@ -30,10 +30,14 @@ def initialize(
     """
     number = lambda name: int(os.environ[name]) if name in os.environ else None
     try:
-        jax.distributed.initialize(
-            coordinator_address,
+        arguments = (
+            os.environ.get("JAX_COORDINATOR_ADDRESS") if coordinator_address is None else coordinator_address,
             number("JAX_NUM_PROCESSES") if num_processes is None else num_processes,
             number("JAX_PROCESS_ID") if process_id is None else process_id,
+        )
+        jax.distributed.initialize(
+            *arguments,
+            cluster_detection_method="deactivate" if None not in arguments else None,
             heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
         )
     except (ValueError, RuntimeError) as error:  # RuntimeError: the backend runs already, or the coordinator is not there
@@ -45,7 +49,15 @@ def initialize(
 
 
 def wait_for_all(what: str) -> None:
-    """Wait until every process has come to this point, which all call `what`."""
+    """Wait until every process has come to this point, which all call `what`, but at most half an hour (with Gloo, on a CPU)."""
     from jax.experimental import multihost_utils
 
     multihost_utils.sync_global_devices(what)
+
+
+def from_first(number: int) -> int:
+    """The number that process 0 passes; all processes call this."""
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))

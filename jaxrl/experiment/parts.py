@@ -1,11 +1,14 @@
 """An experiment in parts, each trained by a process of its own into a run folder of its own, and joined afterwards.
 
-The parts need no communication: they only write into one folder. `RUN/parts/3-of-8` is an ordinary run folder.
+The parts need no communication: they only write into one folder. `RUN/parts/3-of-8` is an ordinary run folder, and
+`RUN/parts/whole.json` the configuration of all of them.
 """
 
-import csv
 import dataclasses
+import json
+import os
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,16 +16,59 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl.experiment import curves, folder
+from jaxrl.experiment import curves, folder, storage
+from jaxrl.experiment.checkpoints import changed_fields
 from jaxrl.experiment.config import Config, load_config
+from jaxrl.experiment.evaluations import EVALUATION
+from jaxrl.experiment.folder import PARTS
+from jaxrl.experiment.locks import locked
 from jaxrl.experiment.policies import abstract_policies
+from jaxrl.experiment.system import SYSTEM, read_system
 
-PARTS = "parts"
+WHOLE = "whole.json"
 
 
 def part_folder(out: Path, index: int, num_parts: int) -> Path:
     """The run folder of part `index` of a run folder."""
     return out / PARTS / f"{index}-of-{num_parts}"
+
+
+def begin(out: Path, config: Config, num_parts: int) -> int:
+    """Prepare a folder for the parts of a configuration, or check that its parts are those.
+
+    Args:
+      out: the run folder, which may hold parts already.
+      config: all runs.
+      num_parts: into how many parts they are to be divided, if none has begun.
+
+    Returns:
+      The number of parts.
+
+    Raises:
+      ValueError: if the configuration cannot be divided, or `out` holds another one or has been joined, or cannot be written.
+    """
+    if (out / folder.CONFIG).exists():
+        raise ValueError(f"{out} has a {folder.CONFIG} already: choose another folder with --out")
+    num_parts = division(out) or num_parts
+    config.part(1, num_parts)
+    path = out / PARTS / WHOLE
+    try:
+        if division(out) is None or not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new = path.with_name(f"{WHOLE}.{os.getpid()}")
+            config.save(new)
+            new.replace(path)
+    except OSError as error:
+        raise ValueError(f"cannot write to {out} ({error.strerror}); choose another folder with --out") from error
+    if changed := changed_fields(Config.load(path).resolved(), config.resolved()):
+        raise ValueError(f"{out} holds parts of other runs: {'; '.join(changed.values())}. Choose another folder with --out")
+    return num_parts
+
+
+def whole_config(out: Path) -> Config | None:
+    """The configuration of all runs of a folder whose parts are not joined; None for any other folder."""
+    path = out / PARTS / WHOLE
+    return Config.load(path) if path.is_file() and not (out / folder.CONFIG).exists() else None
 
 
 def merge(out: Path) -> Config:
@@ -39,23 +85,30 @@ def merge(out: Path) -> Config:
     paths = _parts(out)
     configs = [load_config(path) for path in paths]
     whole = _joined(out, configs)
-    wanted = whole.identifiers()
-    owner = {_name(run): (part, i) for part, config in enumerate(configs) for i, run in enumerate(config.identifiers())}
-    if (out / folder.CONFIG).exists():
-        raise ValueError(f"{out} has a {folder.CONFIG} already: its parts are joined")
-    policies = [folder.load_policies(path, abstract_policies(config)) for path, config in zip(paths, configs, strict=True)]
-    places = [owner[_name(run)] for run in wanted]
-    joined = jax.tree.map(lambda *leaves: np.stack([leaves[part][i] for part, i in places]), *policies)
-    _join_metrics(out, paths, whole)
-    folder.save_policies(out, joined)
-    whole.save(out / folder.CONFIG)
-    curves.plot(curves.read_curves(out), out / folder.CURVE)
+    with locked(out):
+        if (out / folder.CONFIG).exists():
+            raise ValueError(f"{out} has a {folder.CONFIG} already: its parts are joined")
+        joined = out / PARTS / "joined"
+        shutil.rmtree(joined, ignore_errors=True)  # of a process that was killed
+        joined.mkdir()
+        whole.save(joined / folder.CONFIG)
+        _join_policies(joined, paths, configs, whole)
+        for name in (folder.METRICS, EVALUATION):
+            _join_table(joined / name, [path / name for path in paths], whole)
+        (joined / SYSTEM).write_text(json.dumps(_join_systems([read_system(path) for path in paths]), indent=2) + "\n")
+        curves.plot(curves.read_curves(joined), joined / folder.CURVE)
+        # The configuration comes last: a folder that has it is joined.
+        for path in sorted(joined.iterdir(), key=lambda path: path.name == folder.CONFIG):
+            if path.is_dir():
+                shutil.rmtree(out / path.name, ignore_errors=True)
+            path.replace(out / path.name)
+        joined.rmdir()
     return whole
 
 
 def division(out: Path) -> int | None:
     """The number of parts of which `out` has some; None if it has none. Raises ValueError if they are of different divisions."""
-    names = [path.name for path in (out / PARTS).glob("*-of-*")]
+    names = [path.parent.name for path in (out / PARTS).glob(f"*-of-*/{folder.CONFIG}")]
     counts = {int(match[1]) for name in names if (match := re.fullmatch(r"\d+-of-(\d+)", name))}
     if len(counts) > 1:
         raise ValueError(f"{out / PARTS} holds parts of different divisions: {', '.join(sorted(names))}")
@@ -67,11 +120,12 @@ def _parts(out: Path) -> list[Path]:
     num = division(out)
     if num is None:
         raise ValueError(f"{out} has no parts to join: `jaxrl train --part 1/2 --out {out}` trains one")
-    found = {(i, num): part_folder(out, i, num) for i in range(1, num + 1)}
-    missing = [f"{i}/{num}" for i in range(1, num + 1) if not (found[i, num] / folder.POLICIES).is_dir()]
-    if missing:
-        raise ValueError(f"{out} is not complete: not finished are the parts {', '.join(missing)}")
-    return [found[i, num] for i in range(1, num + 1)]
+    found = {i: part_folder(out, i, num) for i in range(1, num + 1)}
+    if missing := [f"{i}/{num}" for i, path in found.items() if not folder.is_finished(path)]:
+        raise ValueError(
+            f"{out} is not complete: not finished are the parts {', '.join(missing)}; `jaxrl resume {out}` finishes them"
+        )
+    return list(found.values())
 
 
 def _joined(out: Path, configs: list[Config]) -> Config:
@@ -91,18 +145,49 @@ def _joined(out: Path, configs: list[Config]) -> Config:
     return whole
 
 
-def _join_metrics(out: Path, paths: Iterable[Path], whole: Config) -> None:
+def _join_policies(out: Path, paths: list[Path], configs: list[Config], whole: Config) -> None:
+    """Write every folder of policies of the parts, in the order of all runs, and so the lists with a value for each run."""
+    owner = {_name(run): (part, i) for part, config in enumerate(configs) for i, run in enumerate(config.identifiers())}
+    places = [owner[_name(run)] for run in whole.identifiers()]
+    for name in sorted(path.parent.name for path in paths[0].glob(f"*/{storage.RECORD}")):
+        records = [storage.read_record(path / name) for path in paths]
+        policies = [
+            storage.read_arrays(path / name, abstract_policies(config)) for path, config in zip(paths, configs, strict=True)
+        ]
+        record = {key: value for key, value in records[0].items() if key != "arrays"}
+        for key, value in record.items():
+            if isinstance(value, list):
+                record[key] = [records[part][key][i] for part, i in places]
+        storage.write(
+            out / name, jax.tree.map(lambda *leaves: np.stack([leaves[part][i] for part, i in places]), *policies), record
+        )
+
+
+def _join_table(out: Path, paths: Iterable[Path], whole: Config) -> None:
+    """Write the rows of CSV files by time, and at a time in the order of the runs; the rows themselves are not changed."""
     order = {_name(run): i for i, run in enumerate(whole.identifiers())}
-    names = ["seed", *whole.sweep]
+    names = whole.identifiers()[0]
     rows = []
     for path in paths:
-        with (path / folder.METRICS).open(newline="") as file:
-            rows += list(csv.DictReader(file))
-    rows.sort(key=lambda row: (int(row["env_steps"]), order[_name({name: row[name] for name in names})]))
-    with (out / folder.METRICS).open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+        header, *lines = path.read_bytes().splitlines(keepends=True)
+        columns = header.decode().strip().split(",")
+        for line in lines:
+            row = dict(zip(columns, line.decode().strip().split(","), strict=True))
+            rows.append((int(row["env_steps"]), order[_name({name: row[name] for name in names})], line))
+    rows.sort(key=lambda row: row[:2])  # stable: episodes stay in their order
+    with out.open("wb") as file:
+        file.write(header)
+        file.writelines(line for *_, line in rows)
+
+
+def _join_systems(systems: list[dict[str, str]]) -> dict[str, str]:
+    """Every value that some part has, in the order of the parts."""
+    values: dict[str, dict[str, None]] = {}
+    for system in systems:
+        for name, value in system.items():
+            values.setdefault(name, {})[value] = None
+    joined = {name: "; ".join(found) for name, found in values.items()}
+    return joined | {"parts": f"{len(systems)}, each trained by a process of its own"}
 
 
 def _name(identifier: dict[str, Any]) -> tuple[float, ...]:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxrl._src.device_memory import usable_memory
 from jaxrl.experiment.config import Config
 from jaxrl.experiment.host import is_on_host
+from jaxrl.experiment.trainers import rows_of_runs
 from jaxrl.learner import advance, default_log_every
-from jaxrl.vectorization import compiler_options, spread_over
+from jaxrl.vectorization import compiler_options
 
 
 class Plan(NamedTuple):
@@ -38,17 +39,18 @@ def plan(config: Config) -> Plan:
     known = num_runs, preset.env_steps, preset.num_iterations
     if is_on_host(learner):
         return Plan(*known, 0, 0, 0, 1, num_runs, "the host")
-    devices = spread_over(min(num_runs, config.batch_size or num_runs), jax.local_devices())
+    rows = rows_of_runs(config)
+    devices = [device for row in rows for device in row]
     memory: Any = _compile(config, preset, devices).memory_analysis()
     whole = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     usable = usable_memory(devices)
     one_by_one = devices[0].platform == "cpu"  # as `vectorize` runs them, so they share what is temporary
     shared = memory.temp_size_in_bytes if one_by_one else 0
     each = whole if one_by_one else whole + memory.temp_size_in_bytes
-    share = min(math.ceil(num_runs / len(devices)), max(0, usable - shared) // max(1, each))
+    share = min(math.ceil(num_runs / len(rows)), max(0, usable - shared) * len(rows[0]) // max(1, each))
     if config.batch_size is not None:
-        share = min(share, max(1, config.batch_size // len(devices)))
-    at_once = min(num_runs, share * len(devices))
+        share = min(share, max(1, config.batch_size // len(rows)))
+    at_once = min(num_runs, share * len(rows))
     batches = math.ceil(num_runs / at_once) if at_once else 0
     kind = f"{len(devices)} × {devices[0].device_kind}"
     return Plan(*known, each, shared, usable, at_once, batches, kind)

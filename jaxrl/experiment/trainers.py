@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,11 +13,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from jaxrl._src.device_memory import DoesNotFit, largest_that_fits
 from jaxrl.experiment.config import Config
 from jaxrl.experiment.host import chunks_on_host, is_on_host
-from jaxrl.experiment.policies import SavedPolicy, as_numpy, policy_of
+from jaxrl.experiment.policies import SavedPolicy, abstract_policies, as_numpy, policy_of
 from jaxrl.learner import advance, default_log_every
 from jaxrl.presets import Preset
 from jaxrl.types import Learner, LearnerState
-from jaxrl.vectorization import compiler_options, spread_over, vectorize
+from jaxrl.vectorization import compiler_options, rows_of_devices, spread_over, vectorize
 
 
 class Chunk(NamedTuple):
@@ -74,12 +75,17 @@ def _device_trainer(config: Config, preset: Preset, batch: tuple[int, int] | Non
             yield Chunk(runs, done, _env_steps(learner, done), states, rows, _env_steps(learner, start))
 
     def policies(chunk):
-        return as_numpy(jax.vmap(lambda state: policy_of(learner, state))(chunk.states), chunk.runs.stop - chunk.runs.start)
+        policy, num = partial(policy_of, learner), chunk.runs.stop - chunk.runs.start
+        if config.num_shards == 1:
+            return as_numpy(jax.vmap(policy)(chunk.states), num)
+        of_shards = as_numpy(jax.vmap(jax.vmap(policy))(chunk.states), num)
+        return jax.tree.map(_whole, of_shards, abstract_policies(config, preset))
 
     specs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), (keys, hparams))
     sharding: Any = SingleDeviceSharding(devices[0])
     if len(devices) > 1:
-        sharding = NamedSharding(Mesh(np.array(devices), ("seeds",)), PartitionSpec("seeds"))
+        mesh = Mesh(np.array(devices).reshape(-1, config.num_shards), ("seeds", "shards"))
+        sharding = NamedSharding(mesh, PartitionSpec("seeds", "shards") if config.num_shards > 1 else PartitionSpec("seeds"))
     place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
     return Trainer(size, len(devices), chunks, policies, jax.tree.map(place, jax.eval_shape(init, *specs)))
 
@@ -92,47 +98,68 @@ def _compile_batch(config: Config, learner: Learner, interval: int, runs: Any, b
     """
 
     def compile_on(devices):
-        init = vectorize(learner.init, devices=devices)
+        init = vectorize(learner.init, devices=devices, num_shards=config.num_shards)
 
         def advance_batch(states, iteration, hparams):
             advance_run = lambda state, h: advance(state, iteration, learner, interval, h, log_every=interval)
-            return vectorize(advance_run, devices=devices)(states, hparams)
+            return vectorize(advance_run, devices=devices, num_shards=config.num_shards)(states, hparams)
 
         jitted = jax.jit(advance_batch, donate_argnums=0, compiler_options=compiler_options(devices))
 
+        num_rows = len(rows_of_devices(devices, config.num_shards))
+
         def compile_for(each):
-            specs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((each * len(devices), *x.shape[1:]), x.dtype), runs)
+            specs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((each * num_rows, *x.shape[1:]), x.dtype), runs)
             return jitted.lower(jax.eval_shape(init, *specs), jax.ShapeDtypeStruct((), jnp.int32), specs[1]).compile()
 
         return init, compile_for
 
     if batch is not None:
-        return _compile_again(*batch, compile_on)
-    devices = spread_over(min(config.num_runs, config.batch_size or config.num_runs), jax.local_devices())
+        return _compile_again(*batch, config.num_shards, compile_on)
+    rows = rows_of_runs(config)
     while True:
+        devices = tuple(device for row in rows for device in row)
         init, compile_for = compile_on(devices)
-        share = math.ceil(config.num_runs / len(devices))
-        most = min(share, max(1, config.batch_size // len(devices))) if config.batch_size else share
+        share = math.ceil(config.num_runs / len(rows))
+        most = min(share, max(1, config.batch_size // len(rows))) if config.batch_size else share
         try:
             each, program = largest_that_fits(compile_for, most, devices)
             break
         except DoesNotFit:
-            if len(devices) == 1 or devices[0].platform != "cpu":
+            if len(rows) == 1 or devices[0].platform != "cpu":
                 raise
-            devices = devices[: len(devices) // 2]  # they share one memory
+            rows = rows[: len(rows) // 2]  # they share one memory
     equal = math.ceil(share / math.ceil(share / each))  # batches of equal size repeat the fewest runs
-    return equal * len(devices), devices, init, program if equal == each else compile_for(equal)
+    return equal * len(rows), devices, init, program if equal == each else compile_for(equal)
 
 
-def _compile_again(size: int, num_devices: int, compile_on: Callable) -> Any:
+def rows_of_runs(config: Config) -> tuple[tuple[jax.Device, ...], ...]:
+    """The devices over which the runs are spread, each row for a run at a time: one device, or as many as a run has shards.
+
+    If there are fewer devices than shards, there is one row with one device, on which the shards run by `vmap`.
+    """
+    available = jax.local_devices()
+    rows = rows_of_devices(available if len(available) >= config.num_shards else available[:1], config.num_shards)
+    return spread_over(min(config.num_runs, config.batch_size or config.num_runs), rows)
+
+
+def _compile_again(size: int, num_devices: int, num_shards: int, compile_on: Callable) -> Any:
     """As `_compile_batch`, for batches of a given size, on as many of the devices as divide it."""
-    num_devices = max(n for n in range(1, min(num_devices, len(jax.local_devices())) + 1) if size % n == 0)
-    devices = tuple(jax.local_devices()[:num_devices])
+    most = min(num_devices, len(jax.local_devices())) // num_shards
+    num_rows = max((n for n in range(1, most + 1) if size % n == 0), default=1)
+    devices = tuple(jax.local_devices()[: num_rows * num_shards if most else 1])
     init, compile_for = compile_on(devices)
-    each, program = largest_that_fits(compile_for, size // num_devices, devices)
-    if each * num_devices < size:
-        raise DoesNotFit(f"the run has batches of {size} runs, of which only {each * num_devices} fit into the free memory")
+    each, program = largest_that_fits(compile_for, size // num_rows, devices)
+    if each * num_rows < size:
+        raise DoesNotFit(f"the run has batches of {size} runs, of which only {each * num_rows} fit into the free memory")
     return size, devices, init, program
+
+
+def _whole(of_shards: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """A leaf of policies from its shards `[num_runs, S, ...]`: they are equal, or each has a part of the environments."""
+    if of_shards.shape[2:] == like.shape[1:]:
+        return of_shards[:, 0]
+    return of_shards.reshape(len(of_shards), *like.shape[1:])
 
 
 def _host_trainer(config: Config, preset: Preset) -> Trainer:

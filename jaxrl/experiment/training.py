@@ -124,6 +124,8 @@ def resume(
       Interrupted: as `run`.
     """
     config = load_config(out)
+    if (out / folder.SEARCH).exists():
+        raise ValueError(f"{out} is a search, which cannot be resumed: start it again in another folder")
     with locked(out):
         preset = config.preset()
         if (out / folder.POLICIES).exists():

@@ -16,6 +16,7 @@ from jaxrl.experiment import folder
 from jaxrl.experiment.config import Config
 from jaxrl.experiment.csv_file import CsvFile
 from jaxrl.experiment.halving import ranking, successive_halving
+from jaxrl.experiment.locks import locked
 from jaxrl.experiment.optuna_batches import optuna_search
 from jaxrl.experiment.parallel_coordinates import Trial, plot
 from jaxrl.experiment.policies import as_numpy, policy_of
@@ -25,7 +26,8 @@ from jaxrl.presets import Preset
 from jaxrl.types import LearnerState
 
 METHODS = ("halving", "random", "pbt", "optuna")
-SEARCH, TABLE, PICTURE = "search.json", "search.csv", "search.png"
+TABLE, PICTURE = "search.csv", "search.png"
+SEARCH = folder.SEARCH
 _EPISODES = 32  # greedy ones, for each run and comparison
 
 
@@ -112,23 +114,24 @@ def tune(
     used = {"halving": ("factor",), "pbt": ("generations",), "optuna": ("samples_per_batch",)}.get(method, ())
     ranges = {name: values._asdict() for name, values in space.items()}
     record = {"method": method, "space": ranges, **{name: options[name] for name in used}}
-    started = time.perf_counter()
-    try:
-        (out / SEARCH).write_text(json.dumps(record, indent=2) + "\n")
-        with CsvFile(out / TABLE) as rows:
-            log = _Log(preset, rows, {}, [], report)
-            states, samples = _SEARCHES[method](config, preset, space, log, options)
-    except (ValueError, TypeError, ImportError):
-        for name in (folder.CONFIG, SEARCH, TABLE):
-            (out / name).unlink(missing_ok=True)
-        raise
-    final = dataclasses.replace(config, samples=samples, sweep={})
-    num = final.num_runs
-    folder.save_policies(out, as_numpy(jax.vmap(lambda state: policy_of(preset.learner, state))(states), num))
-    _replace_config(out / folder.CONFIG, final)
-    plot(log.history if method == "pbt" else list(log.trials.values()), out / PICTURE, log_axes=_logarithmic(space))
-    total = sum(trial.env_steps * len(trial.scores) for trial in log.trials.values())
-    return Found(final, list(log.trials.values()), total, time.perf_counter() - started)
+    with locked(out):
+        started = time.perf_counter()
+        try:
+            (out / SEARCH).write_text(json.dumps(record, indent=2) + "\n")
+            with CsvFile(out / TABLE) as rows:
+                log = _Log(preset, rows, {}, [], report)
+                states, samples = _SEARCHES[method](config, preset, space, log, options)
+        except (ValueError, TypeError, ImportError):
+            for name in (folder.CONFIG, SEARCH, TABLE):
+                (out / name).unlink(missing_ok=True)
+            raise
+        final = dataclasses.replace(config, samples=samples, sweep={})
+        num = final.num_runs
+        folder.save_policies(out, as_numpy(jax.vmap(lambda state: policy_of(preset.learner, state))(states), num))
+        _replace_config(out / folder.CONFIG, final)
+        plot(log.history if method == "pbt" else list(log.trials.values()), out / PICTURE, log_axes=_logarithmic(space))
+        total = sum(trial.env_steps * len(trial.scores) for trial in log.trials.values())
+        return Found(final, list(log.trials.values()), total, time.perf_counter() - started)
 
 
 # --- the methods: (config, preset, space, log, options) -> the states that are left, and their settings
@@ -224,6 +227,8 @@ def _check(config: Config, method: str, space: Mapping[str, Range]) -> None:
     check_choice("method", method, METHODS)
     if not config.swept:
         raise ValueError("there is nothing to search: give values or a range, such as --sweep.learning-rate loguniform:1e-4:1e-2")
+    if config.num_shards > 1:
+        raise ValueError("the runs of a search have one device each: leave out --num-shards")
     if method in ("pbt", "optuna") and (config.sweep or set(space) != set(config.swept)):
         raise ValueError(f"{method} searches ranges: give every swept hyperparameter as uniform:LOW:HIGH or loguniform:LOW:HIGH")
     if method == "pbt" and config.seeds != 1:

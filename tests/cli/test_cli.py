@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from jaxrl import agents, presets
+from jaxrl import agents, compilation, presets
 from jaxrl.agents import DQNHParams
 from jaxrl.algorithms import ALGORITHMS
-from jaxrl.cli import _running, _set_up, _train, main
+from jaxrl.cli import _running, _train, main
 from jaxrl.cli._parsing import plain, show
 from jaxrl.experiment import Config, Interrupted
 from jaxrl.experiment.config import load_config
@@ -401,6 +401,28 @@ with stop_signals():
     assert time.perf_counter() - begun < 15
 
 
+def test_a_repeated_signal_of_a_launcher_and_the_end_of_the_parent_are_no_second_request():
+    """One is sent to the process and to its group; a second request comes later, and is not SIGHUP."""
+    code = """
+import os, signal, time
+from jaxrl.cli import _running
+_running._REPEATED = 0.3
+with _running.stop_signals() as received:
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP):
+        os.kill(os.getpid(), number)
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGHUP)
+    time.sleep(0.1)
+    print(received(), flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(20)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (143, "15\n")
+    assert done.stderr.splitlines()[1:] == ["jaxrl: ended at once"]
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("5m", 300), ("1.5h", 5400), ("0s", 0), ("none", None)])
 def test_times_have_units(text, seconds):
     assert _running.duration(text) == seconds
@@ -411,12 +433,30 @@ def test_a_finished_run_is_not_resumed(finished, capsys):
     assert "is finished: there is nothing to resume" in capsys.readouterr().out
 
 
+def test_deterministic_flags_reach_the_compiler_and_the_folder(tmp_path):
+    """XLA ends the process for a flag that it does not know, which shows that it reads them after this."""
+    code = """
+import jax, os, sys
+from jaxrl.cli import _set_up
+_set_up._DETERMINISTIC += tuple(sys.argv[1:])
+_set_up.set_up_jax(deterministic=True)
+print(os.environ["XLA_FLAGS"])
+"""
+    flags = "--xla_backend_optimization_level=0 --xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
+    variables = os.environ | {"XLA_FLAGS": flags.split()[0], "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables)
+    assert done.stdout == flags + "\n", done.stderr
+    done = subprocess.run([sys.executable, "-c", code, "--xla_no_such_flag=1"], capture_output=True, text=True, env=variables)
+    assert done.returncode
+    assert "xla_no_such_flag" in done.stderr
+
+
 def test_without_a_home_there_is_no_cache_and_no_error(monkeypatch):
     def home():
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr("pathlib.Path.home", home)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert _set_up._user_cache() is None
+    assert compilation._user_cache() is None
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
-    assert _set_up._user_cache() == "/cache/jaxrl"
+    assert compilation._user_cache() == "/cache/jaxrl"

@@ -1,6 +1,7 @@
 """`jaxrl train --config FILE` and `--dry-run`; `--quiet`, `--json` and completion, which all commands have."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -45,13 +46,15 @@ def resolved(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("algorithm", ["dqn", "reinforce"])
-def test_a_configuration_that_was_saved_is_reproduced(tmp_path, resolved, algorithm):
+def test_a_configuration_that_was_saved_is_reproduced(tmp_path, resolved, monkeypatch, algorithm):
     """With settings that no preset has: no schedule, tuples, infinity, booleans."""
     settings = Settings(algorithm, steps=12_345, num_envs=3, network={"hidden": ()}, hparams={"learning_rate": 0.1234567890123})
     config = Config(
         env="CartPole-v1", settings=settings, wrappers=("flatten", "frame_stack:2"), seeds=3, seed=7, batch_size=2,
         hparams={"learning_rate_iterations": float("inf")}, sweep={"discount": [0.9, 0.123456789012]},
+        num_shards=3, deterministic=True,
     )  # fmt: skip
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))  # which deterministic changes
     assert settings.schedules == {} != presets.tuned(algorithm, "CartPole-v1").schedules
     config.save(tmp_path / "config.json")
     assert read_config(tmp_path / "config.json") == config

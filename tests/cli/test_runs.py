@@ -44,7 +44,7 @@ def test_folders_are_described(tmp_path, capsys):
             os.utime(path, (1000 * i, 1000 * i))
     a, b, c = listed(capsys, tmp_path)
     assert a == {
-        "run": str(tmp_path / "group" / "a"), "algorithm": "dqn", "env": "CartPole-v1", "wrappers": [], "runs": 3,
+        "run": str(tmp_path / "group" / "a"), "kind": "run", "algorithm": "dqn", "env": "CartPole-v1", "wrappers": [], "runs": 3,
         "steps": 500_000, "env_steps": 3, "iqm": 12.0, "returns": "training", "state": "finished", "changed": 0.0,
     }  # fmt: skip
     assert (b["state"], b["iqm"], b["env_steps"], b["changed"]) == ("interrupted", None, 0, 1000.0)
@@ -80,6 +80,31 @@ def test_a_folder_in_use_is_running(tmp_path, capsys):
         (described,) = listed(capsys, run)
         process.stdin.close()
     assert described["state"] == "running"
+
+
+def test_searches_and_parts_are_recognised(tmp_path, capsys):
+    """A search has no learning curve; a run in parts is one run until they are joined, and after that."""
+    search = make(tmp_path / "search", finished=False)
+    (search / "search.json").write_text("{}")
+    (found,) = listed(capsys, tmp_path)
+    assert (found["kind"], found["state"]) == ("search", "interrupted")
+    (search / "policies").mkdir()
+    (search / "search.png").touch()
+    parts = [make(tmp_path / "run" / "parts" / f"{i}-of-2", seeds=1, finished=i == 1) for i in (1, 2)]
+    for part, steps in zip(parts, (5, 3), strict=True):
+        (part / "metrics.csv").write_text(f"seed,env_steps,episode_return\n{steps},{steps},{10 * steps}\n")
+    Config(env="CartPole-v1", settings=default_settings("dqn"), seeds=2).save(tmp_path / "run" / "parts" / "whole.json")
+    run, found = sorted(listed(capsys, tmp_path), key=lambda row: row["run"])
+    assert (found["kind"], found["state"]) == ("search", "finished")
+    assert (run["run"], run["kind"], run["runs"]) == (str(tmp_path / "run"), "run", 2)
+    assert (run["env_steps"], run["iqm"], run["state"]) == (3, 40.0, "interrupted")
+    (parts[1] / "policies").mkdir()
+    (parts[1] / "curve.png").touch()
+    assert listed(capsys, tmp_path / "run")[0]["state"] == "not joined"
+    parts[1].rename(tmp_path / "part")
+    assert listed(capsys, tmp_path / "run")[0]["state"] == "interrupted"
+    assert main(["runs", str(tmp_path)]) == 0
+    assert "dqn (search)" in capsys.readouterr().out
 
 
 def test_wrong_folders_are_named(tmp_path, capsys):

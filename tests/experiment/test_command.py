@@ -1,5 +1,6 @@
 """The command that a report shows gives the configuration that it describes."""
 
+import os
 import shlex
 
 import pytest
@@ -18,8 +19,8 @@ COMMANDS = [
     "jaxrl train dqn --env Acrobot-v1 --wrap flatten --wrap frame_stack:2 --steps 4000 --seeds 3 --batch-size 2 "
     "--agent.double --agent.loss huber --agent.hidden none --agent.epsilon-fraction 0.5 --agent.learning-rate-fraction inf "
     "--hparams.tau 0.123456789 --sweep.discount 0.9 0.99",
-    "jaxrl train sac --env Pendulum-v1 --steps 20000 --seeds 4 --agent.hidden 32 16 --sweep.tau 0.1 0.2 "
-    "--sweep.learning-rate 0.001 0.003",
+    "jaxrl train sac --env Pendulum-v1 --steps 20000 --seeds 4 --num-shards 2 --deterministic --agent.hidden 32 16 "
+    "--sweep.tau 0.1 0.2 --sweep.learning-rate 0.001 0.003",
 ]
 
 
@@ -31,6 +32,7 @@ def test_the_command_gives_its_configuration(monkeypatch, command):
         configs.append(config)
         raise ValueError("stop")
 
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))  # which --deterministic changes
     monkeypatch.setattr(experiment, "run", stop)
     assert main(shlex.split(command)[1:]) == 2
     again = train_command(configs[0])

@@ -1,10 +1,13 @@
 """Runs in parts, by separate commands and by the processes of a job, equal the runs of one process."""
 
+import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -12,7 +15,8 @@ import numpy as np
 import pytest
 
 from jaxrl import cli, experiment, presets
-from jaxrl.experiment import Config, folder
+from jaxrl.cli import _distributed
+from jaxrl.experiment import Config, folder, hosts, parts
 from jaxrl.experiment.config import load_config
 from jaxrl.experiment.parts import part_folder
 from jaxrl.experiment.policies import abstract_policies
@@ -33,11 +37,11 @@ def config_of(**changes):
 
 def test_parts_have_every_run_once():
     for config in (config_of(seeds=7), config_of(seeds=1, sweep={"learning_rate": [1e-3, 2e-3, 3e-3, 4e-3, 5e-3]})):
-        parts = [config.part(i, 3) for i in (1, 2, 3)]
+        divided = [config.part(i, 3) for i in (1, 2, 3)]
         name = lambda run: tuple(sorted(run.items()))
-        found = sorted(name(run) for part in parts for run in part.identifiers())
+        found = sorted(name(run) for part in divided for run in part.identifiers())
         assert found == sorted(name(run) for run in config.identifiers())
-        assert max(part.num_runs for part in parts) - min(part.num_runs for part in parts) <= 1
+        assert max(part.num_runs for part in divided) - min(part.num_runs for part in divided) <= 1
 
 
 def test_a_part_that_cannot_be_is_an_error():
@@ -60,12 +64,24 @@ def policies_of(out, config):
 
 def assert_equal_runs(out, whole):
     config = load_config(out)
-    assert config == config_of() == load_config(whole)
+    assert config == load_config(whole)
     for x, y in zip(*(map(np.asarray, jax.tree.leaves(policies_of(run, config))) for run in (out, whole)), strict=True):
         np.testing.assert_array_equal(x, y)
     joined, alone = folder.read_metrics(out), folder.read_metrics(whole)
     for name in set(alone) - {"wall_seconds"}:
         np.testing.assert_array_equal(joined[name], alone[name], err_msg=name)
+    assert (out / "evaluation.csv").read_bytes() == (whole / "evaluation.csv").read_bytes()
+    assert folder.is_finished(out)
+    systems = [json.loads((run / "system.json").read_text()) for run in (out, whole)]
+    assert systems[0].pop("parts").endswith("each trained by a process of its own")
+    assert systems[0]["jax"] == systems[1]["jax"]
+
+
+def interrupted(config, out, chunks=2):
+    """A run folder with a checkpoint."""
+    asked = iter([False] * chunks)
+    with pytest.raises(experiment.Interrupted):
+        experiment.run(config, out, stop=lambda: next(asked, True))
 
 
 @pytest.mark.slow
@@ -83,55 +99,225 @@ def test_joined_parts_equal_one_run_to_the_bit(tmp_path, whole):
         experiment.merge(out)
 
 
-# --- two processes of a job, on one machine
+def test_parts_of_other_runs_are_refused(tmp_path):
+    out = tmp_path / "run"
+    assert parts.begin(out, config_of(), 2) == 2
+    assert parts.begin(out, config_of(seeds=4), 3) == 3, "no part has begun"
+    part = part_folder(out, 1, 3)
+    part.mkdir()
+    config_of(seeds=4).part(1, 3).save(part / folder.CONFIG)
+    assert parts.begin(out, config_of(seeds=4), 2) == 3, "the division stays"
+    assert parts.whole_config(out) == config_of(seeds=4)
+    with pytest.raises(ValueError, match=r"holds parts of other runs: seeds was 4 and is 3\. Choose another folder"):
+        parts.begin(out, config_of(), 2)
+    with pytest.raises(ValueError, match=r"has parts that are not joined: `jaxrl resume .*` finishes and joins them"):
+        load_config(out)
+    config_of().save(out / folder.CONFIG)
+    assert parts.whole_config(out) is None
+    with pytest.raises(ValueError, match=r"has a config\.json already"):
+        parts.begin(out, config_of(seeds=4), 2)
 
 
-def start(out, num_processes=2, steps=4 * 8 * 4):
+def test_systems_are_joined():
+    systems = [{"devices": "1 × A", "jax": "1"}, {"devices": "2 × B", "jax": "1"}, {"devices": "1 × A", "jax": "1"}]
+    joined = {"devices": "1 × A; 2 × B", "jax": "1", "parts": "3, each trained by a process of its own"}
+    assert parts._join_systems(systems) == joined
+
+
+def test_the_chips_of_a_host_are_no_pod(monkeypatch):
+    monkeypatch.delenv("TPU_CHIPS_PER_PROCESS_BOUNDS", raising=False)
+    assert _distributed.tpu_variables(0) == {}
+    four = _distributed.tpu_variables(4)
+    assert (four["TPU_PROCESS_BOUNDS"], four["TPU_CHIPS_PER_PROCESS_BOUNDS"]) == ("1,1,1", "2,2,1")
+    assert four["TPU_VISIBLE_CHIPS"] == "0,1,2,3"
+    monkeypatch.setenv("TPU_CHIPS_PER_PROCESS_BOUNDS", "1,4,1")
+    assert _distributed.tpu_variables(4)["TPU_CHIPS_PER_PROCESS_BOUNDS"] == "1,4,1"
+
+
+def test_processes_meet_only_when_all_parts_are_trained(tmp_path, monkeypatch):
+    """The meeting of JAX has a time limit, which a part that takes longer than the others must not meet."""
+    out, met = tmp_path / "run", []
+
+    def finish_part(index):
+        path = part_folder(out, index, 2)
+        (path / folder.POLICIES).mkdir(parents=True)
+        (path / folder.CURVE).touch()
+
+    def train(words, variables):
+        if words[0] == "train":
+            assert words == ["train", "a2c", "--out", str(out), "--part", "1/2"]
+            finish_part(1)
+            threading.Timer(0.3, finish_part, [2]).start()
+        else:
+            assert words == ["merge", str(out)]
+        return 0
+
+    monkeypatch.setattr(hosts, "initialize", lambda: (0, 2))
+    monkeypatch.setattr(hosts, "from_first", lambda number: number)
+    monkeypatch.setattr(hosts, "wait_for_all", lambda what: met.append(folder.is_finished(part_folder(out, 2, 2))))
+    monkeypatch.setattr(_distributed, "_run_child", train)
+    monkeypatch.setattr(_distributed, "_BETWEEN_LOOKS", 0.05)
+    with jax_settings("jax_platforms", "jax_enable_preemption_service"):
+        assert _distributed.train_parts("train", config_of(), out, ["a2c", "--distributed", "--out", str(out)]) == 0
+    assert met == [True]
+
+
+@contextlib.contextmanager
+def jax_settings(*names):
+    """Put these settings back at the end."""
+    before = {name: getattr(jax.config, name) for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+# --- processes of a job, on one machine
+
+
+def start(words, num_processes=2):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = f"train a2c --seeds 3 --steps {steps} --agent.num-envs 4 --agent.rollout-length 8 --agent.hidden 4 --out {out}"
     job = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": str(num_processes), "JAX_PLATFORMS": "cpu"}
-    job["JAXRL_CACHE"] = jax.config.jax_compilation_cache_dir
+    job |= {"JAXRL_CACHE": jax.config.jax_compilation_cache_dir, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
     return [
         subprocess.Popen(
-            [sys.executable, "-m", "jaxrl", *words.split(), "--distributed"], env=os.environ | job | {"JAX_PROCESS_ID": str(i)},
+            [sys.executable, "-m", "jaxrl", *map(str, words), "--distributed"], env=os.environ | job | {"JAX_PROCESS_ID": str(i)},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for i in range(num_processes)
     ]  # fmt: skip
 
 
-def test_two_processes_of_a_job_equal_one_process_to_the_bit(tmp_path, whole):
+def outputs(processes):
+    """What the processes print, after their end."""
+    return [process.communicate(timeout=300)[0] for process in processes]
+
+
+def finish(words, num_processes=2):
+    processes = start(words, num_processes)
+    printed = outputs(processes)
+    assert [process.returncode for process in processes] == [0] * num_processes, printed
+    return printed
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("file") / "config.json"
+    config_of().save(path)
+    return path
+
+
+def test_two_processes_of_a_job_equal_one_process_to_the_bit(tmp_path, whole, file):
     out = tmp_path / "run"
-    processes = start(out)
-    printed = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], printed
-    assert "3 runs joined" in printed[0]
+    assert "3 runs joined" in finish(["train", "--config", file, "--out", out])[0]
     assert_equal_runs(out, whole)
 
 
+def test_three_processes_continue_what_two_have_begun(tmp_path, whole):
+    """By `jaxrl resume`: a part with a checkpoint goes on, one that is finished is kept, and a process may have none."""
+    out = tmp_path / "run"
+    parts.begin(out, config_of(), 2)
+    experiment.run(config_of().part(1, 2), part_folder(out, 1, 2))
+    interrupted(config_of().part(2, 2), part_folder(out, 2, 2))
+    before = (part_folder(out, 1, 2) / folder.METRICS).stat().st_mtime_ns
+    printed = finish(["resume", out], 3)
+    assert "3 runs joined" in printed[0]
+    assert "compiling" in printed[1]
+    assert not any("compiling" in printed[i] for i in (0, 2))
+    assert_equal_runs(out, whole)
+    assert (part_folder(out, 1, 2) / folder.METRICS).stat().st_mtime_ns == before
+
+
 @pytest.mark.slow
-def test_a_process_that_dies_ends_the_others_within_a_minute(tmp_path):
-    processes = start(tmp_path / "run", steps=10**9)
-    metrics = [part_folder(tmp_path / "run", i, 2) / folder.METRICS for i in (1, 2)]
+def test_one_process_without_a_job_finishes_what_a_job_has_begun(tmp_path, whole, capsys):
+    out = tmp_path / "run"
+    parts.begin(out, config_of(), 3)
+    interrupted(config_of().part(2, 3), part_folder(out, 2, 3))
+    assert cli.main(["merge", str(out)]) == 2
+    assert "not finished are the parts 1/3, 2/3, 3/3; `jaxrl resume" in capsys.readouterr().err
+    assert cli.main(["resume", str(out), "--part", "2/3"]) == 0
+    assert cli.main(["resume", str(out), "--part", "1/2"]) == 2
+    assert "is divided into 3 parts already: give one of 1/3 to 3/3" in capsys.readouterr().err
+    assert cli.main(["resume", str(out)]) == 0
+    assert "2-of-3 is finished" in capsys.readouterr().out
+    assert_equal_runs(out, whole)
+    assert cli.main(["resume", str(out)]) == 0
+    assert cli.main(["resume", str(out), "--part", "1/3"]) == 0
+    assert "run is finished" in capsys.readouterr().out
+
+
+# Long enough to be interrupted: a million steps take some seconds.
+LONG = ["--seeds", "3", "--steps", "4000000", "--agent.num-envs", "64", "--agent.hidden", "4", "--agent.rollout-length", "8"]
+
+
+def wait_for_rows(out, num_parts):
+    metrics = [part_folder(out, i, num_parts) / folder.METRICS for i in range(1, num_parts + 1)]
     limit = time.monotonic() + 200
-    while not all(path.is_file() for path in metrics):
+    while not all(path.is_file() and path.stat().st_size for path in metrics):
         assert time.monotonic() < limit
-        time.sleep(1)
-    processes[1].send_signal(signal.SIGKILL)
-    processes[1].communicate(timeout=60)  # its child ends with it
-    printed = processes[0].communicate(timeout=60)[0]
-    assert processes[0].returncode != 0
-    assert "another task died" in printed
+        time.sleep(0.2)
 
 
-def test_options_that_do_not_fit_are_errors(capsys):
+@pytest.fixture(scope="module")
+def long_whole(tmp_path_factory):
+    out = tmp_path_factory.mktemp("long") / "run"
+    done = subprocess.run([sys.executable, "-m", "jaxrl", "train", "a2c", *LONG, "--out", out], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.mark.slow
+def test_sigterm_to_all_saves_and_the_same_command_continues(tmp_path, long_whole):
+    out = tmp_path / "run"
+    words = ["train", "a2c", *LONG, "--out", out, "--checkpoint-every", "1h"]
+    processes = start(words)
+    wait_for_rows(out, 2)
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    for text in outputs(processes):
+        assert "a checkpoint is saved. Continue with `jaxrl resume" in text
+    assert [process.returncode for process in processes] == [143, 143]
+    assert all(list((part_folder(out, i, 2) / folder.CHECKPOINTS).iterdir()) for i in (1, 2))
+    assert "3 runs joined" in finish(words, 3)[0]
+    assert_equal_runs(out, long_whole)
+    assert "is finished: there is nothing to train" in finish(words)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_process_that_ends_or_dies_ends_the_others_within_a_minute(tmp_path, how):
+    """All save: the child of a process that is killed hears of it, and so do those of the others."""
+    out = tmp_path / "run"
+    processes = start(["train", "a2c", *LONG, "--steps", "1000000000", "--out", out])
+    wait_for_rows(out, 2)
+    processes[1].send_signal(how)
+    printed = [process.communicate(timeout=60)[0] for process in reversed(processes)]
+    assert processes[1].returncode == (143 if how == signal.SIGTERM else -how)
+    assert processes[0].returncode == -signal.SIGABRT
+    assert "another task died" in printed[1]
+    for text in printed:
+        assert "a checkpoint is saved. Continue with `jaxrl resume" in text
+    assert all(list((part_folder(out, i, 2) / folder.CHECKPOINTS).iterdir()) for i in (1, 2))
+
+
+def test_options_that_do_not_fit_are_errors(tmp_path, capsys):
     for words, message in {
         "--part 1/2": "need --out",
         "--distributed": "need --out",
         "--part 1/2 --distributed --out x": "leave out --part",
         "--part two --out x": "must be two numbers such as 3/8",
+        "--part 3/2 --out x": "the parts are 1/2 to 2/2; got 3/2",
     }.items():
-        assert cli.main(["train", "a2c", *words.split()]) == 2
+        words = [word.replace("x", str(tmp_path / "x")) if word == "x" else word for word in words.split()]
+        assert cli.main(["train", "a2c", *words]) == 2
         assert message in capsys.readouterr().err
+    assert cli.main(["tune", "a2c", "--distributed", "--out", str(tmp_path / "x")]) == 2
+    assert "in one process: leave out --part and --distributed" in capsys.readouterr().err
+    config_of().save(tmp_path / folder.CONFIG)
+    (tmp_path / folder.SEARCH).write_text("{}")
+    assert cli.main(["resume", str(tmp_path)]) == 2
+    assert "is a search, which cannot be resumed" in capsys.readouterr().err
+    assert cli.main(["resume", str(tmp_path), "--distributed"]) == 2
+    assert "was not trained in parts: leave out --distributed" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
