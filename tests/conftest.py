@@ -1,8 +1,16 @@
 """Strict settings for every test, a compile cache, and the small environments that several files share."""
 
 import os
+import signal
 import tempfile
+import threading
 from pathlib import Path
+
+# In the background of a shell and under nohup, signals are ignored, also by the processes that tests start.
+if threading.current_thread() is threading.main_thread():
+    for _number, _default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(_number) == signal.SIG_IGN:
+            signal.signal(_number, _default)
 
 # Most of the suite's time is compilation: for small programs LLVM's lowest level is as good, in two thirds of it.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"

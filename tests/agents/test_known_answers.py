@@ -101,6 +101,7 @@ MLP = {"hidden": (16,)}  # what an action is worth depends on the observation, a
 ATOMS = {"v_min": -2.0, "v_max": 2.5}
 EXPLORING = {"epsilon_end": 1.0}
 DETERMINISTIC = replayed(6_000, 0.01, network=MLP, agent={"warmup_steps": 1_000}, hparams={"exploration_noise": 0.5})
+EVOLVED = {"steps": 13_000, "num_envs": 16, "rollout_length": 8, "network": {"hidden": ()}, "hparams": {"learning_rate": 0.05}}
 GREEDY_SAC = {"initial_temperature": 0.1, "target_entropy": -3.0}  # values are those without entropy
 CASES: dict[tuple[str, str], Case] = {
     ("a2c", "Discrete"): Case(rollouts(130_000, 0.05), state_values),
@@ -109,6 +110,9 @@ CASES: dict[tuple[str, str], Case] = {
     ("ddpg", "Box"): Case(DETERMINISTIC, values_of_ends, tolerance=0.1),
     ("dqn", "Discrete"): Case(replayed(4_000, 0.05, hparams=EXPLORING), action_values),
     ("iqn", "Discrete"): Case(replayed(4_000, 0.02, network=MLP, hparams=EXPLORING), mean_of_levels),
+    # No values, and whole episodes: the probes whose answer is an action, in episodes of one step.
+    ("openai_es", "Discrete"): Case(EVOLVED, None, ("action", "action and observation")),
+    ("openai_es", "Box"): Case(EVOLVED, None, ("action", "action and observation")),
     ("ppo", "Discrete"): Case(rollouts(40_000, 0.02, hparams={"entropy_coef": 0.05}), state_values),
     ("ppo", "Box"): Case(rollouts(40_000, 0.02), state_values),
     ("pqn", "Discrete"): Case(rollouts(40_000, 0.05, hparams=EXPLORING), action_values),
@@ -183,6 +187,11 @@ def settings_of(name, kind):
     return Settings(name, **{"schedules": schedule} | CASES[name, kind].settings)
 
 
+def discounted_by(name, discount):
+    """The hyperparameter, for algorithms that discount."""
+    return {"discount": discount} if "discount" in ALGORITHMS[name].hparams._fields else {}
+
+
 def worth(kind, q, action):
     """What a greedy action `[..., N]` or `[..., N, 1]` is worth, given the values `[N, A]` of the probe's actions."""
     if kind == "Box":
@@ -208,7 +217,7 @@ def test_every_answer_is_learned(name, kind):
     network = ALGORITHMS[name].network(env, settings.network, settings.agent)
 
     def learn(key, params, obs):
-        learner, hparams, num_iterations, _ = build(settings, env._replace(params=params), discount=discount)
+        learner, hparams, num_iterations, _ = build(settings, env._replace(params=params), **discounted_by(name, discount))
         state, _ = jaxrl.train(key, learner, num_iterations, hparams)
         agent = learner.agent
         action, _ = agent.exploit(agent.policy(state.agent), obs, agent.initial_carry(OBSERVATIONS), key)
@@ -247,7 +256,7 @@ def test_every_space_is_learned(name, kind, probe):
     tables = settings_of(name, kind)
     rate = tables.hparams["learning_rate"] / (1 if tables.network["hidden"] else 4)
     settings = override(tables, steps=2 * tables.steps, network=MLP, hparams={"learning_rate": rate})
-    learner, hparams, num_iterations, _ = build(settings, env, discount=discount)
+    learner, hparams, num_iterations, _ = build(settings, env, **discounted_by(name, discount))
     agent, num = learner.agent, len(q)
 
     def learn(key):
