@@ -101,6 +101,12 @@ WRONG = [
     ("trian", "unknown command 'trian'"),
     ("--bogus", "unknown command '--bogus'"),
     ("Train dqn", "unknown command 'Train'"),
+    # explain
+    ("explain empty", NOT_A_RUN),
+    ("explain run extra", "unrecognized arguments: extra"),
+    ("explain run --seed 99", "99"),
+    ("explain run --dims 1", "--dims"),
+    ("explain no-policies", "holds no policies"),
     # train
     ("train --env CartPole-v1", "name an algorithm first"),
     ("train dqn ppo", "unrecognized arguments: ppo"),
