@@ -138,8 +138,11 @@ def test_a_composition_over_a_dict_keeps_the_contract():
 
 def test_a_composition_keeps_the_contract_and_passes_on_what_outlives_an_episode():
     """Statistics at the bottom count every episode, so each wrapper has handed `carry_over` through."""
-    names = [str(name) for name in np.random.default_rng(0).permutation(sorted(WRAPPERS)) if name != "episode_statistics"]
-    env = compose(w.episode_statistics(walk()), names)
+    # JAX's check of keys takes the transposition of a batch of them, before the scan of action_repeat, for a use. So nothing
+    # random is inside of it.
+    inside = ("episode_statistics", "action_repeat")
+    names = [str(name) for name in np.random.default_rng(0).permutation(sorted(WRAPPERS)) if name not in inside]
+    env = compose(w.episode_statistics(walk()), ["action_repeat", *names])
     env_state, transitions = random_rollout(env)
     check_rollout(env, transitions)
     num_episodes = w.find_state(env_state, w.EpisodeStatistics).episodes
