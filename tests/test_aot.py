@@ -110,8 +110,11 @@ def check_collectives(device, name, seeds, num_shards):
     return {group for *_, group in found}, "{" + groups + "}"
 
 
+IN_SHARDS = [pytest.param(name, marks=[] if name in ("dqn", "ppo") else pytest.mark.slow) for name in launches.PROGRAMS]
+
+
 @tpu
-@pytest.mark.parametrize("name", launches.PROGRAMS)
+@pytest.mark.parametrize("name", IN_SHARDS)
 def test_four_agents_on_four_tpus_each_average_once_a_gradient_step_and_only_among_themselves(name):
     found, each = check_collectives("v5e:4x4", name, seeds=4, num_shards=4)
     assert found == {each}
@@ -123,6 +126,7 @@ def test_one_agent_on_256_tpus_averages_once_a_gradient_step():
 
 
 @tpu
+@pytest.mark.slow
 def test_256_seeds_on_256_tpus_never_speak_to_each_other():
     compiled = launches.compile_seeds("v5e:16x16", launches.dqn(), 1024)
     assert "num_partitions=256" in compiled.as_text()

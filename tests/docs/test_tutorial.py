@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tutorial.md").read_text()
 SMALLER = {
@@ -14,6 +15,7 @@ SMALLER = {
 }
 
 
+@pytest.mark.slow
 def test_the_tutorial_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")

@@ -214,6 +214,7 @@ def test_two_processes_of_a_job_equal_one_process_to_the_bit(tmp_path, whole, fi
     assert_equal_runs(out, whole)
 
 
+@pytest.mark.slow
 def test_three_processes_continue_what_two_have_begun(tmp_path, whole):
     """By `jaxrl resume`: a part with a checkpoint goes on, one that is finished is kept, and a process may have none."""
     out = tmp_path / "run"
