@@ -212,6 +212,7 @@ def test_the_search_has_a_command_for_every_algorithm(scripts, name):
     search.changed(jaxrl.presets.default_settings(name), search.draw(space, random.Random(0)))
 
 
+@pytest.mark.slow
 def test_settings_that_are_tried_together_are_those_tried_alone(scripts):
     search, env = scripts["search"], envs.make("PointMass")
     base = search.changed(jaxrl.presets.tuned("reinforce", "PointMass", 3_200), {"network.hidden": (4,)})

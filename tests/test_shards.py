@@ -188,6 +188,7 @@ def test_two_devices_equal_two_shards_on_one_device(name):
     chex.assert_trees_all_close(plain(spread), plain(alone), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_on_two_devices_goes_on_in_two_shards_on_one():
     learner = a2c_learner(countdown(3), num_envs=4, rollout_length=8)
     keys = jax.random.split(jax.random.key(0), 2)

@@ -30,7 +30,7 @@ def save(path: Path | str, state: LearnerState, iteration: int) -> None:
     >>> import jax, jaxrl, tempfile
     >>> env = jaxrl.make("CartPole-v1")
     >>> network = jaxrl.networks.q_network(env.observation_space, env.action_space, hidden=(4,))
-    >>> agent = jaxrl.agents.dqn(network, env.action_space, batch_size=4, capacity=64, warmup=3)
+    >>> agent = jaxrl.agents.dqn(network, env.action_space, batch_size=4, capacity=66, warmup=3)
     >>> learner = jaxrl.make_learner(env, agent, num_envs=2, rollout_length=3)
     >>> state, metrics = jaxrl.train(jax.random.key(0), learner, 2)
     >>> folder = tempfile.mkdtemp() + "/state"

@@ -74,6 +74,7 @@ def test_a_run_in_shards_is_that_of_the_library(sharded):
     assert result.evaluation_returns.shape == (1, 32)
 
 
+@pytest.mark.slow
 def test_a_run_in_shards_goes_on_bit_for_bit_and_on_one_device_up_to_rounding(sharded, tmp_path, monkeypatch):
     config, out, result = sharded
     interrupted(config, tmp_path / "run")

@@ -206,6 +206,7 @@ def without_time(rows):
 # --- one seed that becomes NaN ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_seed_that_becomes_nan_leaves_the_others_as_they_are(tmp_path, capsys, monkeypatch):
     """Its learning rate is infinite: its loss is NaN, its policy too. The other runs have the bits that they have without it."""
     from jaxrl.presets import override

@@ -122,6 +122,7 @@ def test_each_rung_keeps_the_best_half_and_doubles_the_length(halved):
     assert len(compiled) == 2  # one program that trains and one that evaluates, for three rungs
 
 
+@pytest.mark.slow
 def test_the_survivor_is_trained_as_alone(halved, learner):
     """To the bit of float rounding: a rung goes on from the state in which the last one ended."""
     keys, states, rungs, _, _ = halved
@@ -198,6 +199,7 @@ def trained_population(learner):
     return *found, compiled
 
 
+@pytest.mark.slow
 def test_the_history_of_a_population(trained_population, learner):
     states, hparams, generations, compiled = trained_population
     assert [generation.num_iterations for generation in generations] == [3, 6, 9]
@@ -213,6 +215,7 @@ def test_the_history_of_a_population(trained_population, learner):
     chex.assert_tree_all_finite(states.agent)
 
 
+@pytest.mark.slow
 def test_a_member_that_is_never_replaced_is_trained_as_alone(trained_population, learner):
     states, _, generations, _ = trained_population
     kept = [i for i in range(5) if all(generation.parents[i] == i for generation in generations)]

@@ -91,6 +91,7 @@ def population(tmp_path_factory):
     return out, tune(configuration(4, seeds=1), out, method="pbt", generations=4, space=SPACE)
 
 
+@pytest.mark.slow
 def test_a_population_leaves_its_history_and_its_policies_best_first(population):
     out, found = population
     rows = table(out)
