@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jaxrl.cli._parsing import Parser, UsageError, assignment, integer, user_errors
+from jaxrl.cli._parsing import Parser, add_policy_options, integer, output_file, user_errors
 from jaxrl.cli._set_up import set_up_jax
 
 
@@ -10,12 +10,10 @@ def parser() -> Parser:
     parser = Parser("explain", "Draw what a policy has learned: values, actions, and what they depend on.", positional="RUN")
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
     parser.add_argument(
-        "-o", "--out", type=Path, default=Path("explanation.png"), metavar="FILE", help="the picture (default: explanation.png)"
-    )
-    parser.add_argument("--seed", type=integer, metavar="INT", help="seed of the policy (default: that with the highest return)")
-    parser.add_argument(
-        "--setting", type=assignment, nargs="+", default=[], metavar="NAME=VALUE", help="values of swept hyperparameters"
-    )
+        "-o", "--out", type=output_file, default=Path("explanation.png"), metavar="FILE",
+        help="the picture (default: explanation.png)",
+    )  # fmt: skip
+    add_policy_options(parser)
     parser.add_argument(
         "--dims", type=integer, nargs=2, metavar=("X", "Y"),
         help="components of the observation on the axes of the maps, counted from 0 (default: the two that matter most)",
@@ -31,8 +29,6 @@ def parser() -> Parser:
 
 def main(argv: list[str]) -> int:
     options = parser().parse(argv)
-    if options.out.is_dir():
-        raise UsageError(f"{options.out} is a folder; name a file in it with --out")
     set_up_jax()
     from jaxrl.experiment import explanation, explanation_picture
 

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxrl._src.signatures import Option
@@ -71,11 +72,11 @@ def _with_hyphens(word: str) -> str:
 
 
 def integer(text: str) -> int:
-    return _number(int, text, "give an integer")
+    return number(int, text, "give an integer")
 
 
 def real(text: str) -> float:
-    return _number(float, text, "give a number")
+    return number(float, text, "give a number")
 
 
 def assignment(text: str) -> tuple[str, float]:
@@ -86,7 +87,23 @@ def assignment(text: str) -> tuple[str, float]:
     return name.replace("-", "_"), real(value)
 
 
-def _number(kind: Callable, text: str, hint: str) -> Any:
+def add_policy_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose one policy of a run folder, `seed` and `setting`."""
+    parser.add_argument("--seed", type=integer, metavar="INT", help="seed of the policy (default: that with the highest return)")
+    parser.add_argument(
+        "--setting", type=assignment, nargs="+", default=[], metavar="NAME=VALUE", help="values of swept hyperparameters"
+    )
+
+
+def output_file(text: str) -> Path:
+    """The path of a file to write, which is not a folder."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"cannot be {text!r}: it is a folder, so name a file in it")
+    return path
+
+
+def number(kind: Callable, text: str, hint: str) -> Any:
     try:
         return kind(text)
     except ValueError:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jaxrl.cli._parsing import Parser, integer, user_errors
+from jaxrl.cli._parsing import Parser, integer, output_file, user_errors
 from jaxrl.cli._set_up import set_up_jax
 
 
@@ -29,7 +29,7 @@ def _parser() -> Parser:
     parser = Parser("render", "Film the policies of a run folder, acting greedily.", positional="RUN")
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
     parser.add_argument(
-        "-o", "--out", type=Path, default=Path("policy.gif"), metavar="FILE",
+        "-o", "--out", type=output_file, default=Path("policy.gif"), metavar="FILE",
         help="a .gif is a film, a .png a sheet of six snapshots per policy (default: policy.gif)",
     )  # fmt: skip
     for flag, default, text in (

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from jaxrl.cli._compare import add_reference, parse_references
-from jaxrl.cli._parsing import Parser, UsageError, integer, user_errors
+from jaxrl.cli._parsing import Parser, UsageError, integer, output_file, user_errors
 from jaxrl.cli._set_up import set_up_jax
 
 
@@ -11,7 +11,7 @@ def parser() -> Parser:
     parser = Parser("report", "Write a report of run folders: one HTML page that works offline.", positional="RUN ...")
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folders")
     parser.add_argument(
-        "-o", "--out", type=Path, default=Path("report.html"), metavar="FILE", help="the page (default: report.html)"
+        "-o", "--out", type=output_file, default=Path("report.html"), metavar="FILE", help="the page (default: report.html)"
     )
     parser.add_argument(
         "--films", type=integer, default=4, metavar="INT",

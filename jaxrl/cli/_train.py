@@ -11,7 +11,7 @@ from typing import Any
 from jaxrl._src.signatures import Option
 from jaxrl.cli import _config_file
 from jaxrl.cli._dry_run import dry_run
-from jaxrl.cli._parsing import Parser, UsageError, add_option, integer, show, user_errors
+from jaxrl.cli._parsing import Parser, UsageError, add_option, integer, number, show, user_errors
 from jaxrl.cli._running import add_checkpoint_option, add_log_option, carry_out, carry_out_part, parse_part
 from jaxrl.cli._set_up import set_up_jax
 
@@ -99,6 +99,7 @@ def _parser(settings: Any) -> Parser:
         "--agent and --hparams are tuned for --env and --steps if a preset exists.",
     )
     add_options(parser, settings, seeds=16)
+    _add_training_options(parser)
     parser.add_argument(
         "--config", type=Path, metavar="FILE",
         help="take everything that is not given from a config.json of a run folder, or from a file in TOML; names the algorithm",
@@ -159,31 +160,38 @@ def _add_run_options(parser: Parser, steps: int, seeds: int) -> None:
     add("--seed", "first seed; the others follow it consecutively", 0, type=integer, metavar="INT")
     add("--steps", "environment steps per seed, warm-up included", steps, type=integer, metavar="INT")
     add("--out", "run folder (default: runs/ALGORITHM-ENV-TIME-RANDOM)", type=Path, metavar="FOLDER")
-    add(
-        "--part", "train only this part of the runs, such as 3/8, the third of eight, or continue it; jaxrl merge joins them",
-        type=parse_part, metavar="I/N",
+    add("--batch-size", "maximum number of runs in memory at once (default: as many as fit)", type=integer, metavar="INT")
+    parser.add_argument(
+        "--deterministic", action="store_true", help="the same bits from the same command on a GPU too, at some cost of speed"
+    )
+
+
+def _add_training_options(parser: Parser) -> None:
+    """Add the options that a search does not have."""
+    parser.add_argument(
+        "--part", type=parse_part, metavar="I/N",
+        help="train only this part of the runs, such as 3/8, the third of eight, or continue it; jaxrl merge joins them",
     )  # fmt: skip
     parser.add_argument(
         "--distributed", action="store_true",
         help="divide the runs among the processes of a SLURM, TPU pod, Open MPI or Kubernetes job, or of JAX_NUM_PROCESSES",
     )  # fmt: skip
-    add("--batch-size", "maximum number of runs in memory at once (default: as many as fit)", type=integer, metavar="INT")
     parser.add_argument(
         "--eval-every", type=steps_between, default="auto", metavar="STEPS",
         help="environment steps per seed between greedy evaluations during training, by which the best policy is kept; or none "
         "(default: a tenth of the run)",
     )  # fmt: skip
-    add("--num-shards", "number of devices that share the environments of each run", 1, type=integer, metavar="INT")
     parser.add_argument(
-        "--deterministic", action="store_true", help="the same bits from the same command on a GPU too, at some cost of speed"
-    )
+        "--num-shards", type=integer, default=1, metavar="INT",
+        help="number of devices that share the environments of each run (default: 1)",
+    )  # fmt: skip
     add_checkpoint_option(parser)
     add_log_option(parser, "metrics.csv is always written")
 
 
 def steps_between(text: str) -> int | str:
     """A number of steps, "auto" or "none"."""
-    return text if text in ("auto", "none") else integer(text)
+    return text if text in ("auto", "none") else number(int, text, "give an integer, auto or none")
 
 
 def _config(settings: Any, options: argparse.Namespace) -> Any:

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jaxrl.cli._parsing import Parser, UsageError, integer, user_errors
+from jaxrl.cli._parsing import Parser, integer, user_errors
 from jaxrl.cli._set_up import set_up_jax
 from jaxrl.cli._train import _config, _default_folder, _settings, add_options, algorithm_of, print_usage, swept
 
@@ -19,8 +19,6 @@ def main(argv: list[str]) -> int:
     options = _parser(settings).parse(argv)
     if options.seeds is None:
         options.seeds = 1 if options.method == "pbt" else _SEEDS
-    if options.part or options.distributed:
-        raise UsageError("a search compares its runs in one process: leave out --part and --distributed")
     set_up_jax(deterministic=options.deterministic)
     from rich.console import Console
 
@@ -84,5 +82,5 @@ def _parser(settings: Any) -> Parser:
     ):
         group.add_argument(flag, type=integer, default=default, metavar="INT", help=f"{text} (default: {default})")
     add_options(parser, settings, seeds=_SEEDS)
-    parser.set_defaults(seeds=None)
+    parser.set_defaults(seeds=None, eval_every="auto", num_shards=1)
     return parser

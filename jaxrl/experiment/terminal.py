@@ -10,7 +10,6 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from jaxrl.experiment import folder
 from jaxrl.experiment.config import Config
 from jaxrl.experiment.divergence import describe
 from jaxrl.experiment.statistics import iqm, iqm_interval
@@ -101,7 +100,7 @@ def summary(result: Result, out: Path) -> None:
     console.print(
         f"{_num_runs(config)} of {result.env_steps:,} environment steps in {result.seconds:.1f} s "
         f"({total / result.seconds:,.0f} steps/s, compilation included{evaluations})\n"
-        f"{out}: {folder.CONFIG}, {folder.METRICS}, {folder.CURVE}, {folder.POLICIES}/",
+        f"{out}: {', '.join(sorted(path.name + '/' * path.is_dir() for path in out.iterdir()))}",
         highlight=False,
         soft_wrap=True,
     )

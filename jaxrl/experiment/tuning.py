@@ -228,7 +228,7 @@ def _check(config: Config, method: str, space: Mapping[str, Range]) -> None:
     if not config.swept:
         raise ValueError("there is nothing to search: give values or a range, such as --sweep.learning-rate loguniform:1e-4:1e-2")
     if config.num_shards > 1:
-        raise ValueError("the runs of a search have one device each: leave out --num-shards")
+        raise ValueError("the runs of a search have one device each: num_shards must be 1")
     if method in ("pbt", "optuna") and (config.sweep or set(space) != set(config.swept)):
         raise ValueError(f"{method} searches ranges: give every swept hyperparameter as uniform:LOW:HIGH or loguniform:LOW:HIGH")
     if method == "pbt" and config.seeds != 1:

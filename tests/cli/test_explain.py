@@ -123,7 +123,7 @@ def test_every_kind_of_policy_has_a_picture(tmp_path, algorithm, env, options):
         (["--episodes", "0"], "episodes must be at least 1, got 0"),
         (["--max-steps", "0"], "max_steps must be at least 1, got 0"),
         (["--episode-seed", "-1"], "the seed of the episodes must be at least 0, got -1"),
-        (["-o", "."], ". is a folder; name a file in it with --out"),
+        (["-o", "."], "-o/--out cannot be '.': it is a folder, so name a file in it"),
     ],
 )
 def test_wrong_options_are_one_line(run, options, message, capsys):

@@ -217,7 +217,7 @@ WRONG = [
     ("plot run --evaluation", "run has no evaluations during training"),
     ("plot no-evaluation --evaluation", "no-evaluation has no evaluations: there is no evaluation.csv"),
     ("plot empty --evaluation", NOT_A_RUN),
-    ("plot run -o empty", "empty is a folder; name a file in it"),
+    ("plot run -o empty", "cannot be 'empty': it is a folder, so name a file in it"),
     ("plot run -o a.xyz", "xyz"),
     ("plot run -o file/a.png", "cannot write the picture file/a.png"),
     # render
@@ -233,7 +233,7 @@ WRONG = [
     ("export run --setting tau=x", "give a number"),
     ("export run --setting discount=1", "run sweeps tau; got a value of 'discount'"),
     ("export no-policies", "holds no policies"),
-    ("export run -o empty", "empty is a folder"),
+    ("export run -o empty", "cannot be 'empty': it is a folder, so name a file in it"),
     # runs, envs, agents, completion
     ("runs nothing", "nothing is not a folder"),
     ("runs file", "file is not a folder"),

@@ -313,8 +313,9 @@ def test_options_that_do_not_fit_are_errors(tmp_path, capsys):
         words = [word.replace("x", str(tmp_path / "x")) if word == "x" else word for word in words.split()]
         assert cli.main(["train", "a2c", *words]) == 2
         assert message in capsys.readouterr().err
-    assert cli.main(["tune", "a2c", "--distributed", "--out", str(tmp_path / "x")]) == 2
-    assert "in one process: leave out --part and --distributed" in capsys.readouterr().err
+    for words in ("--distributed", "--part 1/2", "--eval-every 100", "--num-shards 2", "--checkpoint-every 5m", "--log wandb"):
+        assert cli.main(["tune", "a2c", *words.split(), "--out", str(tmp_path / "x")]) == 2
+        assert f"unrecognized arguments: {words}" in capsys.readouterr().err
     config_of().save(tmp_path / folder.CONFIG)
     (tmp_path / folder.SEARCH).write_text("{}")
     assert cli.main(["resume", str(tmp_path)]) == 2
