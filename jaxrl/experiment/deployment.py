@@ -1,5 +1,6 @@
 """Trained policies outside of training: a policy as one function of observations, and `load_policy`."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,7 +84,7 @@ def load_policy(
     _check_wrappers(config.wrappers)
     preset = config.preset()
     policies = folder.load_policies(run, abstract_policies(config, preset), which)
-    returns = folder.read_record(run, "best")["returns"] if which == "best" else None
+    returns = folder.read_record(run, which).get("returns")  # of best policies and of searches
     index = choose_run(run, config, seed, setting or {}, returns)
     policy = jax.tree.map(lambda x: np.asarray(x[index]), policies)
     function = policy_function(config, preset, policy)
@@ -111,8 +112,10 @@ def choose_run(
     for name in setting.keys() - set(swept):
         raise ValueError(f"{run} sweeps {', '.join(swept) or 'no hyperparameter'}; got a value of {name!r}")
     wanted = dict(setting) if seed is None else {"seed": seed, **setting}
+    # Values may have been rounded where they were printed; seeds are numbers of their own, also large ones.
+    same = lambda name, value, other: value == other if name == "seed" else math.isclose(value, other, rel_tol=1e-5)
     matches = [
-        i for i, identifier in enumerate(identifiers) if all(np.isclose(identifier[name], wanted[name]) for name in wanted)
+        i for i, identifier in enumerate(identifiers) if all(same(name, identifier[name], x) for name, x in wanted.items())
     ]
     if not matches:
         seeds = f"seeds {config.seed} to {config.seed + config.seeds - 1}"
@@ -129,13 +132,7 @@ def choose_run(
 def _latest_returns(run: Path, identifiers: list[dict[str, Any]]) -> np.ndarray:
     """The latest return of each run `[num_runs]`; −inf for a run that has none."""
     found = latest_returns(run, list(identifiers[0]), len(identifiers)).returns
-    known = np.array(list(found)).reshape(-1, len(identifiers[0]))
-    latest = np.full(len(identifiers), -np.inf)
-    for i, identifier in enumerate(identifiers):
-        own = np.isclose(known, list(identifier.values())).all(axis=1)
-        if own.any():
-            latest[i] = list(found.values())[np.argmax(own)]
-    return latest
+    return np.array([found.get(tuple(map(float, identifier.values())), -np.inf) for identifier in identifiers])
 
 
 # --- the policy as a function -----------------------------------------------------------------------

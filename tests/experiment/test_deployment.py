@@ -13,13 +13,14 @@ import pytest
 import jaxrl
 from jaxrl.experiment import Config, folder
 from jaxrl.experiment.csv_file import CsvFile
-from jaxrl.experiment.deployment import policy_function, zero_carry
+from jaxrl.experiment.deployment import choose_run, policy_function, zero_carry
 from jaxrl.experiment.export import export_policy
 from jaxrl.experiment.policies import abstract_policies
 from jaxrl.presets import default_settings, override
 from jaxrl.running_statistics import RunningStatistics
 from jaxrl.spaces import Box, Dict, Discrete
 from jaxrl.types import Environment, Step
+from tests.experiment.run_folders import write_run
 
 MEMORY = ("normalize_observations", "discretize_actions:3", "observation_noise:9", "frame_stack:2", "time_aware")
 
@@ -115,6 +116,18 @@ def test_the_best_policy_has_the_highest_latest_return(runs):
     assert jaxrl.load_policy(run).seed == 5
     assert jaxrl.load_policy(run, setting={"tau": 0.1}).seed == 6
     assert jaxrl.load_policy(run, seed=6).setting == {"tau": 0.5}
+
+
+def test_large_seeds_and_small_values_are_told_apart(tmp_path):
+    """They differ by less than the tolerance of NumPy's comparisons."""
+    run = tmp_path / "run"
+    config = write_run(run, [1.0, 2.0], seeds=3, seed=20_240_100, sweep={"tau": [1e-8, 1e-10]}, spread=0, evaluate=False)
+    for i, identifier in enumerate(config.identifiers()):
+        setting = {"tau": identifier["tau"]}
+        assert choose_run(run, config, identifier["seed"], setting) == i
+    with pytest.raises(ValueError, match="has seeds 20240100 to 20240102"):
+        choose_run(run, config, 20_240_103, {})
+    assert choose_run(run, config, None, {}) == 3  # the first of those with the highest latest return
 
 
 def test_illegal_actions_are_never_taken(runs):
