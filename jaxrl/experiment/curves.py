@@ -8,7 +8,7 @@ import numpy as np
 from jaxrl.algorithms import algorithm
 from jaxrl.experiment.config import Config, load_config
 from jaxrl.experiment.divergence import not_finite
-from jaxrl.experiment.evaluations import EVALUATION, read_evaluations
+from jaxrl.experiment.evaluations import EVALUATION, Evaluations, read_evaluations
 from jaxrl.experiment.folder import METRICS, read_metrics
 from jaxrl.experiment.pictures import new_figure, save
 from jaxrl.experiment.statistics import iqm, iqm_interval
@@ -58,6 +58,11 @@ def read_evaluation_curves(run: Path) -> list[Curve]:
     found = read_evaluations(run)
     if len(found.env_steps) < 2:
         raise ValueError(f"{run} has no evaluations during training: {EVALUATION} has only those after it")
+    return curves_of_evaluations(config, found)
+
+
+def curves_of_evaluations(config: Config, found: Evaluations) -> list[Curve]:
+    """One curve of greedy returns for each combination of the swept values."""
     by_combination = found.returns.reshape(len(found.env_steps), -1, config.seeds).swapaxes(0, 1)
     none = np.zeros(config.seeds, bool)
     pairs = zip(config.combinations, by_combination, strict=True)

@@ -34,7 +34,7 @@ def test_a_page_is_written_where_it_was_asked_for(run, tmp_path, monkeypatch, ca
         ("report /nowhere", "/nowhere is not a run folder: it has no config.json"),
         ("report RUN RUN", "is given twice"),
         ("report RUN -o /nowhere/page.html", "cannot write /nowhere/page.html: there is no folder /nowhere"),
-        ("report RUN -o /tmp", "cannot write /tmp: it is a folder"),
+        ("report RUN -o /tmp", "-o/--out cannot be '/tmp': it is a folder, so name a file in it"),
         ("report RUN -o page.pdf", "a report is a page, with the suffix .html; got page.pdf"),
         ("report RUN -o /proc/page.html --films 0", "cannot write /proc/page.html"),
         ("report RUN --films -1", "--films must be at least 0, got -1"),

@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from jaxrl.experiment import folder
+from jaxrl.experiment.comparison import compare
 from jaxrl.experiment.evaluations import write_evaluation
 from jaxrl.experiment.policies import abstract_policies
-from jaxrl.experiment.report import films, write_report
+from jaxrl.experiment.report import charts, films, write_report
 from jaxrl.experiment.report.charts import _ticks
 from jaxrl.experiment.report.elements import element, to_html
 from jaxrl.experiment.system import describe_system, read_system, write_system
@@ -192,7 +193,14 @@ def test_many_seeds_are_shown_in_a_small_page(tmp_path):
 
 def test_a_search_shows_its_best_settings(tmp_path):
     samples = [{"tau": 0.001 * (i + 1), "discount": 0.9} for i in range(50)]
-    write_run(tmp_path / "run", np.arange(50.0) ** 2, samples=samples, seeds=4, episodes=1)
+    write_run(tmp_path / "run", np.arange(50.0) ** 2, samples=samples, seeds=4, episodes=1, times=2)
+    page = write_report([tmp_path / "run"], tmp_path / "page.html", num_films=0)
+    assert "There are no finished episodes yet." not in Parsed(page.read_text()).all("main")[0]["text"]
+    entries = compare([tmp_path / "run"]).entries
+    (whole, best) = (charts.learning_curves(chosen, "CartPole-v1").lines for chosen in (entries, entries[10:]))
+    assert [line.entry for line in best] == list(range(40))
+    for line, same in zip(whole[10:], best, strict=True):
+        np.testing.assert_array_equal(line.estimates.value, same.estimates.value)
     (tmp_path / "run" / folder.METRICS).unlink()
     text = Parsed(write_report([tmp_path / "run"], tmp_path / "page.html", num_films=0).read_text()).all("main")[0]["text"]
     assert "run (tau=0.011, discount=0.9)" in text

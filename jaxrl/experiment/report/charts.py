@@ -1,14 +1,16 @@
 """The charts of a report: their data for the script of the page, and pictures of the distribution over seeds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxrl.experiment import folder, statistics
 from jaxrl.experiment.comparison import Entry
-from jaxrl.experiment.curves import Curve, fill_forward, read_curves
+from jaxrl.experiment.config import Config
+from jaxrl.experiment.curves import Curve, curves_of_evaluations, fill_forward, read_curves
 from jaxrl.experiment.evaluations import EVALUATION, read_evaluations
 from jaxrl.experiment.report.elements import Element, element, table
 
@@ -36,30 +38,33 @@ class Chart(NamedTuple):
 
 def learning_curves(entries: Sequence[Entry], env: str) -> Chart:
     """The IQM over seeds of the returns during training."""
-    lines, done = [], set()
-    for entry in entries:
-        if entry.run in done or not (entry.run / folder.METRICS).is_file():  # a search keeps no metrics
-            continue
-        done.add(entry.run)
-        curves = read_curves(entry.run)
-        same_run = [i for i, other in enumerate(entries) if other.run == entry.run]
-        lines += [_line(i, curve) for i, curve in zip(same_run, curves, strict=True) if entries[i].config.env_title == env]
-    title = f"Learning curves on {env}"
-    return Chart("curve", title, "environment steps", "return of finished episodes", [line for line in lines if len(line.x)])
+    lines = _lines(entries, env, folder.METRICS, lambda config, run: read_curves(run))
+    return Chart("curve", f"Learning curves on {env}", "environment steps", "return of finished episodes", lines)
 
 
 def evaluation_curves(entries: Sequence[Entry], env: str) -> Chart:
     """The IQM over seeds of greedy returns, for runs that were evaluated more than once."""
-    lines = []
-    for i, entry in enumerate(entries):
-        if entry.config.env_title != env or not (entry.run / EVALUATION).is_file():
-            continue
-        found = read_evaluations(entry.run)
-        combination = entry.config.combinations.index(entry.combination)
-        returns = found.returns.reshape(len(found.env_steps), -1, entry.config.seeds)[:, combination]
-        if len(found.env_steps) > 1:
-            lines.append(_line(i, Curve(entry.label, found.env_steps, returns, np.zeros(returns.shape[1], bool))))
+
+    def read(config, run):
+        found = read_evaluations(run)
+        return curves_of_evaluations(config, found) if len(found.env_steps) > 1 else None
+
+    lines = _lines(entries, env, EVALUATION, read)
     return Chart("evaluation", f"Evaluations during training on {env}", "environment steps", "greedy return", lines)
+
+
+def _lines(entries: Sequence[Entry], env: str, file: str, read: Callable[[Config, Path], list[Curve] | None]) -> list[Line]:
+    """A line for each entry whose run has the file; `read` gives the curves of all combinations of a run, or None."""
+    lines, curves = [], {}
+    for i, entry in enumerate(entries):
+        if entry.config.env_title != env or not (entry.run / file).is_file():  # a search keeps no metrics
+            continue
+        if entry.run not in curves:
+            curves[entry.run] = read(entry.config, entry.run)
+        of_run = curves[entry.run]
+        if of_run is not None:
+            lines.append(_line(i, of_run[entry.config.combinations.index(entry.combination)]))
+    return [line for line in lines if len(line.x)]
 
 
 def _line(entry: int, curve: Curve) -> Line:

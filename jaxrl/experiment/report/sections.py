@@ -151,12 +151,11 @@ def _verdicts(pairs: Sequence[Pair]) -> Element | None:
     unbroken = lambda text: text.replace(" %", "\u00a0%").replace("p = ", "p\u00a0=\u00a0")
     items = [element("li", unbroken(sentence(pair))) for pair in pairs]
     rest = details(f"{len(items) - _MAX_SENTENCES} more comparisons", element("ul", items[_MAX_SENTENCES:], class_="verdicts"))
-    tested = sum(not math.isnan(pair.p_value) for pair in pairs)
     return element(
         "div",
         element("ul", items[:_MAX_SENTENCES], class_="verdicts"),
         rest if len(items) > _MAX_SENTENCES else None,
-        _note(f"The p-values are adjusted for {tested} comparisons (Holm).") if tested > 1 else None,
+        _note("The p-values are adjusted for the number of comparisons (Holm).") if len(pairs) > 1 else None,
     )
 
 
