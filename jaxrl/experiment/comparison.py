@@ -17,12 +17,13 @@ from jaxrl.settings import schedules_of
 # best known one (docs/choosing.md).
 REFERENCES: Mapping[str, tuple[float, float]] = {
     "CartPole-v1": (22.5, 500.0),
-    "Acrobot-v1": (-498.9, -81.8),
+    "Acrobot-v1": (-498.9, -81.0),
     "Pendulum-v1": (-1222.0, -149.7),
     "MountainCarContinuous-v0": (-32.9, 94.4),
     "PointMass": (-79.9, -10.87),
 }
-_CHANGE_REWARDS = ("clip_rewards", "normalize_rewards", "scale_rewards")  # wrappers after which the references are wrong
+# Wrappers after which the references are wrong.
+_CHANGE_RETURNS = ("clip_rewards", "normalize_rewards", "scale_rewards", "time_limit")
 _EVERY_PAIR = 6  # with more settings than this in an environment, each is compared with the best one only
 _SIGNIFICANT = 0.05
 
@@ -126,7 +127,7 @@ def read_entries(runs: Sequence[Path], references: Mapping[str, tuple[float, flo
         if found.source != "evaluation.csv":
             notes.append(f"{title}: the returns are {found.source}.")
         by_combination = found.values.reshape(-1, config.seeds)
-        plain = not any(wrapper.partition(":")[0] in _CHANGE_REWARDS for wrapper in config.wrappers)
+        plain = not any(wrapper.partition(":")[0] in _CHANGE_RETURNS for wrapper in config.wrappers)
         reference = references.get(config.env) if plain else None
         for combination, values in zip(config.combinations, by_combination, strict=True):
             label = _with(title, combination)

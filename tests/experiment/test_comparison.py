@@ -1,14 +1,20 @@
 """Comparing run folders: what is read, what differs, and when a difference is more than noise."""
 
 import dataclasses
+import json
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl.experiment import comparison, folder
+import jaxrl
+from jaxrl.experiment import comparison, folder, statistics
 from jaxrl.experiment.comparison import MISSING, compare, sentence
 from jaxrl.experiment.evaluations import EVALUATION, final_returns, read_evaluations, write_evaluation
 from jaxrl.experiment.statistics import iqm_interval
+from jaxrl.types import Discrete
 from tests.experiment.run_folders import write_run
 
 
@@ -207,13 +213,52 @@ def test_methods_are_compared_over_environments(runs, tmp_path):
 
 
 def test_environments_without_references_are_named(tmp_path):
-    for name, fields in (("x", {"env": "Catch-bsuite"}), ("y", {"wrappers": ("scale_rewards:2",)})):
+    wrapped = {"wrappers": ("scale_rewards:2",)}, {"wrappers": ("time_limit:200",)}  # the largest return is no longer 500
+    for name, fields in zip("xyz", ({"env": "Catch-bsuite"}, *wrapped), strict=True):
         write_run(tmp_path / name, [1], **fields)
-    paths = [tmp_path / "x", tmp_path / "y"]
+    paths = [tmp_path / name for name in "xyz"]
     (note,) = compare(paths).notes
-    assert "no reference returns for Catch-bsuite, CartPole-v1 (scale_rewards:2)" in note
+    assert "no reference returns for Catch-bsuite, CartPole-v1 (scale_rewards:2), CartPole-v1 (time_limit:200)" in note
     references = {"Catch-bsuite": (-1.0, 1.0), "CartPole-v1": (0.0, 1.0)}
-    assert "no reference returns for CartPole-v1 (scale_rewards:2);" in compare(paths, references).notes[0]
+    assert (
+        "no reference returns for CartPole-v1 (scale_rewards:2), CartPole-v1 (time_limit:200);"
+        in compare(paths, references).notes[0]
+    )
+
+
+def test_no_result_is_above_the_reference():
+    path = Path(__file__).parents[2] / "benchmarks" / "results" / "presets.jsonl"
+    for result in map(json.loads, path.read_text().splitlines()):
+        _, high = comparison.REFERENCES.get(result["env"], (0.0, np.inf))
+        assert round(float(statistics.iqm(np.array(result["returns"]))), 1) <= high, result["row"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", comparison.REFERENCES)
+def test_the_lower_references_are_of_random_actions(name):
+    env = jaxrl.make(name)
+    space, num = env.action_space, 1_000
+
+    def play(key):
+        reset_key, key = jax.random.split(key)
+        state, _ = env.reset(reset_key, env.params)
+
+        def step(carry, key):
+            state, over, total = carry
+            act_key, step_key = jax.random.split(key)
+            if isinstance(space, Discrete):
+                action = jax.random.randint(act_key, (), 0, space.n)
+            else:
+                action = jax.random.uniform(act_key, space.shape, minval=space.low, maxval=space.high)
+            state, out = env.step(step_key, state, action, env.params)
+            return (state, over | out.terminated | out.truncated, total + jnp.where(over, 0.0, out.reward)), None
+
+        keys = jax.random.split(key, env.params.max_steps_in_episode)
+        return jax.lax.scan(step, (state, False, 0.0), keys)[0][2]
+
+    returns = np.asarray(jax.jit(jax.vmap(play))(jax.random.split(jax.random.key(0), num)))
+    # The reference is a mean too, of 4,000 episodes, rounded.
+    assert abs(returns.mean() - comparison.REFERENCES[name][0]) < 4 * returns.std() * np.sqrt(1 / num + 1 / 4_000) + 0.05
 
 
 def test_folders_of_one_name_are_told_apart_and_one_folder_is_given_once(tmp_path):
