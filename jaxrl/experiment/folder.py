@@ -105,9 +105,7 @@ def save_policies(run: Path, policies: Any, record: Mapping[str, Any] = MappingP
     try:
         storage.write(run / name, policies, {"jaxrl": jaxrl.__version__, **record})
     except OSError as error:
-        raise ValueError(
-            f"cannot write {run / name} ({storage.reason(error)}): make room and continue with `jaxrl resume {run}`"
-        ) from error
+        raise ValueError(f"cannot write {run / name} ({storage.reason(error)}): make room and {_how_to_continue(run)}") from error
 
 
 def load_policies(run: Path, abstract: Any, which: str = "last") -> Any:
@@ -133,9 +131,13 @@ def load_policies(run: Path, abstract: Any, which: str = "last") -> Any:
 def read_record(run: Path, which: str = "last") -> dict[str, Any]:
     """The record of `save_policies`, after a check of all its files. Raises ValueError as `load_policies`."""
     if not (run / POLICIES).is_dir():
-        raise ValueError(f"{run} holds no policies: the run did not finish; continue with `jaxrl resume {run}`")
+        raise ValueError(f"{run} holds no policies: the run did not finish; {_how_to_continue(run)}")
     if which == "last":
         return storage.read_record(run / POLICIES)
     if not (run / BEST_POLICIES).is_dir():
         raise ValueError(f"{run} holds no best policies: it was trained without evaluations; take the last ones")
     return storage.read_record(run / BEST_POLICIES)
+
+
+def _how_to_continue(run: Path) -> str:
+    return "search again in another folder" if (run / SEARCH).exists() else f"continue with `jaxrl resume {run}`"

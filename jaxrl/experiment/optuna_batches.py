@@ -93,9 +93,10 @@ def optuna_search(
                 study.tell(trial, mean)
             else:
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        top = int(np.argmax(np.where(np.isfinite(means), means, -np.inf)))
-        if best is None or means[top] > best_score:
-            best, best_score = take(states, top * seeds + np.arange(seeds)), means[top]
+        known = np.where(np.isfinite(means), means, -np.inf)
+        top = int(np.argmax(known))
+        if best is None or known[top] > best_score:
+            best, best_score = take(states, top * seeds + np.arange(seeds)), known[top]
         batches.append(Batch(samples, scores))
         report(batches[-1])
     return best, batches

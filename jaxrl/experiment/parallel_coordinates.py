@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxrl.experiment.pictures import new_figure, save
+
 _MANY = 20  # a ratio from which values without a declared range are drawn on a logarithmic axis
 
 
@@ -35,15 +37,15 @@ def plot(trials: Sequence[Trial], path: Path, *, log_axes: Mapping[str, bool] | 
       log_axes: whether the axis of a hyperparameter is logarithmic; by default if its values differ by a factor of 20.
 
     Raises:
+      ImportError: without matplotlib.
       ValueError: if the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    columns, logs = _columns(trials), {**(log_axes or {}), "score": False}
+    figure = new_figure(max(6.0, 2.2 * len(columns)), 5)
     from matplotlib.cm import ScalarMappable
     from matplotlib.collections import LineCollection
     from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
 
-    columns, logs = _columns(trials), {**(log_axes or {}), "score": False}
     heights, ticks = zip(*(_axis(values, logs.get(name)) for name, values in columns.items()), strict=True)
     score = columns["score"]
     finite = np.isfinite(score)
@@ -51,8 +53,6 @@ def plot(trials: Sequence[Trial], path: Path, *, log_axes: Mapping[str, bool] | 
     norm = Normalize(*((score[finite].min(), score[finite].max()) if finite.any() else (0, 1)))
     colours = ScalarMappable(norm, "viridis")
 
-    figure = Figure(figsize=(max(6.0, 2.2 * len(columns)), 5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     lines = np.stack([np.stack([np.arange(len(columns)), row], axis=1) for row in np.stack(heights, axis=1)])[order]
     paint = [colours.to_rgba(score[i], alpha=0.75) if finite[i] else (0.7, 0.7, 0.7, 0.6) for i in order]
@@ -69,11 +69,7 @@ def plot(trials: Sequence[Trial], path: Path, *, log_axes: Mapping[str, bool] | 
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
     figure.colorbar(colours, ax=axes, label="score: mean greedy return", pad=0.01)
-    try:
-        figure.savefig(path)
-    except OSError as error:
-        raise ValueError(f"cannot write the picture {path} ({error.strerror})") from error
-    return path
+    return save(figure, path)
 
 
 def _columns(trials: Sequence[Trial]) -> dict[str, np.ndarray]:

@@ -18,12 +18,11 @@ import numpy as np
 from jaxrl._src.checks import check_size
 from jaxrl._src.device_memory import largest_that_fits
 from jaxrl.experiment.host import is_on_host
+from jaxrl.experiment.policies import SELECTION_STREAM
 from jaxrl.learner import advance
 from jaxrl.rollout import evaluate
 from jaxrl.types import HParams, Learner, LearnerState
 from jaxrl.vectorization import compiler_options, spread_over, vectorize
-
-_EVALUATION_STREAM = 2**31 - 1  # no run reaches this iteration number, so evaluation never reuses a key of training
 
 
 class Stages(NamedTuple):
@@ -83,7 +82,7 @@ def compile_stages(
         return advance(state, start, learner, num_iterations, hparams, log_every=num_iterations)[0]
 
     def evaluate_one(_, key, state):
-        key = jax.random.fold_in(key, _EVALUATION_STREAM)
+        key = jax.random.fold_in(key, SELECTION_STREAM)
         return jnp.mean(evaluate(key, learner, state, num_episodes=num_episodes))
 
     def states_of(width):

@@ -52,6 +52,7 @@ class _Log(NamedTuple):
     """What the stages of a search report to."""
 
     preset: Preset
+    first_seed: int
     rows: CsvFile
     trials: dict[Any, Trial]  # by an identifier; later stages replace earlier ones
     history: list[Trial]
@@ -65,9 +66,9 @@ class _Log(NamedTuple):
         """Write a row for each run, and report the best."""
         rows = list(rows)
         for identifier, trial in rows:
-            for seed, score in enumerate(trial.scores):
+            for index, score in enumerate(trial.scores):
                 steps, score = {"env_steps": trial.env_steps}, {"score": float(score)}
-                seeds = {"seed": seed} if len(trial.scores) > 1 else {}
+                seeds = {"seed": self.first_seed + index} if len(trial.scores) > 1 else {}
                 self.rows.write([stage | identifier | seeds | steps | trial.hparams | score])
             self.trials[next(iter(identifier.values()))] = trial
         self.history.extend(trial for _, trial in rows)
@@ -116,28 +117,33 @@ def tune(
     record = {"method": method, "space": ranges, **{name: options[name] for name in used}}
     with locked(out):
         started = time.perf_counter()
+        trials: dict[Any, Trial] = {}
         try:
             (out / SEARCH).write_text(json.dumps(record, indent=2) + "\n")
             with CsvFile(out / TABLE) as rows:
-                log = _Log(preset, rows, {}, [], report)
-                states, samples = _SEARCHES[method](config, preset, space, log, options)
+                log = _Log(preset, config.seed, rows, trials, [], report)
+                states, samples, scores = _SEARCHES[method](config, preset, space, log, options)
         except (ValueError, TypeError, ImportError):
-            for name in (folder.CONFIG, SEARCH, TABLE):
-                (out / name).unlink(missing_ok=True)
+            if not trials:  # wrong input; what is known is kept
+                for name in (folder.CONFIG, SEARCH, TABLE):
+                    (out / name).unlink(missing_ok=True)
             raise
         final = dataclasses.replace(config, samples=samples, sweep={})
         num = final.num_runs
-        folder.save_policies(out, as_numpy(jax.vmap(lambda state: policy_of(preset.learner, state))(states), num))
+        policies = as_numpy(jax.vmap(lambda state: policy_of(preset.learner, state))(states), num)
+        folder.save_policies(out, policies, {"returns": scores.astype(float).tolist()})
         _replace_config(out / folder.CONFIG, final)
-        plot(log.history if method == "pbt" else list(log.trials.values()), out / PICTURE, log_axes=_logarithmic(space))
-        total = sum(trial.env_steps * len(trial.scores) for trial in log.trials.values())
-        return Found(final, list(log.trials.values()), total, time.perf_counter() - started)
+        plot(log.history if method == "pbt" else list(trials.values()), out / PICTURE, log_axes=_logarithmic(space))
+        total = sum(trial.env_steps * len(trial.scores) for trial in trials.values())
+        return Found(final, list(trials.values()), total, time.perf_counter() - started)
 
 
-# --- the methods: (config, preset, space, log, options) -> the states that are left, and their settings
+# --- the methods: (config, preset, space, log, options) -> the states that are left, their settings, and a score of each state
+
+Left = tuple[LearnerState, list[dict[str, float]], np.ndarray]
 
 
-def _halving(config, preset, space, log, options) -> tuple[LearnerState, list[dict[str, float]]]:
+def _halving(config, preset, space, log, options) -> Left:
     combinations = config.combinations
     keys, hparams = config.runs(preset)
     number = iter(range(1, 1000))
@@ -158,14 +164,14 @@ def _halving(config, preset, space, log, options) -> tuple[LearnerState, list[di
         batch_size=config.batch_size,
         report=report,
     )
-    return states, [combinations[index] for index in rungs[-1].settings]
+    return states, [combinations[index] for index in rungs[-1].settings], rungs[-1].scores.reshape(-1)
 
 
-def _random(config, preset, space, log, options) -> tuple[LearnerState, list[dict[str, float]]]:
+def _random(config, preset, space, log, options) -> Left:
     return _halving(config, preset, space, log, options | {"factor": len(config.combinations) + 1})
 
 
-def _population(config, preset, space, log, options) -> tuple[LearnerState, list[dict[str, float]]]:
+def _population(config, preset, space, log, options) -> Left:
     _, hparams = config.runs(preset)
     number = iter(range(1, 10**9))
 
@@ -190,10 +196,10 @@ def _population(config, preset, space, log, options) -> tuple[LearnerState, list
     )
     order = ranking(generations[-1].scores[:, None])
     last = [{name: _number(column[i]) for name, column in generations[-1].hparams.items()} for i in order]
-    return jax.tree.map(lambda x: x[order], states), last
+    return jax.tree.map(lambda x: x[order], states), last, generations[-1].scores[order]
 
 
-def _optuna(config, preset, space, log, options) -> tuple[LearnerState, list[dict[str, float]]]:
+def _optuna(config, preset, space, log, options) -> Left:
     keys, _ = config.runs(preset)
     number, count = iter(range(1, 10**9)), iter(range(10**9))
     steps = log.env_steps(preset.num_iterations)
@@ -216,8 +222,9 @@ def _optuna(config, preset, space, log, options) -> tuple[LearnerState, list[dic
         report=report,
     )
     samples = [sample for batch in batches for sample in batch.samples]
-    best = ranking(np.concatenate([batch.scores for batch in batches]))[0]
-    return states, [samples[best]]
+    scores = np.concatenate([batch.scores for batch in batches])
+    best = ranking(scores)[0]
+    return states, [samples[best]], scores[best]
 
 
 _SEARCHES = {"halving": _halving, "random": _random, "pbt": _population, "optuna": _optuna}

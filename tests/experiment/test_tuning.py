@@ -12,8 +12,9 @@ import pytest
 from jaxrl.cli import main
 from jaxrl.experiment import Config, Range, draw_samples, evaluate_policies, load_policies, tune
 from jaxrl.experiment.config import load_config
+from jaxrl.experiment.deployment import load_policy
 from jaxrl.experiment.parallel_coordinates import Trial, _axis, plot
-from jaxrl.experiment.policies import abstract_policies
+from jaxrl.experiment.policies import SELECTION_STREAM, abstract_policies, greedy_evaluation, stream_of
 from jaxrl.experiment.terminal import search_table
 from jaxrl.presets import DEFAULTS, override
 
@@ -66,14 +67,20 @@ def test_the_folder_of_a_search(halving):
 
 
 def test_the_policies_are_those_of_the_best_setting(halving):
-    """The folder is a run folder: what `jaxrl eval` plays has the scores that the search recorded."""
+    """Their scores are of the episodes by which policies are chosen, and not of those by which they are judged afterwards."""
     out, found, _ = halving
     config = load_config(out)
     assert config == found.config
     last = [row for row in table(out) if row["rung"] == "3"]
     assert config.combinations == [configuration(4, 2).samples[int(last[0]["setting"])]]
-    returns = evaluate_policies(config, load_policies(out, abstract_policies(config)), num_episodes=32)
-    np.testing.assert_allclose(returns.mean(axis=1), [float(row["score"]) for row in last], rtol=1e-5)
+    scores = [float(row["score"]) for row in last]
+    assert [int(row["seed"]) for row in last] == [config.seed, config.seed + 1]
+    policies, keys = load_policies(out, abstract_policies(config)), config.runs(config.preset())[0]
+    evaluate = greedy_evaluation(config.preset().learner, 32)
+    np.testing.assert_allclose(evaluate(stream_of(keys, SELECTION_STREAM), policies).mean(axis=1), scores, rtol=1e-5)
+    judged = evaluate_policies(config, policies, num_episodes=32).mean(axis=1)
+    assert not np.isclose(judged, scores, rtol=1e-3).any()
+    assert load_policy(out).seed == config.seed + int(np.argmax(scores))
 
 
 def test_the_table_shows_what_was_trained_longest_first(halving):
@@ -121,7 +128,9 @@ def test_optuna_proposes_batches(tmp_path):
     again = tune(config, tmp_path / "again", method="optuna", samples_per_batch=3, space=SPACE)
     assert [trial.hparams for trial in again.trials] == [trial.hparams for trial in found.trials]
     policies = load_policies(tmp_path / "run", abstract_policies(found.config))
-    assert evaluate_policies(found.config, policies, num_episodes=32).mean() == pytest.approx(means.max(), rel=1e-5)
+    keys = found.config.runs(found.config.preset())[0]
+    returns = greedy_evaluation(found.config.preset().learner, 32)(stream_of(keys, SELECTION_STREAM), policies)
+    assert returns.mean() == pytest.approx(means.max(), rel=1e-5)
 
 
 def test_without_optuna_the_error_names_the_extra(tmp_path, monkeypatch):
@@ -214,3 +223,9 @@ def test_wrong_searches_are_one_line_and_leave_nothing(words, message, tmp_path,
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "x").exists() or not list((tmp_path / "x").iterdir())
+
+
+def test_a_search_that_cannot_be_finished_does_not_name_resume(tmp_path):
+    (tmp_path / "search.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds no policies: the run did not finish; search again in another folder"):
+        load_policies(tmp_path, ())
