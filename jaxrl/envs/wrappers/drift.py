@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxrl._src.checks import FINITE, check_number, check_size
 from jaxrl.envs.wrappers._inner import carry_over_or_fresh
-from jaxrl.envs.wrappers.randomization import replace_params, strongly_typed
+from jaxrl.envs.wrappers.randomization import check_same, replace_params, strongly_typed
 from jaxrl.types import Environment, EnvState, PyTree
 
 Schedule = Callable[[jax.Array, PyTree], PyTree]  # (time, params) -> the parameters at that time
@@ -30,27 +30,34 @@ def drift_params(env: Environment, schedule: Schedule) -> Environment:
     state of the environment. An evaluation continues from there too: it plays with the parameters of the present. The
     environment's `params` stay the nominal ones, which `schedule` receives.
 
-    Every fresh episode is reset a second time, with the parameters of the time when it begins.
+    The start of an episode depends on the time when it begins. So the reset is computed in every step of every environment, and
+    `make_learner(reset_pool=...)` saves nothing.
 
     Args:
       env: any environment.
       schedule: `(time, params) -> params`, traced, with time an int32 scalar; e.g. from `linear_drift`. It must return
         parameters with the structure and shapes of `env.params`. For a sudden change, use `jnp.where(time < 1000, ...)`.
+
+    Raises:
+      ValueError: if `schedule` returns anything else.
     """
+    at = lambda time, params: strongly_typed(schedule(time, params))
+    scheduled = jax.eval_shape(lambda time: at(time, env.params), jax.ShapeDtypeStruct((), jnp.int32))
+    check_same("drift_params: schedule must return parameters like env.params", scheduled, env.params)
 
     def reset(key, params):
         key, later = jax.random.split(key)
         time = jnp.int32(0)
-        state, obs = env.reset(key, schedule(time, params))
+        state, obs = env.reset(key, at(time, params))
         nominal = strongly_typed(params)
         return Drifting(state, time, jax.random.bits(later, dtype=jnp.uint32), nominal), obs
 
     def step(key, state, action, params):
-        inside, after = env.step(key, state.env, action, schedule(state.time, params))
+        inside, after = env.step(key, state.env, action, at(state.time, params))
         return state._replace(env=inside, time=state.time + 1), after
 
     def carry_over(old, fresh, _):
-        state, obs = env.reset(jax.random.key(fresh.seed), schedule(old.time, old.params))
+        state, obs = env.reset(jax.random.key(fresh.seed), at(old.time, fresh.params))
         state, obs = carry_over_or_fresh(env)(old.env, state, obs)
         return fresh._replace(env=state, time=old.time), obs
 

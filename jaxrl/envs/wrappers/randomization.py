@@ -54,7 +54,7 @@ def randomize_params(env: Environment, sample: Sample) -> Environment:
       ValueError: if `sample` returns anything else.
     """
     drawn = jax.eval_shape(lambda key: strongly_typed(sample(key, env.params)), jax.random.key(0))
-    _check_same("randomize_params: sample must return parameters like env.params", drawn, env.params)
+    check_same("randomize_params: sample must return parameters like env.params", drawn, env.params)
     return _randomize(env, sample)
 
 
@@ -104,7 +104,7 @@ def params_grid(params: PyTree, **values: Any) -> PyTree:
       `jaxrl.evaluate_over_params`.
 
     Raises:
-      ValueError: if a parameter does not exist or has no values.
+      ValueError: if a parameter does not exist or has no values, or they have another shape or cannot have its dtype.
 
     >>> import jaxrl
     >>> grid = params_grid(jaxrl.make("PointMass").params, noise_scale=[0.0, 0.1], start_range=[0.5, 1.0, 2.0])
@@ -118,11 +118,17 @@ def params_grid(params: PyTree, **values: Any) -> PyTree:
     combinations = np.array(list(itertools.product(*(range(len(column)) for column in columns.values()))), int)
     chosen = {name: column[combinations[:, i]] for i, (name, column) in enumerate(columns.items())}
 
-    cast = lambda name, old: jnp.asarray(chosen[name], strongly_typed(old).dtype)
-    varied = replace_params("params_grid", params, chosen, cast)
-    num = len(combinations)
-    repeat = lambda old, new: new if np.ndim(new) > np.ndim(old) else jnp.broadcast_to(new, (num, *np.shape(new)))
-    return jax.tree.map(repeat, strongly_typed(params), strongly_typed(varied))
+    def choose(name, old):
+        if chosen[name].shape != old.shape:
+            wanted = [len(columns[name]), *old.shape[1:]]
+            raise ValueError(f"params_grid: the values of {name} must have the shape {wanted}; got {list(columns[name].shape)}")
+        values = chosen[name].astype(old.dtype)
+        if not jnp.issubdtype(old.dtype, jnp.inexact) and not np.array_equal(values, chosen[name]):
+            raise ValueError(f"params_grid: {name} is {old.dtype}, which cannot be {columns[name].tolist()}")
+        return jnp.asarray(values)
+
+    repeated = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(combinations), *x.shape)), strongly_typed(params))
+    return replace_params("params_grid", repeated, chosen, choose)
 
 
 def replace_params(caller: str, params: PyTree, names: Iterable[str], new: Callable[[str, Any], Any]) -> PyTree:
@@ -181,7 +187,7 @@ def over_params(env: Environment, members: PyTree) -> Environment:
     if num_members == 0 or any(shape[:1] != (num_members,) for shape in shapes):
         raise ValueError(f"{message}; the shapes are {', '.join(str(list(shape)) for shape in shapes)}")
     one = jax.eval_shape(lambda: jax.tree.map(lambda x: strongly_typed(x)[0], members))
-    _check_same(message, one, env.params)
+    check_same(message, one, env.params)
 
     def sample(key, params):
         member = jax.random.randint(key, (), 0, num_members)
@@ -258,7 +264,7 @@ def strongly_typed(params: PyTree) -> PyTree:
     return jax.tree.map(one, params)
 
 
-def _check_same(message: str, drawn: PyTree, params: PyTree) -> None:
+def check_same(message: str, drawn: PyTree, params: PyTree) -> None:
     """Raise ValueError unless both have the same structure and shapes."""
 
     def kind(tree):

@@ -55,7 +55,21 @@ def test_an_evaluation_plays_in_the_present():
     np.testing.assert_allclose(evaluate(state), 4 + 5 + 6 + 7, rtol=1e-6)
 
 
+def test_the_start_of_an_episode_has_the_parameters_of_that_episode():
+    """Inside of a randomisation, the nominal parameters are others in each episode."""
+    env = w.drift_params(constant(), lambda time, params: params)
+    env = w.randomize_params(env, w.uniform_params(value=(0.0, 1.0)))
+    played = random_rollout(env, num_steps=16).transitions
+    begins = first(played)
+    assert len(np.unique(played.reward[begins])) == begins.sum() == 12
+    np.testing.assert_allclose(played.obs[begins][:, 0], played.reward[begins], rtol=1e-6)
+
+
 def test_a_wrong_drift_is_refused():
+    with pytest.raises(ValueError, match=r"drift_params: schedule must return parameters like env\.params"):
+        w.drift_params(constant(), lambda time, params: jnp.zeros(3))
+    with pytest.raises(ValueError, match="linear_drift: there is no parameter weight; there are value"):
+        w.drift_params(constant(), w.linear_drift(10, weight=(0.0, 1.0)))
     with pytest.raises(ValueError, match="linear_drift: there is no parameter weight; there are value"):
         w.linear_drift(10, weight=(0.0, 1.0))(jnp.int32(0), constant().params)
     with pytest.raises(ValueError, match="num_steps must be at least 1"):

@@ -202,6 +202,10 @@ def test_a_grid_has_every_combination():
 
 
 def test_a_wrong_grid_is_refused():
+    with pytest.raises(ValueError, match=r"params_grid: the values of transition must have the shape \[3, 2, 2\]; got \[3\]"):
+        w.params_grid(jaxrl.make("PointMass").params, transition=[1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match=r"params_grid: max_steps_in_episode is int32, which cannot be \[1\.5, 2\.0\]"):
+        w.params_grid(jaxrl.make("CartPole-v1").params, max_steps_in_episode=[1.5, 2.0])
     with pytest.raises(ValueError, match="params_grid: there is no parameter mass; there are"):
         w.params_grid(walk().params, mass=[1.0])
     with pytest.raises(ValueError, match="params_grid: drift needs one or more values"):
