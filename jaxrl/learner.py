@@ -67,7 +67,6 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
     envs_of_shard = lambda: shard_size("num_envs", num_envs)  # of what is being traced
     resets_of = functools.partial(_resets_of_shard, env, agent.fresh_episodes, rollout_length, reset_pool)
     whole = resets_of(num_envs, 1)  # here, so that the shapes of a reset are not found in the middle of the program
-    envs_of_shard = lambda: shard_size("num_envs", num_envs)  # of what is being traced
     resets_of_shard = lambda: whole if num_shards() == 1 else resets_of(envs_of_shard(), num_shards())
     max_block = _max_block(rollout_length, reset_pool)
 
@@ -109,7 +108,7 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
             )
         return state._replace(stats=reset_log_interval(state.stats))
 
-    check_agent(env, traced, num_envs, rollout_length)
+    check_agent(env, traced, envs_of_shard(), rollout_length)
     return Learner(env, agent, num_envs, rollout_length, init, noise, step, reset_pool)
 
 

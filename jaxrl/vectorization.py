@@ -238,7 +238,7 @@ def _without_axis(fn: Callable[..., Any]) -> Callable[..., Any]:
     return one
 
 
-def _plan(batch_size: int, devices: Sequence[jax.Device], args: Any) -> tuple[int, int, Any]:
+def _plan(batch_size: int, devices: Sequence[Any], args: Any) -> tuple[int, int, Any]:
     """The number of groups on each device, their size, and the arguments, padded with copies of the last element.
 
     Equal groups of at most `batch_size` need the least padding.

@@ -205,6 +205,16 @@ def test_a_run_on_two_devices_goes_on_in_two_shards_on_one():
     np.testing.assert_allclose(rest["loss"], metrics["loss"][:, 2:], rtol=1e-5)
 
 
+def test_a_learner_may_be_made_in_the_program():
+    """An environment's parameters may be traced, so the learner is made, and checked, where shards have their part of it."""
+    run = lambda key: jaxrl.train(key, dqn_learner(num_envs=4, capacity=36), 1)[1]
+    made_before = dqn_learner(num_envs=4, capacity=36)
+    in_shards = jaxrl.vectorize(run, num_shards=2, devices=jax.devices()[:1])
+    same = jaxrl.vectorize(lambda key: jaxrl.train(key, made_before, 1)[1], num_shards=2, devices=jax.devices()[:1])
+    keys = jax.random.split(jax.random.key(0), 1)
+    chex.assert_trees_all_equal(in_shards(keys), same(keys))
+
+
 def test_sizes_that_do_not_fit_are_errors():
     keys = jax.random.split(jax.random.key(0), 1)
     with pytest.raises(ValueError, match="num_shards 3 needs as many devices, and there are 2"):
