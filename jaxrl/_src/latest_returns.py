@@ -27,23 +27,28 @@ def latest_returns(run: Path, names: Sequence[str], num_runs: int, *, max_bytes:
     Raises:
       ValueError: if a file has no such columns, or they are not numbers.
     """
-    returns, env_steps = _last_means(run / _GREEDY[0], [*names, "env_steps", _GREEDY[1]], max_bytes)
+    returns, env_steps = _last_means(run / _GREEDY[0], [*names, "env_steps", _GREEDY[1]], num_runs, max_bytes)
     if returns:
         return LatestReturns(returns, env_steps, True)
     return LatestReturns(*_last_known(run / _TRAINING[0], [*names, "env_steps", _TRAINING[1]], num_runs, max_bytes), False)
 
 
-def _last_means(path: Path, columns: Sequence[str], max_bytes: int | None) -> tuple[dict[tuple[float, ...], float], int]:
-    """The mean for each run over the rows with the largest number of steps, which are at the end."""
+def _last_means(
+    path: Path, columns: Sequence[str], num_runs: int, max_bytes: int | None
+) -> tuple[dict[tuple[float, ...], float], int]:
+    """The mean for each run over its rows with the largest number of steps. Runs of a batch may be further than others."""
     values: dict[tuple[float, ...], list[float]] = {}
-    last = None
+    last: dict[tuple[float, ...], float] = {}
+    complete = set()
     for *identifier, steps, value in _backwards(path, columns, max_bytes):
-        last = steps if last is None else last
-        if steps != last:
-            break
-        if not math.isnan(value):
-            values.setdefault(tuple(identifier), []).append(value)
-    return {identifier: math.fsum(x) / len(x) for identifier, x in values.items()}, int(last or 0)
+        run = tuple(identifier)
+        if steps != last.setdefault(run, steps):
+            complete.add(run)
+            if len(complete) == num_runs:
+                break
+        elif not math.isnan(value):
+            values.setdefault(run, []).append(value)
+    return {run: math.fsum(x) / len(x) for run, x in values.items()}, int(max(last.values(), default=0))
 
 
 def _last_known(
@@ -63,22 +68,22 @@ def _last_known(
 
 def _backwards(path: Path, columns: Sequence[str], max_bytes: int | None) -> Iterator[list[float]]:
     """These columns of the rows of a CSV file, from the last to the first. A last row without its end is left out."""
-    try:
-        with path.open("rb") as file:
-            names = file.readline().decode().strip().split(",")
-            start = file.tell()
-            if names == [""]:
-                return
-            if missing := [column for column in columns if column not in names]:
-                raise ValueError(f"{path} is damaged (it has no column {missing[0]})")
-            indices = [names.index(column) for column in columns]
-            for row in _lines_backwards(file, start, max_bytes):
-                cells = row.split(b",")
-                yield [float(cells[i]) for i in indices]
-    except FileNotFoundError:
+    if not path.exists():
         return
-    except (ValueError, IndexError) as error:
-        raise error if str(path) in str(error) else ValueError(f"{path} is damaged ({error})") from error
+    with path.open("rb") as file:
+        names = file.readline().decode(errors="replace").strip().split(",")
+        start = file.tell()
+        if names == [""]:
+            return
+        if missing := [column for column in columns if column not in names]:
+            raise ValueError(f"{path} is damaged (it has no column {missing[0]})")
+        indices = [names.index(column) for column in columns]
+        for row in _lines_backwards(file, start, max_bytes):
+            cells = row.split(b",")
+            try:
+                yield [float(cells[i]) for i in indices]
+            except (ValueError, IndexError) as error:
+                raise ValueError(f"{path} is damaged ({error})") from error
 
 
 def _lines_backwards(file, start: int, max_bytes: int | None) -> Iterator[bytes]:

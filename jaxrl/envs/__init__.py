@@ -1,6 +1,6 @@
 """Environments: jaxrl's own, gymnax's, and those of other suites, all as the same record type."""
 
-import importlib
+import importlib.util
 import inspect
 import warnings
 from collections.abc import Callable
@@ -37,10 +37,11 @@ __all__ = [
 
 def names() -> list[str]:
     """Every name that `make` accepts, except those with a suite's prefix; without gymnax, only those of jaxrl's own."""
-    try:
-        return [*OWN, *suite("gymnax").names()]
-    except ImportError:
-        return [*OWN]
+    return [*OWN, *(suite("gymnax").names() if _has_gymnax() else ())]
+
+
+def _has_gymnax() -> bool:
+    return importlib.util.find_spec("gymnax") is not None
 
 
 def suite(name: str) -> Any:
@@ -82,11 +83,10 @@ def make(name: str, **overrides) -> Environment:
     prefix, _, rest = name.partition("/")
     if rest and prefix in SUITES:
         return suite(prefix).make(rest, **overrides)
-    try:
-        gymnax = suite("gymnax")
-    except ImportError as error:
+    if not _has_gymnax():
         own = f"{name!r} is not one of jaxrl's own environments ({', '.join(OWN)})"
-        raise ImportError(f"{own}, and gymnax's need an extra: pip install 'jaxrl[gymnax]'", name=error.name) from error
+        raise ImportError(f"{own}, and gymnax's need an extra: pip install 'jaxrl[gymnax]'", name="gymnax")
+    gymnax = suite("gymnax")
     if name in (*gymnax.names(), *gymnax.REFUSED):
         return gymnax.make(name, **overrides)
     raise unknown_name(name, names())

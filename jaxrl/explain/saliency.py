@@ -143,7 +143,7 @@ def vary(function: Callable[[Obs], Any], obs: Obs, dims: Any, values: jax.Array)
 
 
 def _varies(path: Any, dtype: Any) -> bool:
-    """Whether the leaf at this path of an observation, or of a tree of spaces, varies."""
+    """Whether the leaf at this path of an observation varies."""
     return _is_number(dtype) and not (path and getattr(path[-1], "key", None) == ACTION_MASK)
 
 

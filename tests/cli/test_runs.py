@@ -135,6 +135,16 @@ def test_only_whole_rows_count_in_blocks_of_any_size(tmp_path, monkeypatch, endi
     assert latest_returns(tmp_path, ["seed", "tau"], 5, max_bytes=1).returns == {}
 
 
+def test_each_run_has_its_own_latest_evaluation(tmp_path):
+    """Runs train in batches: the first has finished here, the second was evaluated once."""
+    rows = ["seed,env_steps,episode,return"]
+    rows += [f"{seed},{steps},{episode},{seed + steps + episode}" for steps in (10, 20) for seed in (0, 1) for episode in (0, 1)]
+    rows += [f"{seed},10,{episode},{seed + 10 + episode}" for seed in (2, 3) for episode in (0, 1)]
+    (tmp_path / "evaluation.csv").write_text("\n".join(rows) + "\n")
+    found = latest_returns(tmp_path, ["seed"], 4)
+    assert found == ({(0.0,): 20.5, (1.0,): 21.5, (2.0,): 12.5, (3.0,): 13.5}, 20, True)
+
+
 def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "metrics.csv").write_text("seed,env_steps,episode_return\n0,x,1\n")
     with pytest.raises(ValueError, match=r"metrics\.csv is damaged"):
