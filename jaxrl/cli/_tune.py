@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from jaxrl._src.numbers import shown
 from jaxrl.cli._parsing import Parser, integer, user_errors
 from jaxrl.cli._set_up import set_up_jax
 from jaxrl.cli._train import _config, _default_folder, _settings, add_options, algorithm_of, print_usage, swept
@@ -51,7 +52,7 @@ def main(argv: list[str]) -> int:
 def _print_next_steps(console: Any, found: Any, out: Path) -> None:
     from jaxrl.experiment.tuning import PICTURE, SEARCH, TABLE
 
-    best = " ".join(f"--hparams.{name.replace('_', '-')} {value:g}" for name, value in found.config.combinations[0].items())
+    best = " ".join(f"--hparams.{name.replace('_', '-')} {shown(value)}" for name, value in found.config.combinations[0].items())
     console.print(
         f"{found.env_steps:,} environment steps in {found.seconds:.1f} s, compilation included\n"
         f"{out}: {TABLE}, {PICTURE}, {SEARCH}, config.json and policies/ of the best\n"

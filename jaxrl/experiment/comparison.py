@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxrl._src.numbers import shown
 from jaxrl.algorithms import algorithm
 from jaxrl.experiment import statistics
 from jaxrl.experiment.config import Config, load_config
@@ -144,7 +145,7 @@ def read_entries(runs: Sequence[Path], references: Mapping[str, tuple[float, flo
 
 
 def _with(title: str, combination: Mapping[str, float]) -> str:
-    values = ", ".join(f"{name}={value:g}" for name, value in combination.items())
+    values = ", ".join(f"{name}={shown(value)}" for name, value in combination.items())
     return f"{title} ({values})" if values else title
 
 

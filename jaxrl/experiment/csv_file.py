@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxrl.experiment.notes import Note
-from jaxrl.experiment.storage import reason
+from jaxrl.experiment.storage import crc32, reason
 
 
 class Position(NamedTuple):
@@ -114,19 +114,11 @@ def check_position(path: Path, position: Position) -> None:
         raise ValueError(f"{path} was removed") from None
     if size < position.size:
         raise ValueError(f"{path} has only {size:,} of {position.size:,} bytes")
-    if _crc32(path, position.size) != position.crc32:
+    if crc32(path, position.size) != position.crc32:
         raise ValueError(f"{path} was altered")
 
 
 def position_at_end(path: Path) -> Position:
     """The position after all of a file."""
     size = path.stat().st_size
-    return Position(size, _crc32(path, size))
-
-
-def _crc32(path: Path, size: int) -> int:
-    checksum = 0
-    with path.open("rb") as file:
-        while size and (block := file.read(min(size, 2**20))):
-            checksum, size = zlib.crc32(block, checksum), size - len(block)
-    return checksum
+    return Position(size, crc32(path, size))

@@ -1,15 +1,17 @@
 """Learning curves and curves of evaluations: the IQM over seeds with its 95 % bootstrap interval."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxrl._src.numbers import shown
 from jaxrl.algorithms import algorithm
 from jaxrl.experiment.config import Config, load_config
-from jaxrl.experiment.divergence import not_finite
+from jaxrl.experiment.divergence import metrics_of, not_finite
 from jaxrl.experiment.evaluations import EVALUATION, Evaluations, read_evaluations
-from jaxrl.experiment.folder import METRICS, read_metrics
+from jaxrl.experiment.folder import CURVE, EVALUATION_CURVE, METRICS, read_metrics
 from jaxrl.experiment.pictures import new_figure, save
 from jaxrl.experiment.statistics import iqm, iqm_interval
 
@@ -30,7 +32,7 @@ def read_curves(run: Path) -> list[Curve]:
     for name in ("seed", "env_steps", "episode_return", *config.swept):
         if name not in columns:
             raise ValueError(f"{run / METRICS} has no column {name!r}")
-    bad = not_finite(columns)
+    bad = not_finite(metrics_of(config, columns))
     curves = []
     for combination in config.combinations:
         selected = np.ones(len(columns["seed"]), bool)
@@ -71,7 +73,7 @@ def curves_of_evaluations(config: Config, found: Evaluations) -> list[Curve]:
 
 def _label(config: Config, combination: dict[str, float]) -> str:
     title = f"{algorithm(config.settings.algorithm).title} on {config.env_title}"
-    return ", ".join([title, *(f"{name}={value:g}" for name, value in combination.items())])
+    return ", ".join([title, *(f"{name}={shown(value)}" for name, value in combination.items())])
 
 
 def fill_forward(returns: np.ndarray) -> np.ndarray:
@@ -106,6 +108,13 @@ def draw(axes: Any, env_steps: np.ndarray, returns: np.ndarray, **style: Any) ->
     axes.set_xlabel("environment steps")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k" if x else "0")
     axes.grid(alpha=0.3)
+
+
+def draw_run(run: Path) -> None:
+    """Draw the pictures of a run folder. The learning curve comes last and whole: a folder that has it is finished."""
+    with suppress(ValueError):  # there was no evaluation during training
+        plot(read_evaluation_curves(run), run / EVALUATION_CURVE, "greedy return")
+    plot(read_curves(run), run / f"unfinished-{CURVE}").replace(run / CURVE)
 
 
 def plot(curves: list[Curve], path: Path, what: str = "return of finished episodes") -> Path:

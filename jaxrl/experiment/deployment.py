@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxrl import envs
 from jaxrl._src.latest_returns import latest_returns
+from jaxrl._src.numbers import shown
 from jaxrl.envs.wrappers.normalization import NormalizedObservations
 from jaxrl.experiment import folder
 from jaxrl.experiment.config import Config, load_config
@@ -121,7 +122,7 @@ def choose_run(
         seeds = f"seeds {config.seed} to {config.seed + config.seeds - 1}"
         values = {name: dict.fromkeys(f"{identifier[name]:g}" for identifier in identifiers) for name in swept}
         known = "".join(f", {name} {' '.join(list(texts)[:20])}" for name, texts in values.items())
-        got = ", ".join(f"{name} {value:g}" for name, value in wanted.items())
+        got = ", ".join(f"{name} {shown(value)}" for name, value in wanted.items())
         raise ValueError(f"{run} has {seeds}{known}; got {got}")
     if len(matches) == 1:
         return matches[0]

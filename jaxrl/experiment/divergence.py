@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxrl._src.numbers import shown
 from jaxrl.experiment.config import Config
 
 _OF_EPISODES = ("episode_return", "episode_length")  # NaN if no episode has finished
@@ -21,13 +22,19 @@ def not_finite(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.any([_bad(metrics, name) for name in metrics], axis=0)
 
 
+def metrics_of(config: Config, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The metrics among the columns of a run's table: seeds and swept values, which may be infinite, are none."""
+    return {name: values for name, values in columns.items() if name not in ("seed", *config.swept)}
+
+
 def diverged_runs(config: Config, columns: Mapping[str, np.ndarray]) -> list[Diverged]:
     """The runs that have rows that are not finite, each with the first of them; `columns` are those of `read_metrics`."""
-    rows = np.flatnonzero(not_finite(columns))
+    metrics = metrics_of(config, columns)
+    rows = np.flatnonzero(not_finite(metrics))
     first: dict[tuple[float, ...], Diverged] = {}
     for row in rows[np.argsort(columns["env_steps"][rows], kind="stable")]:
-        run = {name: float(columns[name][row]) for name in ("seed", *config.swept)}
-        metric = next(name for name in columns if _bad(columns, name)[row])
+        run = {"seed": int(columns["seed"][row])} | {name: float(columns[name][row]) for name in config.swept}
+        metric = next(name for name in metrics if _bad(metrics, name)[row])
         first.setdefault(tuple(run.values()), Diverged(run, int(columns["env_steps"][row]), metric))
     return list(first.values())
 
@@ -35,7 +42,7 @@ def diverged_runs(config: Config, columns: Mapping[str, np.ndarray]) -> list[Div
 def describe(diverged: list[Diverged], most: int = 8) -> str:
     """A line such as "NaN in 2 runs: seed 3 since step 12,800 (loss), seed 5 since step 25,600 (loss)"."""
     names = [
-        f"{' '.join(f'{name} {value:g}' for name, value in run.items())} since step {steps:,} ({metric})"
+        f"{' '.join(f'{name} {shown(value)}' for name, value in run.items())} since step {steps:,} ({metric})"
         for run, steps, metric in diverged
     ]
     more = [f"and {len(names) - most} more"] if len(names) > most else []

@@ -11,7 +11,7 @@ from jaxrl.experiment.config import Config, load_config
 from jaxrl.experiment.csv_file import CsvFile, Position, position_at_end
 
 EVALUATION = "evaluation.csv"
-_EPISODES = 32  # for each policy, where the file is missing
+EPISODES = 32  # for each policy
 
 
 class Evaluations(NamedTuple):
@@ -73,13 +73,22 @@ def read_evaluations(run: Path) -> Evaluations:
     runs = run_numbers(config, [columns[name] for name in names])
     if (runs < 0).any():
         raise ValueError(f"{path} and {run / folder.CONFIG} do not belong together: line {np.argmin(runs) + 2} is of another run")
-    ended = ~np.isnan(columns["return"])
-    cells = at[ended] * config.num_runs + runs[ended]
-    size = len(times) * config.num_runs
-    count = np.bincount(cells, minlength=size)
-    total = np.bincount(cells, columns["return"][ended], minlength=size)
-    means = np.divide(total, count, out=np.full(size, np.nan), where=count > 0)
+    means = mean_by_group(at * config.num_runs + runs, columns["return"], len(times) * config.num_runs)
     return Evaluations(times, means.reshape(len(times), config.num_runs))
+
+
+def mean_by_group(groups: np.ndarray, values: np.ndarray, num_groups: int) -> np.ndarray:
+    """The mean of the values in each group, `[num_groups]`, over those that are not NaN; NaN without any.
+
+    Args:
+      groups: int `[N]`, the group of each value, from 0.
+      values: `[N]`.
+      num_groups: the number of groups.
+    """
+    known = ~np.isnan(values)
+    count = np.bincount(groups[known], minlength=num_groups)
+    total = np.bincount(groups[known], values[known], minlength=num_groups)
+    return np.divide(total, count, out=np.full(num_groups, np.nan), where=count > 0)
 
 
 def run_numbers(config: Config, columns: list[np.ndarray]) -> np.ndarray:
@@ -115,8 +124,8 @@ def _play(run: Path, config: Config) -> Returns:
 
     preset = config.preset()
     policies = folder.load_policies(run, abstract_policies(config, preset))
-    returns = evaluate_policies(config, policies, num_episodes=_EPISODES)
-    source = f"{_EPISODES} episodes of each saved policy, played now, since there is no {EVALUATION}"
+    returns = evaluate_policies(config, policies, num_episodes=EPISODES)
+    source = f"{EPISODES} episodes of each saved policy, played now, since there is no {EVALUATION}"
     return Returns(mean_of_ended(returns), preset.env_steps, source)
 
 

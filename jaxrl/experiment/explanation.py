@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxrl import explain
 from jaxrl._src.checks import check_size
+from jaxrl._src.numbers import shown
 from jaxrl.algorithms import algorithm
 from jaxrl.experiment import folder
 from jaxrl.experiment.config import Config, load_config
@@ -324,5 +325,5 @@ def _check_dims(dims: tuple[int, int] | None, names: list[str], is_image: bool) 
 
 
 def _title(config: Config, index: int) -> str:
-    identifier = ", ".join(f"{name} {value:g}" for name, value in config.identifiers()[index].items())
+    identifier = ", ".join(f"{name} {shown(value)}" for name, value in config.identifiers()[index].items())
     return f"{algorithm(config.settings.algorithm).title} on {config.env_title}, {identifier}"

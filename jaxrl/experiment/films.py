@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl._src.checks import check_size
+from jaxrl._src.numbers import shown
 from jaxrl.experiment import folder
 from jaxrl.experiment.config import load_config
 from jaxrl.experiment.policies import abstract_policies, restored_env_state
@@ -51,7 +52,7 @@ def render_run(
     indices = [i for i, identifier in enumerate(identifiers) if identifier["seed"] in seeds]
     out = film.check_film(out, fps, len(indices), num_episodes, max_steps)
     env, plays = record_policies(run, indices, num_episodes=num_episodes, max_steps=max_steps, seed=seed)
-    labels = ["\n".join(f"{name} {value:g}" for name, value in identifiers[i].items()) for i in indices]
+    labels = ["\n".join(f"{name} {shown(value)}" for name, value in identifiers[i].items()) for i in indices]
     return film.write(out, labels, plays, env, drawing, fps, group=len(seeds))
 
 

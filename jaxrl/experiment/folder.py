@@ -57,7 +57,7 @@ def create(path: Path, save_config: Callable[[Path], None]) -> Path:
 
 def is_finished(run: Path) -> bool:
     """Whether everything in a run folder is written."""
-    return (run / POLICIES).is_dir() and (run / CURVE).is_file()
+    return (run / CONFIG).is_file() and (run / POLICIES).is_dir() and (run / CURVE).is_file()
 
 
 def _cannot_write(path: Path, error: OSError) -> ValueError:

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxrl._src.numbers import shown
 from jaxrl.experiment import folder
 from jaxrl.experiment.config import Config
-from jaxrl.experiment.divergence import not_finite
-from jaxrl.experiment.evaluations import EVALUATION, run_numbers
+from jaxrl.experiment.divergence import metrics_of, not_finite
+from jaxrl.experiment.evaluations import EVALUATION, mean_by_group, run_numbers
 from jaxrl.experiment.loggers import Logger, Row
 from jaxrl.experiment.notes import Note
 from jaxrl.experiment.statistics import iqm, iqm_interval
@@ -30,7 +31,7 @@ Log = Callable[[int, float, Chunk, Any], None]  # (total_env_steps, wall_seconds
 
 @contextmanager
 def logging(loggers: Sequence[Logger], config: Config, out: Path) -> Iterator[Log]:
-    """Yield a function that passes what is known after a chunk to all loggers, and returns at once."""
+    """Yield a function that passes what is known after a chunk to all loggers, and does not wait for them."""
     if not loggers:
         yield lambda *args: None
         return
@@ -186,19 +187,12 @@ class Rows:
                 at = columns["env_steps"] == steps
                 runs = of_run[at]
                 if metric == "episode_return":
-                    self._join_metrics(runs, int(steps), {name: values[at] for name, values in columns.items()})
+                    metrics = metrics_of(self._config, columns)
+                    self._join_metrics(runs, int(steps), {name: values[at] for name, values in metrics.items()})
                 else:
-                    means = _means(runs, columns["return"][at], self._config.num_runs)
+                    means = mean_by_group(runs, columns["return"][at], self._config.num_runs)
                     self._join(metric, np.unique(runs), int(steps), means[np.unique(runs)])
 
 
 def _name(identifier: dict[str, Any]) -> str:
-    return " ".join(f"{name} {value:g}" for name, value in identifier.items())
-
-
-def _means(runs: np.ndarray, returns: np.ndarray, num_runs: int) -> np.ndarray:
-    """The mean return of each run, `[num_runs]`, over its rows that are not NaN; NaN without any."""
-    ended = ~np.isnan(returns)
-    count = np.bincount(runs[ended], minlength=num_runs)
-    total = np.bincount(runs[ended], returns[ended], minlength=num_runs)
-    return np.divide(total, count, out=np.full(num_runs, np.nan), where=count > 0)
+    return " ".join(f"{name} {shown(value)}" for name, value in identifier.items())

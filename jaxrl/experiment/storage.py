@@ -54,7 +54,7 @@ def write(path: Path, arrays: Any, record: dict[str, Any]) -> None:
             with context, _without_logging(), as_utf8(unfinished) as folder:
                 ocp.save(folder / ARRAYS, arrays)
         _write_json(unfinished / RECORD, {"arrays": _shapes(arrays), **to_json(record)})
-        _write_json(unfinished / CHECKSUMS, {str(p.relative_to(unfinished)): _crc32(p) for p in _files(unfinished)})
+        _write_json(unfinished / CHECKSUMS, {str(p.relative_to(unfinished)): crc32(p) for p in _files(unfinished)})
         os.rename(unfinished, path)
         _sync_folder(path.parent)
     except BaseException as error:
@@ -72,7 +72,7 @@ def read_record(path: Path) -> dict[str, Any]:
         if RECORD not in checksums:
             raise Damaged(f"{path} is damaged ({CHECKSUMS} is incomplete)")
         for name, expected in checksums.items():
-            if _crc32(path / name) != expected:
+            if crc32(path / name) != expected:
                 raise Damaged(f"{path} is damaged ({name} was altered)")
         return from_json(json.loads((path / RECORD).read_text()))
     except FileNotFoundError as error:
@@ -145,11 +145,13 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _crc32(path: Path) -> int:
+def crc32(path: Path, size: int | None = None) -> int:
+    """The checksum of a file, or of its first `size` bytes."""
+    left = path.stat().st_size if size is None else size
     checksum = 0
     with path.open("rb") as file:
-        while block := file.read(2**20):
-            checksum = zlib.crc32(block, checksum)
+        while left and (block := file.read(min(left, 2**20))):
+            checksum, left = zlib.crc32(block, checksum), left - len(block)
     return checksum
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from jaxrl.experiment.config import Config
 from jaxrl.experiment.divergence import describe
+from jaxrl.experiment.evaluations import mean_of_ended
 from jaxrl.experiment.statistics import iqm, iqm_interval
 from jaxrl.experiment.training import Progress, Result
 from jaxrl.experiment.tuning import Found
@@ -113,7 +114,7 @@ def returns_table(config: Config, returns: np.ndarray, title: str) -> Table:
     are counted, and left out of all but the last.
     """
     table = Table(title=f"{config.settings.algorithm} on {config.env_title}: {title}")
-    by_combination = np.mean(returns, axis=1).reshape(-1, config.seeds)
+    by_combination = mean_of_ended(returns).reshape(-1, config.seeds)
     nan = ["NaN seeds"] if np.isnan(by_combination).any() else []
     for column in (*config.swept, "seeds", *nan, "IQM", "95 % interval", "median", "worst seed"):
         table.add_column(column, justify="right")

@@ -16,7 +16,7 @@ from jaxrl.experiment.checkpoints import Checkpoints, Part, Place, Restored
 from jaxrl.experiment.config import Config, load_config
 from jaxrl.experiment.csv_file import CsvFile, Position
 from jaxrl.experiment.divergence import Diverged, diverged_runs, not_finite
-from jaxrl.experiment.evaluations import EVALUATION, write_evaluation
+from jaxrl.experiment.evaluations import EPISODES, EVALUATION, write_evaluation
 from jaxrl.experiment.host import is_on_host
 from jaxrl.experiment.locks import locked
 from jaxrl.experiment.loggers import Logger
@@ -26,7 +26,6 @@ from jaxrl.experiment.trainers import Chunk, Trainer, make_trainer
 from jaxrl.presets import Preset
 
 CHECKPOINT_EVERY = 300.0  # seconds
-_EPISODES = 32  # for each policy
 _EPISODES_ON_HOST = 8  # during training; there, a step of evaluation takes as long as one of training
 
 
@@ -219,8 +218,9 @@ def _train(
                             raise Interrupted(saved=saved)
                     session.report(progress)
             best = None
-        with suppress(OSError):  # closing the file reports it
-            files[EVALUATION].flush()
+        with suppress(OSError):  # closing the files reports it
+            for file in files.values():
+                file.flush()
     return parts, files[EVALUATION].end, evaluation.seconds
 
 
@@ -240,7 +240,7 @@ def _beginning(session: _Session, trainer: Trainer, restored: Restored | None) -
 
 def _training_evaluation(session: _Session) -> Evaluate:
     on_host = session.preset.learner is not None and is_on_host(session.preset.learner)
-    return session.evaluate(_EPISODES_ON_HOST if on_host else _EPISODES)
+    return session.evaluate(_EPISODES_ON_HOST if on_host else EPISODES)
 
 
 def _place(session: _Session, trainer: Trainer, chunk: Chunk, files: dict[str, CsvFile], begun: dict[str, Position]) -> Place:
@@ -267,7 +267,7 @@ def _finish(session: _Session, policies: SavedPolicy, seconds: float, evaluation
     if session.stop():
         raise Interrupted(saved=True)
     keys = stream_of(config.runs(session.preset)[0], EVALUATION_STREAM)
-    returns = session.evaluate(_EPISODES)(keys, policies)
+    returns = session.evaluate(EPISODES)(keys, policies)
     # What follows the evaluations during training is of a process that was killed here.
     write_evaluation(
         out, config, env_steps, returns, Position(**folder.read_record(out).get("evaluation", {"size": 0, "crc32": 0}))
@@ -275,11 +275,7 @@ def _finish(session: _Session, policies: SavedPolicy, seconds: float, evaluation
     write_system(out)
     if session.stop():
         raise Interrupted(saved=True)
-    if config.eval_every != "none":
-        with suppress(ValueError):  # there was no evaluation before the last chunk
-            curves.plot(curves.read_evaluation_curves(out), out / folder.EVALUATION_CURVE, "greedy return")
-    unfinished = curves.plot(curves.read_curves(out), out / f"unfinished-{folder.CURVE}")
-    unfinished.replace(out / folder.CURVE)
+    curves.draw_run(out)
     return Result(
         config, policies, returns, diverged_runs(config, folder.read_metrics(out)), env_steps, seconds, evaluation_seconds
     )

@@ -1,5 +1,7 @@
 """Seeds that become NaN are counted, named, and kept out of the curves of the others."""
 
+import math
+
 import numpy as np
 
 from jaxrl.experiment import Config
@@ -40,6 +42,19 @@ def test_a_seed_without_episodes_is_not_a_seed_that_is_nan(tmp_path):
     line = "NaN in 2 runs: seed 1 tau 1 since step 1,000 (loss), seed 1 tau 0.5 since step 2,000 (episode_return)"
     assert describe(diverged) == line
     assert describe(diverged, most=1).endswith("(loss), and 1 more")
+
+
+def test_a_value_of_a_sweep_may_be_infinite_and_a_seed_large(tmp_path):
+    config = Config(
+        env="CartPole-v1", settings=DEFAULTS["dqn"], seeds=1, seed=1_234_567, sweep={"epsilon_iterations": [0.5, math.inf]}
+    )
+    config.save(tmp_path / "config.json")
+    rows = "1234567,0.5,1000,10,1.0\n1234567,inf,1000,20,nan\n1234567,inf,2000,20,1.0\n1234567,0.5,2000,10,1.0\n"
+    (tmp_path / "metrics.csv").write_text("seed,epsilon_iterations,env_steps,episode_return,loss\n" + rows)
+    diverged = diverged_runs(config, read_metrics(tmp_path))
+    assert [(d.run["epsilon_iterations"], d.env_steps, d.metric) for d in diverged] == [(math.inf, 1000, "loss")]
+    assert describe(diverged) == "NaN in 1 run: seed 1234567 epsilon_iterations inf since step 1,000 (loss)"
+    assert [curve.diverged.tolist() for curve in read_curves(tmp_path)] == [[False], [True]]
 
 
 def test_curves_leave_them_out_and_count_them(tmp_path):
