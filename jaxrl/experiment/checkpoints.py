@@ -28,7 +28,8 @@ from jaxrl.experiment.notes import Note
 _KEPT = 2
 _COST = 0.03  # of the time, at most
 _ALWAYS_FIXED = (
-    "num_shards", "seeds", "seed", "sweep", "eval_every", "settings.steps", "settings.num_envs", "settings.rollout_length",
+    "num_shards", "seeds", "seed", "sweep", "samples", "eval_every",
+    "settings.steps", "settings.num_envs", "settings.rollout_length",
 )  # fmt: skip
 
 
@@ -178,6 +179,7 @@ def restore(run: Path, config: Config, *, force: bool = False) -> Restored | Non
             before = paths[i + 1 :]
             instead = f"continuing from the one before, {before[0].name}" if before else "the run begins again"
             warnings.warn(f"{error}; {instead}", Note, stacklevel=2)
+            shutil.rmtree(path, ignore_errors=True)  # else it would count as one of those that are kept
             continue
         _check_circumstances(run, record, config, force)
         files = {name: Position(**position) for name, position in record["files"].items()}

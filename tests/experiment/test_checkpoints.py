@@ -13,6 +13,8 @@ import pytest
 
 import jaxrl
 from jaxrl.experiment import Config, Interrupted, checkpoints, csv_file, folder, load, locks, resume, run, save, storage, training
+from jaxrl.experiment.checkpoints import restore
+from jaxrl.experiment.config import load_config
 from jaxrl.experiment.csv_file import CsvFile
 from jaxrl.experiment.notes import Note
 from jaxrl.experiment.policies import SavedPolicy
@@ -214,6 +216,16 @@ def test_a_damaged_checkpoint_is_replaced_by_the_one_before(reference, tmp_path,
     assert_same(out, result, *reference)
 
 
+def test_a_damaged_checkpoint_is_not_one_of_those_that_are_kept(small, tmp_path):
+    """Else the next one would push out the last that is whole."""
+    out = interrupted(tmp_path / "run", 6)
+    older, newest = sorted((out / "checkpoints").glob("0*"))
+    damage(newest, "half a record")
+    with pytest.warns(Note, match="is damaged"):
+        restore(out, load_config(out))
+    assert sorted((out / "checkpoints").glob("0*")) == [older]
+
+
 def test_without_a_whole_checkpoint_the_run_begins_again(reference, tmp_path):
     out = interrupted(tmp_path / "run", 6)
     for path in (out / "checkpoints").glob("0*"):
@@ -262,10 +274,10 @@ def test_what_has_changed_is_named_and_needs_force(reference, tmp_path, monkeypa
     message = r"trained otherwise: jax was .* and is 9\.9; hparams\.learning_rate was None and is 0\.5.*--force"
     with pytest.raises(ValueError, match=message):
         resume(out)
-    edited["seeds"] = 7
-    (out / "config.json").write_text(json.dumps(edited))
-    with pytest.raises(ValueError, match=r"config\.json was edited: seeds was 5 and is 7"):
-        resume(out, force=True)
+    for field, value in {"seeds": 7, "samples": [{"tau": 0.5}]}.items():
+        (out / "config.json").write_text(json.dumps(edited | {field: value}))
+        with pytest.raises(ValueError, match=rf"config\.json was edited: {field} was .* and is "):
+            resume(out, force=True)
     (out / "config.json").write_text(text)
     with pytest.warns(Note, match=r"jax was .* and is 9\.9"):
         result = resume(out, force=True)
