@@ -6,9 +6,10 @@ The parts need no communication: they only write into one folder. `RUN/parts/3-o
 
 import dataclasses
 import json
-import os
 import re
+import secrets
 import shutil
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 from jaxrl.experiment import curves, folder, storage
 from jaxrl.experiment.checkpoints import changed_fields
 from jaxrl.experiment.config import Config, load_config
+from jaxrl.experiment.csv_file import Position
 from jaxrl.experiment.evaluations import EVALUATION
 from jaxrl.experiment.folder import PARTS
 from jaxrl.experiment.locks import locked
@@ -53,9 +55,9 @@ def begin(out: Path, config: Config, num_parts: int) -> int:
     config.part(1, num_parts)
     path = out / PARTS / WHOLE
     try:
-        if division(out) is None or not path.exists():
+        if not path.exists() or (division(out) is None and Config.load(path) != config):
             path.parent.mkdir(parents=True, exist_ok=True)
-            new = path.with_name(f"{WHOLE}.{os.getpid()}")
+            new = path.with_name(f"{WHOLE}.{secrets.token_hex(8)}")  # in containers, processes of several hosts have one number
             config.save(new)
             new.replace(path)
     except OSError as error:
@@ -88,21 +90,12 @@ def merge(out: Path) -> Config:
     with locked(out):
         if (out / folder.CONFIG).exists():
             raise ValueError(f"{out} has a {folder.CONFIG} already: its parts are joined")
-        joined = out / PARTS / "joined"
-        shutil.rmtree(joined, ignore_errors=True)  # of a process that was killed
-        joined.mkdir()
-        whole.save(joined / folder.CONFIG)
-        _join_policies(joined, paths, configs, whole)
-        for name in (folder.METRICS, EVALUATION):
-            _join_table(joined / name, [path / name for path in paths], whole)
-        (joined / SYSTEM).write_text(json.dumps(_join_systems([read_system(path) for path in paths]), indent=2) + "\n")
-        curves.plot(curves.read_curves(joined), joined / folder.CURVE)
-        # The configuration comes last: a folder that has it is joined.
-        for path in sorted(joined.iterdir(), key=lambda path: path.name == folder.CONFIG):
-            if path.is_dir():
-                shutil.rmtree(out / path.name, ignore_errors=True)
-            path.replace(out / path.name)
-        joined.rmdir()
+        try:
+            _join(out, out / PARTS / "joined", paths, configs, whole)
+        except OSError as error:
+            raise ValueError(
+                f"cannot join the parts in {out} ({storage.reason(error)}): make room and call `jaxrl merge {out}` again"
+            ) from error
     return whole
 
 
@@ -128,6 +121,24 @@ def _parts(out: Path) -> list[Path]:
     return list(found.values())
 
 
+def _join(out: Path, joined: Path, paths: list[Path], configs: list[Config], whole: Config) -> None:
+    """Write the joined run folder to `joined`, then move what is in it to `out`."""
+    shutil.rmtree(joined, ignore_errors=True)  # of a process that was killed
+    joined.mkdir()
+    whole.save(joined / folder.CONFIG)
+    _join_table(joined / folder.METRICS, [path / folder.METRICS for path in paths], whole)
+    during_training = _join_table(joined / EVALUATION, [path / EVALUATION for path in paths], whole)
+    _join_policies(joined, paths, configs, whole, {"evaluation": during_training._asdict()})
+    (joined / SYSTEM).write_text(json.dumps(_join_systems([read_system(path) for path in paths]), indent=2) + "\n")
+    curves.draw_run(joined)
+    # The configuration comes last: a folder that has it is joined.
+    for path in sorted(joined.iterdir(), key=lambda path: path.name == folder.CONFIG):
+        if path.is_dir():
+            shutil.rmtree(out / path.name, ignore_errors=True)
+        path.replace(out / path.name)
+    joined.rmdir()
+
+
 def _joined(out: Path, configs: list[Config]) -> Config:
     """The configuration whose parts these are."""
     first = configs[0]
@@ -145,8 +156,11 @@ def _joined(out: Path, configs: list[Config]) -> Config:
     return whole
 
 
-def _join_policies(out: Path, paths: list[Path], configs: list[Config], whole: Config) -> None:
-    """Write every folder of policies of the parts, in the order of all runs, and so the lists with a value for each run."""
+def _join_policies(out: Path, paths: list[Path], configs: list[Config], whole: Config, of_last: dict[str, Any]) -> None:
+    """Write every folder of policies of the parts, in the order of all runs, and so the lists with a value for each run.
+
+    `of_last` is what the record of the last policies says of all runs.
+    """
     owner = {_name(run): (part, i) for part, config in enumerate(configs) for i, run in enumerate(config.identifiers())}
     places = [owner[_name(run)] for run in whole.identifiers()]
     for name in sorted(path.parent.name for path in paths[0].glob(f"*/{storage.RECORD}")):
@@ -158,13 +172,16 @@ def _join_policies(out: Path, paths: list[Path], configs: list[Config], whole: C
         for key, value in record.items():
             if isinstance(value, list):
                 record[key] = [records[part][key][i] for part, i in places]
-        storage.write(
-            out / name, jax.tree.map(lambda *leaves: np.stack([leaves[part][i] for part, i in places]), *policies), record
-        )
+        joined = jax.tree.map(lambda *leaves: np.stack([leaves[part][i] for part, i in places]), *policies)
+        storage.write(out / name, joined, record | (of_last if name == folder.POLICIES else {}))
 
 
-def _join_table(out: Path, paths: Iterable[Path], whole: Config) -> None:
-    """Write the rows of CSV files by time, and at a time in the order of the runs; the rows themselves are not changed."""
+def _join_table(out: Path, paths: Iterable[Path], whole: Config) -> Position:
+    """Write the rows of CSV files by time, and at a time in the order of the runs; the rows themselves are not changed.
+
+    Returns:
+      The position before the rows of the last time.
+    """
     order = {_name(run): i for i, run in enumerate(whole.identifiers())}
     names = whole.identifiers()[0]
     rows = []
@@ -175,9 +192,9 @@ def _join_table(out: Path, paths: Iterable[Path], whole: Config) -> None:
             row = dict(zip(columns, line.decode().strip().split(","), strict=True))
             rows.append((int(row["env_steps"]), order[_name({name: row[name] for name in names})], line))
     rows.sort(key=lambda row: row[:2])  # stable: episodes stay in their order
-    with out.open("wb") as file:
-        file.write(header)
-        file.writelines(line for *_, line in rows)
+    before = b"".join(line for steps, _, line in rows if steps < rows[-1][0])
+    out.write_bytes(header + before + b"".join(line for steps, _, line in rows if steps == rows[-1][0]))
+    return Position(len(header + before), zlib.crc32(header + before)) if before else Position(0, 0)
 
 
 def _join_systems(systems: list[dict[str, str]]) -> dict[str, str]:

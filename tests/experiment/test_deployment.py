@@ -78,7 +78,9 @@ def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     make = jaxrl.envs.make
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jaxrl.envs, "make", lambda name, **fields: masked_environment() if name == "masked" else make(name))
+        patch.setattr(
+            jaxrl.envs, "make", lambda name, **fields: masked_environment() if name == "masked" else make(name, **fields)
+        )
         made = {
             "values": make_run(root / "values", "dqn", "CartPole-v1", sweep={"tau": [0.1, 0.5]}, **NETWORK, **REPLAY),
             "mask": make_run(root / "mask", "dqn", "masked", **NETWORK, **REPLAY),

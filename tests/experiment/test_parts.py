@@ -1,6 +1,7 @@
 """Runs in parts, by separate commands and by the processes of a job, equal the runs of one process."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -71,6 +72,8 @@ def assert_equal_runs(out, whole):
     for name in set(alone) - {"wall_seconds"}:
         np.testing.assert_array_equal(joined[name], alone[name], err_msg=name)
     assert (out / "evaluation.csv").read_bytes() == (whole / "evaluation.csv").read_bytes()
+    assert folder.read_record(out) == folder.read_record(whole)
+    assert {path.name for path in whole.iterdir()} <= {path.name for path in out.iterdir()}
     assert folder.is_finished(out)
     systems = [json.loads((run / "system.json").read_text()) for run in (out, whole)]
     assert systems[0].pop("parts").endswith("each trained by a process of its own")
@@ -118,6 +121,42 @@ def test_parts_of_other_runs_are_refused(tmp_path):
         parts.begin(out, config_of(seeds=4), 2)
 
 
+def test_a_disk_that_is_full_when_parts_are_joined_is_one_line(tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    assert parts.begin(out, config_of(), 2) == 2
+    for i in (1, 2):
+        path = part_folder(out, i, 2)
+        (path / folder.POLICIES).mkdir(parents=True)
+        (path / folder.CURVE).touch()
+        config_of().part(i, 2).save(path / folder.CONFIG)
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(parts, "_join_table", full)
+    with pytest.raises(ValueError, match=r"cannot join the parts in .*: make room and call `jaxrl merge .*` again") as raised:
+        experiment.merge(out)
+    assert "No space left" in str(raised.value)
+    assert not (out / folder.CONFIG).exists()
+
+
+def test_processes_that_begin_together_agree_on_the_whole(tmp_path, monkeypatch):
+    """Each writes a file of its own first, so none can move or read half of another's."""
+    out, save = tmp_path / "run", Config.save
+    seen = []
+
+    def save_twice(config, path):
+        seen.append(path)
+        if len(seen) == 1:
+            assert parts.begin(out, config_of(), 2) == 2
+        save(config, path)
+
+    monkeypatch.setattr(Config, "save", save_twice)
+    assert parts.begin(out, config_of(), 2) == 2
+    assert len(set(seen)) == 2
+    assert parts.whole_config(out) == config_of()
+
+
 def test_systems_are_joined():
     systems = [{"devices": "1 × A", "jax": "1"}, {"devices": "2 × B", "jax": "1"}, {"devices": "1 × A", "jax": "1"}]
     joined = {"devices": "1 × A; 2 × B", "jax": "1", "parts": "3, each trained by a process of its own"}
@@ -142,6 +181,7 @@ def test_processes_meet_only_when_all_parts_are_trained(tmp_path, monkeypatch):
         path = part_folder(out, index, 2)
         (path / folder.POLICIES).mkdir(parents=True)
         (path / folder.CURVE).touch()
+        config_of().part(index, 2).save(path / folder.CONFIG)
 
     def train(words, variables):
         if words[0] == "train":
