@@ -19,7 +19,7 @@ def load(name):
     return module
 
 
-def test_the_job_of_the_cluster_starts_resumes_and_queues_itself_again(tmp_path):
+def test_the_job_of_the_cluster_trains_its_part_and_queues_itself_again(tmp_path):
     for name, body in {"jaxrl": 'echo "$@"; exit "${CODE:-0}"', "srun": '"$@"', "scontrol": 'echo scontrol "$@"'}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)
@@ -33,10 +33,6 @@ def test_the_job_of_the_cluster_starts_resumes_and_queues_itself_again(tmp_path)
     started = submit()
     assert started.returncode == 0
     assert f"--part 2/4 --out {tmp_path / 'run'}" in started.stdout
-    part = tmp_path / "run" / "parts" / "2-of-4"
-    part.mkdir(parents=True)
-    (part / "config.json").touch()
-    assert submit().stdout == f"resume {part}\n"
     ended = submit(CODE="143")
     assert (ended.returncode, ended.stdout.splitlines()[-1]) == (143, "scontrol requeue 5_2")
     assert "scontrol" not in submit(CODE="2").stdout

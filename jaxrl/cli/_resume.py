@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl.cli._parsing import Parser, UsageError, user_errors
-from jaxrl.cli._running import add_checkpoint_option, add_log_option, carry_out, carry_out_part, parse_part
+from jaxrl.cli._running import add_checkpoint_option, add_log_option, carry_out, carry_out_part, loggers_for, parse_part
 from jaxrl.cli._set_up import set_up_jax
 
 
@@ -26,7 +26,6 @@ def main(argv: list[str]) -> int:
     options = parser.parse(argv)
     from jaxrl.experiment import folder, resume
     from jaxrl.experiment.config import load_config
-    from jaxrl.experiment.loggers import loggers_of, make_logger
     from jaxrl.experiment.parts import whole_config
 
     with user_errors():
@@ -47,7 +46,7 @@ def main(argv: list[str]) -> int:
     if options.distributed:
         raise UsageError(f"{options.run} was not trained in parts: leave out --distributed")
     with user_errors():
-        loggers = [make_logger(name, options.run) for name in options.log or loggers_of(options.run)]
+        loggers = loggers_for(options.run, options)
     start = partial(resume, options.run, checkpoint_every=options.checkpoint_every, force=options.force, loggers=loggers)
     return carry_out(start, config, options.run)
 

@@ -35,6 +35,13 @@ def add_log_option(parser: Parser, text: str) -> None:
     )  # fmt: skip
 
 
+def loggers_for(run: Path, options: argparse.Namespace) -> list[Any]:
+    """The loggers of the option `--log`, or else those with which the run was begun."""
+    from jaxrl.experiment.loggers import loggers_of, make_logger
+
+    return [make_logger(name, run) for name in dict.fromkeys(options.log or loggers_of(run))]
+
+
 def duration(text: str) -> float | None:
     """Seconds: "90s", "5m" or "1h"; None for "none"."""
     if text == "none":
@@ -75,7 +82,6 @@ def carry_out_part(config: Any, out: Path, part: tuple[int, int], options: argpa
       options: with `checkpoint_every` and `log`, and `force` for `jaxrl resume`.
     """
     from jaxrl.experiment import folder, parts, resume, run
-    from jaxrl.experiment.loggers import loggers_of, make_logger
 
     if folder.is_finished(out):
         print(f"{out} is finished")
@@ -93,7 +99,7 @@ def carry_out_part(config: Any, out: Path, part: tuple[int, int], options: argpa
         return 0
     start: Callable[..., Any] = partial(run, config, path)
     with user_errors():
-        loggers = [make_logger(name, path) for name in dict.fromkeys(options.log or loggers_of(path))]
+        loggers = loggers_for(path, options)
     if (path / folder.CONFIG).is_file():
         start = partial(resume, path, force=getattr(options, "force", False))
     return carry_out(partial(start, checkpoint_every=options.checkpoint_every, loggers=loggers), config, path)

@@ -12,7 +12,7 @@ from jaxrl._src.signatures import Option
 from jaxrl.cli import _config_file
 from jaxrl.cli._dry_run import dry_run
 from jaxrl.cli._parsing import Parser, UsageError, add_option, integer, number, show, user_errors
-from jaxrl.cli._running import add_checkpoint_option, add_log_option, carry_out, carry_out_part, parse_part
+from jaxrl.cli._running import add_checkpoint_option, add_log_option, carry_out, carry_out_part, loggers_for, parse_part
 from jaxrl.cli._set_up import set_up_jax
 
 _ENV = "CartPole-v1"
@@ -39,7 +39,6 @@ def main(argv: list[str]) -> int:
         with user_errors():
             return train_parts("train", config, options.out, argv)
     from jaxrl.experiment import run
-    from jaxrl.experiment.loggers import make_logger
 
     out = options.out or _default_folder(algorithm, options.env)
     if options.dry_run:
@@ -48,7 +47,7 @@ def main(argv: list[str]) -> int:
     if options.part:
         return carry_out_part(config, out, options.part, options)
     with user_errors():
-        loggers = [make_logger(name, out) for name in dict.fromkeys(options.log or ())]
+        loggers = loggers_for(out, options)
     return carry_out(partial(run, config, out, checkpoint_every=options.checkpoint_every, loggers=loggers), config, out)
 
 

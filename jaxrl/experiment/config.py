@@ -41,7 +41,8 @@ class Config:
         the run, or "none". An evaluation takes place at the end of the logging interval in which it is due.
       num_shards: number of devices for each run, which share its environments, its replay and its batches
         (`jaxrl.vectorize`).
-      deterministic: whether the programs are compiled so that every process computes the same bits on a GPU.
+      deterministic: whether `jaxrl train` and `jaxrl resume` compile programs so that every process computes the same bits on a
+        GPU. In a process of your own, set XLA_FLAGS before JAX starts (docs/devices.md).
     """
 
     env: str

@@ -118,11 +118,10 @@ def wandb(run: Path) -> Logger:
             )  # fmt: skip
             live[0].define_metric("*", step_metric="env_steps")
             _remember(run, "wandb", {"id": name})
-        for group in _by_time(rows):
-            values = {f"{row.run}/{name}": value for row in group for name, value in row.values.items()}
-            live[0].log(
-                {"env_steps": group[0].env_steps, "wall_seconds": group[0].wall_seconds, **values}, step=group[0].total_env_steps
-            )
+        if rows:  # of one chunk, so of one time
+            values = {f"{row.run}/{name}": value for row in rows for name, value in row.values.items()}
+            times = {"env_steps": rows[0].env_steps, "wall_seconds": rows[0].wall_seconds}
+            live[0].log({**times, **values}, step=rows[0].total_env_steps)
 
     def close():
         for open_run in live:
@@ -141,7 +140,7 @@ def mlflow(run: Path) -> Logger:
       ImportError: without mlflow.
     """
     _check_installed("mlflow", "mlflow")
-    live: list[tuple[Any, str]] = []
+    live: list[tuple[Any, str, bool]] = []
     last: dict[str, int] = {}  # the last step of a metric that MLflow has
 
     def log(rows):
@@ -149,43 +148,43 @@ def mlflow(run: Path) -> Logger:
 
         if not live:
             live.append(_begin_mlflow(run))
-        client, name = live[0]
+        client, name, continued = live[0]
         metrics = []
         for row in rows:
             for metric, value in row.values.items():
                 key = re.sub(r"[^\w\-. /:]", "_", f"{row.run}/{metric}")
-                if key not in last:
+                if continued and key not in last:
                     last[key] = max((known.step for known in client.get_metric_history(name, key)), default=-1)
-                if row.env_steps > last[key]:
+                if row.env_steps > last.get(key, -1):
                     metrics.append(Metric(key, value, int(1000 * time.time()), row.env_steps))
         for first in range(0, len(metrics), 1000):  # the most that MLflow takes at once
             client.log_batch(name, metrics=metrics[first : first + 1000])
 
     def close():
-        for client, name in live:
+        for client, name, _ in live:
             client.set_terminated(name)
 
     return Logger(_of_few_runs(log), close)
 
 
-def _begin_mlflow(run: Path) -> tuple[Any, str]:
-    """A client, and the identifier of a run that is new or continues."""
+def _begin_mlflow(run: Path) -> tuple[Any, str, bool]:
+    """A client, the identifier of a run, and whether it continues or is new."""
     from mlflow import MlflowClient
+    from mlflow.entities import Param
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table of a new database
     client = MlflowClient()
     name = _remembered(run).get("mlflow", {}).get("id")
     if name:
         client.update_run(name, status="RUNNING")
-        return client, name
+        return client, name, True
     title = os.environ.get("MLFLOW_EXPERIMENT_NAME", "jaxrl")
     experiment = client.get_experiment_by_name(title)
     identifier = experiment.experiment_id if experiment else client.create_experiment(title)
     name = client.create_run(identifier, run_name=run.name).info.run_id
-    for key, value in _config(run).items():
-        client.log_param(name, key, str(value)[:500])
+    client.log_batch(name, params=[Param(key, str(value)[:500]) for key, value in _config(run).items()])
     _remember(run, "mlflow", {"id": name})
-    return client, name
+    return client, name, False
 
 
 LOGGERS: dict[str, Callable[[Path], Logger]] = {"tensorboard": tensorboard, "wandb": wandb, "mlflow": mlflow}
@@ -207,13 +206,6 @@ def _of_few_runs(log: Callable[[Sequence[Row]], None]) -> Callable[[Sequence[Row
         log([row for row in rows if row.run in known or row.run.startswith("IQM")])
 
     return few
-
-
-def _by_time(rows: Sequence[Row]) -> list[list[Row]]:
-    groups: dict[int, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row.total_env_steps, []).append(row)
-    return list(groups.values())
 
 
 def _config(run: Path) -> dict[str, Any]:

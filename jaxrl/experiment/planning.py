@@ -43,11 +43,16 @@ def plan(config: Config) -> Plan:
     devices = [device for row in rows for device in row]
     memory: Any = _compile(config, preset, devices).memory_analysis()
     whole = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    usable = usable_memory(devices)
     one_by_one = devices[0].platform == "cpu"  # as `vectorize` runs them, so they share what is temporary
     shared = memory.temp_size_in_bytes if one_by_one else 0
     each = whole if one_by_one else whole + memory.temp_size_in_bytes
-    share = min(math.ceil(num_runs / len(rows)), max(0, usable - shared) * len(rows[0]) // max(1, each))
+    while True:
+        usable = usable_memory([device for row in rows for device in row])
+        share = min(math.ceil(num_runs / len(rows)), max(0, usable - shared) * len(rows[0]) // max(1, each))
+        if share or len(rows) == 1 or not one_by_one:
+            break
+        rows = rows[: len(rows) // 2]  # as the trainer does: they share one memory
+    devices = [device for row in rows for device in row]
     if config.batch_size is not None:
         share = min(share, max(1, config.batch_size // len(rows)))
     at_once = min(num_runs, share * len(rows))

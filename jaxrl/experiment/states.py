@@ -52,7 +52,7 @@ def save(path: Path | str, state: LearnerState, iteration: int) -> None:
 
 
 def load(path: Path | str, learner: Learner) -> tuple[LearnerState, int]:
-    """Read what `save` wrote, onto the default device.
+    """Read what `save` wrote, onto the first device of this process.
 
     Args:
       path: the folder.
