@@ -194,6 +194,9 @@ def test_the_number_of_runs_at_once_follows_from_the_memory(monkeypatch):
         monkeypatch.setattr(planning, "usable_memory", lambda devices, usable=usable: usable)
         found = planning.plan(config)
         assert (found.bytes_per_run, found.bytes_shared, found.at_once, found.num_batches) == (110, 500, at_once, batches)
+    monkeypatch.setattr(planning, "usable_memory", lambda devices: 700 // len(devices))  # one device can use all of it
+    found = planning.plan(config)
+    assert (found.at_once, found.num_batches, found.devices.split()[0]) == (1, 9, "1")
 
 
 def test_quiet_prints_nothing_but_errors(tmp_path, capsys):
