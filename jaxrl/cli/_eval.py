@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from jaxrl.cli._parsing import Parser, integer, user_errors
+from jaxrl.cli._parsing import Parser, add_which_option, integer, user_errors
 from jaxrl.cli._set_up import set_up_jax
 
 
@@ -13,10 +13,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--episodes", type=integer, default=100, metavar="INT", help="episodes per policy (default: 100)")
     parser.add_argument("--seed", type=integer, default=0, metavar="INT", help="seed of the episodes (default: 0)")
-    parser.add_argument(
-        "--policy", default="last", choices=("last", "best"),
-        help="the policies after training, or for each seed the best one in the evaluations during training (default: last)",
-    )  # fmt: skip
+    add_which_option(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON list with the returns of every policy")
     options = parser.parse(argv)
     set_up_jax()

@@ -37,6 +37,7 @@ def main(argv: list[str]) -> int:
             options.run,
             seed=options.seed,
             setting=dict(options.setting),
+            which=options.policy,
             dims=None if options.dims is None else tuple(options.dims),
             num_episodes=options.episodes,
             max_steps=options.max_steps,

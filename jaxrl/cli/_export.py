@@ -27,6 +27,13 @@ def main(argv: list[str]) -> int:
     from jaxrl.experiment.export import export_policy
 
     with user_errors():
-        paths = export_policy(options.run, options.out, format=options.format, seed=options.seed, setting=dict(options.setting))
+        paths = export_policy(
+            options.run,
+            options.out,
+            format=options.format,
+            seed=options.seed,
+            setting=dict(options.setting),
+            which=options.policy,
+        )
     print(*paths, sep="\n")
     return 0

@@ -87,12 +87,21 @@ def assignment(text: str) -> tuple[str, float]:
     return name.replace("-", "_"), real(value)
 
 
+def add_which_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option `policy`: "last" or "best"."""
+    parser.add_argument(
+        "--policy", default="last", choices=("last", "best"),
+        help="the policy after training, or the best one of each run in the evaluations during training (default: last)",
+    )  # fmt: skip
+
+
 def add_policy_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose one policy of a run folder, `seed` and `setting`."""
+    """Add the options that choose one policy of a run folder: `seed`, `setting` and `policy`."""
     parser.add_argument("--seed", type=integer, metavar="INT", help="seed of the policy (default: that with the highest return)")
     parser.add_argument(
         "--setting", type=assignment, nargs="+", default=[], metavar="NAME=VALUE", help="values of swept hyperparameters"
     )
+    add_which_option(parser)
 
 
 def output_file(text: str) -> Path:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jaxrl.cli._parsing import Parser, integer, output_file, user_errors
+from jaxrl.cli._parsing import Parser, add_which_option, integer, output_file, user_errors
 from jaxrl.cli._set_up import set_up_jax
 
 
@@ -20,6 +20,7 @@ def main(argv: list[str]) -> int:
             max_steps=options.max_steps,
             fps=options.fps,
             seed=options.seed,
+            which=options.policy,
         )
     print(film)
     return 0
@@ -42,4 +43,5 @@ def _parser() -> Parser:
     parser.add_argument(
         "--seeds", type=integer, nargs="+", metavar="INT", help="seeds of the policies (default: the first four of the run)"
     )
+    add_which_option(parser)
     return parser

@@ -84,10 +84,7 @@ def load_policy(
     config = load_config(run)
     _check_wrappers(config.wrappers)
     preset = config.preset()
-    policies = folder.load_policies(run, abstract_policies(config, preset), which)
-    returns = folder.read_record(run, which).get("returns")  # of best policies and of searches
-    index = choose_run(run, config, seed, setting or {}, returns)
-    policy = jax.tree.map(lambda x: np.asarray(x[index]), policies)
+    index, policy = read_policy(run, config, preset, seed, setting or {}, which)
     function = policy_function(config, preset, policy)
     act, reset = _stateful(function)
     identifier = dict(config.identifiers()[index])
@@ -102,6 +99,16 @@ def load_policy(
         setting=identifier,
         function=function,
     )
+
+
+def read_policy(
+    run: Path, config: Config, preset: Preset, seed: int | None, setting: Mapping[str, float], which: str
+) -> tuple[int, SavedPolicy]:
+    """The policy that `load_policy` chooses, and the number of its run, as in `Config.identifiers`."""
+    policies = folder.load_policies(run, abstract_policies(config, preset), which)
+    returns = folder.read_record(run, which).get("returns")  # of best policies and of searches
+    index = choose_run(run, config, seed, setting, returns)
+    return index, jax.tree.map(lambda x: np.asarray(x[index]), policies)
 
 
 def choose_run(

@@ -14,11 +14,10 @@ from jaxrl import explain
 from jaxrl._src.checks import check_size
 from jaxrl._src.numbers import shown
 from jaxrl.algorithms import algorithm
-from jaxrl.experiment import folder
 from jaxrl.experiment.config import Config, load_config
-from jaxrl.experiment.deployment import choose_run
+from jaxrl.experiment.deployment import read_policy
 from jaxrl.experiment.host import is_on_host
-from jaxrl.experiment.policies import SavedPolicy, abstract_policies, restored_env_state
+from jaxrl.experiment.policies import SavedPolicy, restored_env_state
 from jaxrl.outputs import LOGITS
 from jaxrl.rendering.drawings import DRAWINGS
 from jaxrl.rendering.episodes import record_episodes
@@ -66,8 +65,8 @@ class Explanation(NamedTuple):
 
 
 def explain_policy(
-    run: Path | str, *, seed: int | None = None, setting: Mapping[str, float] | None = None, dims: tuple[int, int] | None = None,
-    num_episodes: int = 8, max_steps: int = 500, episode_seed: int = 0,
+    run: Path | str, *, seed: int | None = None, setting: Mapping[str, float] | None = None, which: str = "last",
+    dims: tuple[int, int] | None = None, num_episodes: int = 8, max_steps: int = 500, episode_seed: int = 0,
 ) -> Explanation:  # fmt: skip
     """Explain one policy of a run folder, by greedy episodes.
 
@@ -76,7 +75,7 @@ def explain_policy(
 
     Args:
       run: the folder of a finished run.
-      seed, setting: as for `jaxrl.load_policy`.
+      seed, setting, which: as for `jaxrl.load_policy`.
       dims: the components of the observation on the axes of the maps; by default the two with the largest saliency.
       num_episodes: episodes to play.
       max_steps: steps after which an episode is cut.
@@ -97,9 +96,8 @@ def explain_policy(
     is_image = isinstance(env.observation_space, Box) and len(env.observation_space.shape) == 3
     names = _component_names(config, env.observation_space)
     _check_dims(dims, names, is_image)
-    policies = folder.load_policies(Path(run), abstract_policies(config, preset))
-    index = choose_run(Path(run), config, seed, setting or {})
-    policy = jax.tree.map(lambda x: jnp.asarray(x[index]), policies)
+    index, policy = read_policy(Path(run), config, preset, seed, setting or {}, which)
+    policy = jax.tree.map(jnp.asarray, policy)
     episodes = _play(preset.learner, policy, jax.random.key(episode_seed), num_episodes, max_steps)
     outputs = explain.outputs_of_settings(config.settings, env)
     function = lambda pair: outputs.apply(policy.params, *pair)

@@ -13,6 +13,7 @@ import jax.extend
 import jax.numpy as jnp
 
 import jaxrl
+from jaxrl._src.checks import check_choice
 from jaxrl._src.space_json import space_to_json
 from jaxrl.experiment.deployment import Policy, load_policy
 from jaxrl.spaces import spec
@@ -31,7 +32,7 @@ class _Program(NamedTuple):
 
 def export_policy(
     run: Path | str, out: Path | str, *, format: str = "stablehlo", seed: int | None = None,
-    setting: Mapping[str, float] | None = None,
+    setting: Mapping[str, float] | None = None, which: str = "last",
 ) -> tuple[Path, Path]:  # fmt: skip
     """Write one policy of a run folder as a file that needs no jaxrl, and a description of it in JSON.
 
@@ -40,7 +41,7 @@ def export_policy(
     are the action and the next carry. Zeros are the carry at the start of an episode, for each row of the batch.
 
     Args:
-      run, seed, setting: as for `jaxrl.load_policy`.
+      run, seed, setting, which: as for `jaxrl.load_policy`.
       out: where to write, with or without the suffix: `policy` becomes `policy.stablehlo` or `policy.onnx`, with
         `policy.json` beside it.
       format: "stablehlo", which `jax.export.deserialize` reads, for CPU, CUDA, ROCm and TPU; or "onnx".
@@ -54,10 +55,9 @@ def export_policy(
         that ONNX, or the converter, does not have.
       ImportError: without the extra `export` for "stablehlo", or `onnx` for "onnx".
     """
-    if format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}; got {format!r}")
+    check_choice("format", format, FORMATS)
     _check_installed(format)
-    policy = load_policy(run, seed, setting=setting)
+    policy = load_policy(run, seed, setting=setting, which=which)
     program = _program(policy)
     out = Path(out)
     out = out.with_suffix("") if out.suffix in (f".{format}", ".json") else out

@@ -28,6 +28,7 @@ def render_run(
     max_steps: int = 500,
     fps: int | None = None,
     seed: int = 0,
+    which: str = "last",
 ) -> Path:
     """Film policies of a run folder as `jaxrl.render` does, for some seeds and every combination of the swept values.
 
@@ -36,9 +37,11 @@ def render_run(
       out, num_episodes, max_steps, fps: as for `jaxrl.render`.
       seeds: seeds of the policies; by default the first four of the run.
       seed: seed of the episodes.
+      which: "last" for the policies after training, or "best" for those with the highest returns in the evaluations during it.
 
     Raises:
-      ValueError: for a folder without a finished run, a seed that the run does not have, and as `jaxrl.render`.
+      ValueError: for a folder without a finished run or without such policies, a seed that the run does not have, and as
+        `jaxrl.render`.
     """
     check_size("seed", seed, minimum=0, maximum=2**32 - 1)
     config = load_config(run)
@@ -51,31 +54,31 @@ def render_run(
     identifiers = config.identifiers()
     indices = [i for i, identifier in enumerate(identifiers) if identifier["seed"] in seeds]
     out = film.check_film(out, fps, len(indices), num_episodes, max_steps)
-    env, plays = record_policies(run, indices, num_episodes=num_episodes, max_steps=max_steps, seed=seed)
+    env, plays = record_policies(run, indices, num_episodes=num_episodes, max_steps=max_steps, seed=seed, which=which)
     labels = ["\n".join(f"{name} {shown(value)}" for name, value in identifiers[i].items()) for i in indices]
     return film.write(out, labels, plays, env, drawing, fps, group=len(seeds))
 
 
 def record_policies(
-    run: Path, indices: Sequence[int], *, num_episodes: int = 1, max_steps: int = 500, seed: int = 0
+    run: Path, indices: Sequence[int], *, num_episodes: int = 1, max_steps: int = 500, seed: int = 0, which: str = "last"
 ) -> tuple[Environment, film.Play]:
     """Play policies of a run folder, all on the same episodes.
 
     Args:
       run: a run folder.
       indices: numbers of the runs, as in `Config.identifiers`.
-      num_episodes, max_steps, seed: as for `render_run`.
+      num_episodes, max_steps, seed, which: as for `render_run`.
 
     Returns:
       The environment, and the episodes with leaves `[len(indices), T, E, ...]`.
 
     Raises:
-      ValueError: for a folder without a finished run.
+      ValueError: for a folder without a finished run or without such policies.
     """
     config = load_config(run)
     preset = config.preset()
     learner = preset.learner
-    policies = folder.load_policies(run, abstract_policies(config, preset))
+    policies = folder.load_policies(run, abstract_policies(config, preset), which)
 
     def record(policy):
         return record_episodes(

@@ -9,6 +9,7 @@ from PIL import Image
 
 from jaxrl.cli import main
 from jaxrl.experiment import Config, folder
+from jaxrl.experiment.config import load_config
 from jaxrl.experiment.explanation import explain_policy
 from jaxrl.experiment.explanation_picture import draw
 from jaxrl.experiment.policies import abstract_policies
@@ -35,7 +36,12 @@ def write_run(path, algorithm, env, *, agent=None, network=None, **fields):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return write_run(tmp_path_factory.mktemp("explain") / "run", "dqn", "CartPole-v1", sweep={"tau": [0.1, 0.2]})
+    """Two settings of two seeds. The best policies are the last ones in the opposite order."""
+    path = write_run(tmp_path_factory.mktemp("explain") / "run", "dqn", "CartPole-v1", sweep={"tau": [0.1, 0.2]})
+    last = folder.load_policies(path, abstract_policies(load_config(path)))
+    reverse = jax.tree.map(lambda x: x[::-1], last)
+    folder.save_policies(path, reverse, {"returns": [3.0, 2.0, 1.0, 0.0]}, name=folder.BEST_POLICIES)
+    return path
 
 
 def test_a_picture_of_a_run(run, tmp_path, capsys):
@@ -68,6 +74,14 @@ def test_what_the_picture_shows(run):
     total = sum(other.saliency.values())
     assert set(other.dims) == set(np.argsort(-total)[:2])
     assert np.abs(other.value.values - found.value.values).max() > 1e-3  # another policy
+
+
+def test_the_policy_is_the_last_or_the_best_and_by_default_that_with_the_highest_return(run):
+    same = {"dims": (0, 2), "num_episodes": 2, "max_steps": 20}
+    last = explain_policy(run, seed=6, setting={"tau": 0.2}, **same)
+    best = explain_policy(run, which="best", **same)
+    assert best.title == "DQN on CartPole-v1, seed 5, tau 0.1"
+    np.testing.assert_array_equal(best.value.values, last.value.values)
 
 
 def test_the_pixels_of_a_picture(tmp_path):

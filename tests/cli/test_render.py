@@ -25,7 +25,9 @@ def run(tmp_path_factory):
     path.mkdir()
     config.save(path / folder.CONFIG)
     draw = np.random.default_rng(0)
-    folder.save_policies(path, jax.tree.map(lambda x: draw.normal(size=x.shape).astype(x.dtype), abstract_policies(config)))
+    for name in (folder.POLICIES, folder.BEST_POLICIES):
+        policies = jax.tree.map(lambda x: draw.normal(size=x.shape).astype(x.dtype), abstract_policies(config))
+        folder.save_policies(path, policies, name=name)
     return path
 
 
@@ -42,6 +44,14 @@ def test_a_film_of_a_run(run, tmp_path, capsys):
     assert main(["render", str(run), "-o", str(sheet), "--seeds", "5", "7", "--max-steps", "8"]) == 0
     with Image.open(sheet) as png:
         assert png.size == (3 * two_rows_of_two[0], 2 * two_rows_of_two[1])  # six snapshots of four policies
+
+
+def test_a_film_of_the_last_or_of_the_best_policies(run, tmp_path, capsys):
+    films = [tmp_path / f"{which}.png" for which in ("last", "best")]
+    for film in films:
+        assert main(["render", str(run), "-o", str(film), "--policy", film.stem, "--seeds", "5", "--max-steps", "8"]) == 0
+    capsys.readouterr()
+    assert films[0].read_bytes() != films[1].read_bytes()
 
 
 def other_run(tmp_path, **fields):

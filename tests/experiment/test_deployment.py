@@ -308,6 +308,8 @@ def test_the_description_says_what_goes_in_and_out(runs, tmp_path):
     pytest.importorskip("flatbuffers")
     _, path = export_policy(runs["wrapped"][0], tmp_path / "policy.stablehlo", seed=5)
     assert path == tmp_path / "policy.json"
+    with pytest.raises(ValueError, match="holds no best policies"):
+        export_policy(runs["wrapped"][0], tmp_path / "policy.stablehlo", which="best")
     description = json.loads(path.read_text())
     assert description["env"] == f"PointMass ({', '.join(MEMORY)})"
     assert description["seed"] == 5
@@ -347,7 +349,7 @@ def test_a_format_without_its_extra_is_an_error_that_names_it(runs, tmp_path, mo
 
 def test_an_export_is_refused_before_anything_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr("jaxrl.experiment.export.load_policy", None)
-    with pytest.raises(ValueError, match="format must be one of stablehlo, onnx; got 'h5'"):
+    with pytest.raises(ValueError, match="format must be one of 'stablehlo', 'onnx'; got 'h5'"):
         export_policy(tmp_path, tmp_path / "policy", format="h5")
 
 
