@@ -68,7 +68,8 @@ def train_parts(command: str, config: Config, out: Path, argv: list[str]) -> int
         time.sleep(_BETWEEN_LOOKS)
     wait_for_all("all parts are trained")  # which fails after half an hour, so that it comes this late
     jax.distributed.shutdown()  # it would wait for process 0 for five minutes
-    return _run_child(["merge", str(out)], variables) if process == 0 else 0
+    quiet = [word for word in words if word in ("-q", "--quiet")]
+    return _run_child(["merge", str(out), *quiet], variables) if process == 0 else 0
 
 
 def _begin(out: Path, config: Config, num_processes: int) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxrl._src.checks import check_size
 from jaxrl.experiment.sampling import Range
 from jaxrl.experiment.stages import compile_stages
-from jaxrl.learner import check_and_cast
+from jaxrl.learner import check_and_cast, check_iterations
 from jaxrl.types import HParams, Learner, LearnerState
 
 _FACTORS = 0.8, 1.2  # by which a hyperparameter is perturbed, as in the paper
@@ -113,6 +113,7 @@ def population_based_training(
     """
     hparams = check_and_cast(key, learner, hparams)
     size = len(jax.tree.leaves(hparams)[0])
+    num_iterations = check_iterations(num_iterations, learner.agent.warmup)
     num_generations = check_size("num_generations", num_generations, maximum=num_iterations)
     num_replaced = _check_population(size, replaced, space, hparams)
     member_key, explore_key, evaluation_key = jax.random.split(key, 3)

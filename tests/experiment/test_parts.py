@@ -185,11 +185,11 @@ def test_processes_meet_only_when_all_parts_are_trained(tmp_path, monkeypatch):
 
     def train(words, variables):
         if words[0] == "train":
-            assert words == ["train", "a2c", "--out", str(out), "--part", "1/2"]
+            assert words == ["train", "a2c", "-q", "--out", str(out), "--part", "1/2"]
             finish_part(1)
             threading.Timer(0.3, finish_part, [2]).start()
         else:
-            assert words == ["merge", str(out)]
+            assert words == ["merge", str(out), "-q"]
         return 0
 
     monkeypatch.setattr(hosts, "initialize", lambda: (0, 2))
@@ -198,7 +198,7 @@ def test_processes_meet_only_when_all_parts_are_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(_distributed, "_run_child", train)
     monkeypatch.setattr(_distributed, "_BETWEEN_LOOKS", 0.05)
     with jax_settings("jax_platforms", "jax_enable_preemption_service"):
-        assert _distributed.train_parts("train", config_of(), out, ["a2c", "--distributed", "--out", str(out)]) == 0
+        assert _distributed.train_parts("train", config_of(), out, ["a2c", "-q", "--distributed", "--out", str(out)]) == 0
     assert met == [True]
 
 
