@@ -202,10 +202,12 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             agent={"n_step": 3},
             hparams={"learning_rate": 2e-3, "tau": 0.01},
         ),
-        override(
-            override(_DQN, **_FEW_UPDATES),
-            agent={"double": False, "munchausen": True},
-            hparams={"learning_rate": 6e-4, "munchausen_temperature": 0.1},
+        override(  # the replay keeps the whole run: without the failures of its beginning, some seeds forget late how to recover
+            _DQN,
+            steps=500_000,
+            network={"hidden": (120, 84)},
+            agent={"n_step": 3, "capacity": 500_000, "updates_per_iteration": 1},
+            hparams={"learning_rate": 2e-3, "tau": 0.01},
         ),
     ),
     ("dqn", "Acrobot-v1"): (override(_DQN, steps=200_000, agent={"updates_per_iteration": 2}),),
