@@ -17,7 +17,7 @@ tpu = pytest.mark.skipif(not launches.available("v5e:2x2"), reason="libtpu is no
 def for_h200():
     """The compiled text of each run of 16 seeds, and its loops."""
     texts = {name: launches.compile_seeds("h200", program(), 16).as_text() for name, program in launches.PROGRAMS.items()}
-    return {name.split(",")[0]: (text, launches.loops(text)) for name, text in texts.items()}
+    return {algorithm_of(name): (text, launches.loops(text)) for name, text in texts.items()}
 
 
 def deepest(loops, trips):
@@ -100,28 +100,60 @@ EXPECTED = {
 }
 
 
+def groups_of(text):
+    """Replica groups as lists of devices: either listed, `{{0,1},{2,3}}`, or an array, `[2,2]<=[4]`, perhaps transposed."""
+    array = re.fullmatch(r"\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
+    if array is None:
+        return [[int(device) for device in group.split(",")] for group in re.findall(r"\{(\d[\d,]*)\}", text)]
+    shape = [int(size) for size in array[3].split(",")]
+    devices = np.arange(np.prod(shape)).reshape(shape)
+    if array[4]:
+        devices = devices.transpose([int(axis) for axis in array[4].split(",")])
+    return devices.reshape(int(array[1]), int(array[2])).tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "groups"),
+    [("{{0,1},{2,3}}", [[0, 1], [2, 3]]), ("[2,2]<=[4]", [[0, 1], [2, 3]]), ("[2,2]<=[2,2]T(1,0)", [[0, 2], [1, 3]]), ("{}", [])],
+)
+def test_both_forms_of_groups_are_read(text, groups):
+    assert groups_of(text) == groups
+
+
 def check_collectives(device, name, seeds, num_shards):
+    """A run has the expected collectives, each among the devices of a seed, and no other device."""
     text = launches.compile_seeds(device, launches.PROGRAMS[name](num_shards=num_shards), seeds, num_shards).as_text()
     found = launches.collectives_of_loops(text)
     assert {kind for _, kind, _ in found} == {"all-reduce"}
-    assert Counter(depth for depth, *_ in found) == EXPECTED[name.split(",")[0]]
-    devices = iter(range(seeds * num_shards))
-    groups = ",".join("{" + ",".join(str(next(devices)) for _ in range(num_shards)) + "}" for _ in range(seeds))
-    return {group for *_, group in found}, "{" + groups + "}"
+    assert Counter(depth for depth, *_ in found) == EXPECTED[algorithm_of(name)]
+    devices_of_seeds = np.arange(seeds * num_shards).reshape(seeds, num_shards).tolist()
+    for *_, groups in found:
+        assert groups_of(groups) == devices_of_seeds
 
 
-IN_SHARDS = [pytest.param(name, marks=[] if name in ("dqn", "ppo") else pytest.mark.slow) for name in launches.PROGRAMS]
+def algorithm_of(name):
+    return name.split(",")[0]
+
+
+QUICK = {"DQN", "PPO"}
+IN_SHARDS = [
+    pytest.param(name, marks=[] if algorithm_of(name) in QUICK else pytest.mark.slow, id=algorithm_of(name))
+    for name in launches.PROGRAMS
+]
+
+
+def test_the_quick_ones_are_programs():
+    assert {algorithm_of(name) for name in launches.PROGRAMS} > QUICK
 
 
 @tpu
 @pytest.mark.parametrize("name", IN_SHARDS)
-def test_four_agents_on_four_tpus_each_average_once_a_gradient_step_and_only_among_themselves(name):
-    found, each = check_collectives("v5e:4x4", name, seeds=4, num_shards=4)
-    assert found == {each}
+def test_four_agents_on_four_tpus_each_have_the_expected_collectives_and_only_among_themselves(name):
+    check_collectives("v5e:4x4", name, seeds=4, num_shards=4)
 
 
 @tpu
-def test_one_agent_on_256_tpus_averages_once_a_gradient_step():
+def test_one_agent_on_256_tpus_averages_once_a_gradient_step_over_all_of_them():
     check_collectives("v5e:16x16", next(iter(launches.PROGRAMS)), seeds=1, num_shards=256)
 
 
