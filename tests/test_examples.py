@@ -53,7 +53,6 @@ def test_the_sweep_trains_resumes_and_skips(tmp_path, monkeypatch, capsys):
 
 
 def test_the_values_of_the_random_walk_are_learned_in_equinox():
-    pytest.importorskip("equinox")
     with jax.numpy_dtype_promotion("standard"):  # as in the programs of others
         assert load("equinox_loss").main(500) < 0.1
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from jaxrl.cli import _train
 
@@ -62,6 +63,23 @@ def test_a_loop_of_ones_own_learns_with_one_loss_and_the_replay():
     assert float(done.stdout.split()[-1]) > 80
 
 
+# --- what runs the tests
+
+
+def test_contributing_lists_every_script_that_tests():
+    text = (SCRIPTS.parent / "CONTRIBUTING.md").read_text()
+    scripts = sorted(SCRIPTS.glob("test*.sh"))
+    assert len(scripts) > 8
+    assert not [script.name for script in scripts if f"scripts/{script.name}" not in text]
+
+
+def test_what_needs_another_package_has_the_mark_that_its_script_looks_for():
+    """`importorskip` would be skipped there too. The suites have a script of their own."""
+    tests = [path for path in (SCRIPTS.parent / "tests").rglob("*.py") if path.parent.name != "suites" and path != Path(__file__)]
+    assert not [path.name for path in tests if "importorskip" in path.read_text()]
+    assert sum("pytest.mark.needs(" in path.read_text() for path in tests) > 5
+
+
 # --- clusters
 
 
@@ -104,7 +122,6 @@ def test_a_job_that_finishes_at_its_time_limit_is_not_queued_again(tmp_path):
 
 
 def test_the_processes_of_the_jobset_find_each_other():
-    yaml = pytest.importorskip("yaml")
     jobset = yaml.safe_load((SCRIPTS / "jobset.yaml").read_text())
     (job,) = jobset["spec"]["replicatedJobs"]
     spec = job["template"]["spec"]

@@ -35,7 +35,9 @@ def test_the_picture(tmp_path, monkeypatch):
         curve = robustness_curve(returns)
         np.testing.assert_allclose(line.get_xydata(), np.transpose([[0.1, 1.0, 10.0], curve.value]))
         corners = {tuple(point) for point in np.round(band.get_paths()[0].vertices, 6)}
-        assert corners >= {(x, round(y, 6)) for side in (curve.low, curve.high) for x, y in zip((0.1, 1.0, 10.0), side, strict=True)}
+        assert corners >= {
+            (x, round(y, 6)) for side in (curve.low, curve.high) for x, y in zip((0.1, 1.0, 10.0), side, strict=True)
+        }
         np.testing.assert_array_equal(band.get_facecolor()[0, :3], matplotlib.colors.to_rgb(line.get_color()))
     for line, trained, color in ((one_trained, [1.0], one.get_color()), (many_trained, [0.1, 10.0], many.get_color())):
         np.testing.assert_array_equal(line.get_xdata(), trained)
