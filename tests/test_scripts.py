@@ -80,6 +80,33 @@ def test_what_needs_another_package_has_the_mark_that_its_script_looks_for():
     assert sum("pytest.mark.needs(" in path.read_text() for path in tests) > 5
 
 
+def test_the_site_is_built_with_the_packages_that_its_extra_names(tmp_path):
+    """They are installed once, and again when the list has changed or could not be installed."""
+    bin, log = tmp_path / "venv" / "bin", tmp_path / "log"
+    bin.mkdir(parents=True)
+    pip = f'echo "$@" >> {log}; [ ! -e {tmp_path}/offline ]'
+    (bin / "python").write_text(f'#!/usr/bin/env bash\nif [ "$1" = -m ]; then {pip}; else exec {sys.executable} "$@"; fi\n')
+    (bin / "mkdocs").write_text(f"#!/usr/bin/env bash\necho mkdocs $@ >> {log}\n")
+    for program in bin.iterdir():
+        program.chmod(0o755)
+
+    def build():
+        log.write_text("")
+        done = subprocess.run(
+            [SCRIPTS / "docs.sh", "serve"], env=os.environ | {"JAXRL_VENV": str(bin.parent)}, capture_output=True
+        )
+        return done.returncode, [line.split()[0] if "pip" not in line else "pip" for line in log.read_text().splitlines()]
+
+    assert build() == (0, ["pip", "mkdocs"])
+    assert build() == (0, ["mkdocs"])
+    (bin.parent / "installed.txt").write_text("mkdocs>=1\n")
+    (tmp_path / "offline").touch()
+    assert build() == (1, ["pip"])
+    (tmp_path / "offline").unlink()
+    assert build() == (0, ["pip", "mkdocs"])
+    assert "mkdocstrings" in (bin.parent / "installed.txt").read_text()
+
+
 # --- clusters
 
 
