@@ -88,7 +88,7 @@ def test_a_run_of_64_seeds_compiles_for_four_tpus_that_never_speak_to_each_other
 # How often devices speak to each other in a run of one agent on several: in every gradient step, and in every logging interval.
 # By the number of loops around it. PPO also averages the advantages that it normalises, and their squares. An iteration of TD3
 # has three gradient steps, in no loop of their own. OpenAI-ES also gathers the returns of the population, by an all-reduce on a
-# TPU. What is outside of all loops is the mean of a constant.
+# TPU. What is outside of all loops is the mean of a constant. docs/devices.md has these numbers too.
 EXPECTED = {
     "DQN": {3: 1, 1: 2},
     "REINFORCE": {3: 1, 1: 2, 0: 1},
@@ -97,7 +97,14 @@ EXPECTED = {
     "SAC": {3: 1, 1: 2},
     "TD3": {3: 3, 1: 2},
     "OpenAI-ES": {2: 2, 1: 2},
+    "A2C": {3: 1, 1: 2},
+    "REINFORCE with the baseline 'mean'": {2: 2, 1: 2},
+    "DQN with prioritized replay": {3: 2, 1: 2},
+    "PPO with normalised observations": {4: 3, 2: 3, 1: 2, 0: 1},
+    "PPO with normalised rewards": {4: 3, 2: 1, 1: 2, 0: 1},
+    "CrossQ": {3: 11, 1: 2},
 }
+IN_SHARDS = launches.PROGRAMS | launches.ALSO_IN_SHARDS
 
 
 def groups_of(text):
@@ -122,9 +129,10 @@ def test_both_forms_of_groups_are_read(text, groups):
 
 def check_collectives(device, name, seeds, num_shards):
     """A run has the expected collectives, each among the devices of a seed, and no other device."""
-    text = launches.compile_seeds(device, launches.PROGRAMS[name](num_shards=num_shards), seeds, num_shards).as_text()
+    text = launches.compile_seeds(device, IN_SHARDS[name](num_shards=num_shards), seeds, num_shards).as_text()
     found = launches.collectives_of_loops(text)
-    assert {kind for _, kind, _ in found} == {"all-reduce"}
+    kinds = {"all-reduce", "all-gather"} if name == "PPO with normalised observations" else {"all-reduce"}
+    assert {kind for _, kind, _ in found} == kinds
     assert Counter(depth for depth, *_ in found) == EXPECTED[algorithm_of(name)]
     devices_of_seeds = np.arange(seeds * num_shards).reshape(seeds, num_shards).tolist()
     for *_, groups in found:
@@ -136,18 +144,20 @@ def algorithm_of(name):
 
 
 QUICK = {"DQN", "PPO"}
-IN_SHARDS = [
-    pytest.param(name, marks=[] if algorithm_of(name) in QUICK else pytest.mark.slow, id=algorithm_of(name))
-    for name in launches.PROGRAMS
-]
 
 
-def test_the_quick_ones_are_programs():
-    assert {algorithm_of(name) for name in launches.PROGRAMS} > QUICK
+def test_the_quick_ones_are_programs_and_the_counts_are_of_all():
+    assert set(EXPECTED) == {algorithm_of(name) for name in IN_SHARDS} > QUICK
 
 
 @tpu
-@pytest.mark.parametrize("name", IN_SHARDS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if algorithm_of(name) in QUICK else pytest.mark.slow, id=algorithm_of(name))
+        for name in IN_SHARDS
+    ],
+)
 def test_four_agents_on_four_tpus_each_have_the_expected_collectives_and_only_among_themselves(name):
     check_collectives("v5e:4x4", name, seeds=4, num_shards=4)
 
