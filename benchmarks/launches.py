@@ -55,7 +55,8 @@ def available(device: str) -> bool:
 def described_devices(device: str) -> list:
     if device == "h200":
         return topologies.get_topology_desc("gpu", "cuda", target_config=H200, topology="1x1x1").devices
-    return topologies.get_topology_desc(device, platform="tpu").devices
+    hosts = {"chips_per_host_bounds": (1, 1, 1)} if device.endswith(":1x1") else {}  # by default 2 × 2 chips
+    return topologies.get_topology_desc(device, platform="tpu", **hosts).devices
 
 
 def compile_for(device: str, fn: Callable, *args):
@@ -153,30 +154,39 @@ def collectives_of_loops(text: str) -> list[tuple[int, str, str]]:
 # --- training programs; with `num_shards`, each shard has the sizes of the run with one
 
 
-def dqn(env_name: str = "CartPole-v1", num_shards: int = 1, **network_options) -> Callable:
+def dqn(env_name: str = "CartPole-v1", num_shards: int = 1, prioritized: bool = False, **network_options) -> Callable:
     """A run with 10 environments, batch 128, MLP 120-84: ten logging intervals of 640 iterations each, in blocks of 64."""
     env = jaxrl.make(env_name)
     network = jaxrl.networks.q_network(env.observation_space, env.action_space, hidden=(120, 84), **network_options)
     sizes = {"batch_size": 128 * num_shards, "capacity": 10_000 * num_shards}
-    agent = jaxrl.agents.dqn(network, env.action_space, warmup=64, **sizes)
+    agent = jaxrl.agents.dqn(network, env.action_space, warmup=64, prioritized=prioritized, **sizes)
     learner = jaxrl.make_learner(env, agent, num_envs=10 * num_shards, rollout_length=1)
     return lambda key: jaxrl.train(key, learner, 6_400, log_every=640)
 
 
-def reinforce(num_shards: int = 1) -> Callable:
-    """A run with 16 environments × 32 steps and a value baseline: ten logging intervals of ten iterations, in blocks of two."""
+def reinforce(num_shards: int = 1, baseline: str = "value") -> Callable:
+    """A run with 16 environments × 32 steps, or 500 without a learned value: ten logging intervals of ten iterations each."""
     env = jaxrl.make("CartPole-v1")
-    network = jaxrl.networks.policy(env.observation_space, env.action_space, value=True)
-    agent = jaxrl.agents.reinforce(network, env.action_space, mode="continuing", baseline="value")
+    network = jaxrl.networks.policy(env.observation_space, env.action_space, value=baseline == "value")
+    mode, num_steps = ("continuing", 32) if baseline == "value" else ("episodic", 500)
+    agent = jaxrl.agents.reinforce(network, env.action_space, mode=mode, baseline=baseline)
+    learner = jaxrl.make_learner(env, agent, num_envs=16 * num_shards, rollout_length=num_steps)
+    return lambda key: jaxrl.train(key, learner, 100, log_every=10)
+
+
+def a2c(num_shards: int = 1) -> Callable:
+    """A run with 16 environments × 32 steps: ten rows of metrics of ten iterations each."""
+    env = jaxrl.make("CartPole-v1")
+    agent = jaxrl.agents.a2c(jaxrl.networks.policy(env.observation_space, env.action_space, value=True), env.action_space)
     learner = jaxrl.make_learner(env, agent, num_envs=16 * num_shards, rollout_length=32)
     return lambda key: jaxrl.train(key, learner, 100, log_every=10)
 
 
-def ppo(num_shards: int = 1) -> Callable:
+def ppo(num_shards: int = 1, **agent_options) -> Callable:
     """A run of 4 environments × 128 steps, 4 epochs × 4 minibatches: ten rows of metrics of ten iterations each."""
     env = jaxrl.make("CartPole-v1")
     network = jaxrl.networks.policy(env.observation_space, env.action_space, value=True)
-    agent = jaxrl.agents.ppo(network, env.action_space, num_epochs=4, num_minibatches=4)
+    agent = jaxrl.agents.ppo(network, env.action_space, num_epochs=4, num_minibatches=4, **agent_options)
     learner = jaxrl.make_learner(env, agent, num_envs=4 * num_shards, rollout_length=128)
     return lambda key: jaxrl.train(key, learner, 100, log_every=10)
 
@@ -190,12 +200,12 @@ def pqn(num_shards: int = 1) -> Callable:
     return lambda key: jaxrl.train(key, learner, 100, log_every=10)
 
 
-def sac(num_shards: int = 1) -> Callable:
+def sac(num_shards: int = 1, target_network: bool = True, **network_options) -> Callable:
     """A run of one environment, batch 256, MLP 256-256: ten rows of metrics of 640 iterations each, in blocks of 64."""
     env = jaxrl.make("Pendulum-v1")
-    network = jaxrl.networks.actor_critic(env.observation_space, env.action_space)
+    network = jaxrl.networks.actor_critic(env.observation_space, env.action_space, **network_options)
     sizes = {"batch_size": 256 * num_shards, "capacity": 10_000 * num_shards}
-    agent = jaxrl.agents.sac(network, env.action_space, warmup=64, **sizes)
+    agent = jaxrl.agents.sac(network, env.action_space, warmup=64, target_network=target_network, **sizes)
     learner = jaxrl.make_learner(env, agent, num_envs=num_shards, rollout_length=1)
     return lambda key: jaxrl.train(key, learner, 6_400, log_every=640)
 
@@ -228,6 +238,15 @@ PROGRAMS = {
     "TD3, 1 env × 2, batch 256, MLP 256-256": td3,
     "OpenAI-ES, 64 policies × 500": openai_es,
 }
+# What changes the number of collectives.
+ALSO_IN_SHARDS = {
+    "A2C, 16 envs × 32": a2c,
+    "REINFORCE with the baseline 'mean'": functools.partial(reinforce, baseline="mean"),
+    "DQN with prioritized replay": functools.partial(dqn, prioritized=True),
+    "PPO with normalised observations": functools.partial(ppo, normalize_observations=True),
+    "PPO with normalised rewards": functools.partial(ppo, normalize_rewards=True),
+    "CrossQ": functools.partial(sac, target_network=False, batch_renorm=True),
+}
 ALSO_PRINTED = {
     "DQN in bfloat16": functools.partial(dqn, dtype="bfloat16"),
     "DQN on MinAtar's Breakout, with planes stored as bits": functools.partial(dqn, "Breakout-MinAtar", channels=(16,)),
@@ -248,8 +267,8 @@ def kernels_of(fn: Callable, *args) -> int:
     return sum(operation not in FREE for operation, _ in entry)
 
 
-def print_runs(device: str, seeds: int) -> None:
-    for name, program in (PROGRAMS | ALSO_PRINTED).items():
+def print_runs(device: str, seeds: int, programs: dict[str, Callable]) -> None:
+    for name, program in programs.items():
         compiled = compile_seeds(device, program(), seeds)
         text, memory = compiled.as_text(), compiled.memory_analysis()
         held = memory.temp_size_in_bytes + memory.output_size_in_bytes
@@ -261,9 +280,9 @@ def print_runs(device: str, seeds: int) -> None:
             print(f"  depth {loop['depth']}: {iterations} of {loop['kernels']} kernels{syncs}")
 
 
-def print_shards(device: str, seeds: int, num_shards: int) -> None:
+def print_shards(device: str, seeds: int, num_shards: int, programs: dict[str, Callable]) -> None:
     """The collectives and the memory of runs in shards; `seeds` and `num_shards` together use all devices."""
-    for name, program in PROGRAMS.items():
+    for name, program in programs.items():
         started = time.perf_counter()
         compiled = compile_seeds(device, program(num_shards=num_shards) if num_shards > 1 else program(), seeds, num_shards)
         seconds, memory = time.perf_counter() - started, compiled.memory_analysis()
@@ -289,13 +308,15 @@ def main() -> None:
     if not found:
         sys.exit("no compiler for these devices is installed: run scripts/test-aot.sh --print")
     for device in found:
-        print_runs(device, 16 if device == "h200" else 64)
+        print_runs(device, 16 if device == "h200" else 64, PROGRAMS | ALSO_PRINTED)
     if "h200" in found:
         print_functions()
     if "v5e:2x2" in found:
-        print_shards("v5e:4x4", seeds=4, num_shards=4)
+        for seeds in (1, 16, 256, 1024):
+            print_runs("v5e:1x1", seeds, {"DQN": dqn})
+        print_shards("v5e:4x4", seeds=4, num_shards=4, programs=PROGRAMS | ALSO_IN_SHARDS)
         for seeds, num_shards in ((256, 1), (16, 16), (1, 256)):
-            print_shards("v5e:16x16", seeds, num_shards)
+            print_shards("v5e:16x16", seeds, num_shards, PROGRAMS)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,16 @@ set -euo pipefail
 VENV="${JAXRL_VENV:-.venv-docs}"
 export NO_MKDOCS_2_WARNING=1 # an advertisement of the theme
 
-if [ ! -x "$VENV/bin/mkdocs" ]; then
-  [ -x "$VENV/bin/python" ] || "$(find_python)" -m venv "$VENV"
-  # The packages of the extra `docs`, without jaxrl itself
-  "$VENV/bin/python" -c '
+[ -x "$VENV/bin/python" ] || "$(find_python)" -m venv "$VENV"
+# The packages of the extra `docs`, without jaxrl itself
+required=$("$VENV/bin/python" -c '
 import pathlib, tomllib
-print(*tomllib.loads(pathlib.Path("pyproject.toml").read_text())["project"]["optional-dependencies"]["docs"], sep="\n")' \
-    > "$VENV/requirements.txt"
-  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -r "$VENV/requirements.txt" \
+print(*tomllib.loads(pathlib.Path("pyproject.toml").read_text())["project"]["optional-dependencies"]["docs"], sep="\n")')
+if [ "$required" != "$(cat "$VENV/installed.txt" 2> /dev/null)" ]; then
+  echo "$required" > "$VENV/required.txt"
+  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -r "$VENV/required.txt" \
     || fail "could not install the packages; is there a connection to a package index?"
+  mv "$VENV/required.txt" "$VENV/installed.txt"
 fi
 
 [ "${1:-build}" = build ] || exec "$VENV/bin/mkdocs" "$@"

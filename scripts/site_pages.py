@@ -178,11 +178,14 @@ def _target(match: re.Match[str], source: str) -> str:
 
 
 def _link(match: re.Match[str], source: str, page: str) -> str:
+    if "://" in match["target"] or match["target"].startswith("data:"):
+        return match[0]
     name = _target(match, source)
-    if (ROOT / name / "README.md").exists():
-        name += "/README.md"
+    if (ROOT / name).is_dir():  # on GitHub a list of its files: here its README, or else its first page
+        inside = [source for source in pages() if source.startswith(f"{name}/")]
+        name = min(inside, key=lambda source: (not source.endswith("/README.md"), source), default=name)
     site = pages().get(name) or (name.removeprefix("docs/") if name.startswith("docs/") else f"source/{name}.md")
-    if "://" in match["target"] or not (ROOT / name).exists():
+    if not (ROOT / name).exists():
         return match[0]
     if match["before"] != "](" and site.endswith(".md"):
         site = site.removesuffix(".md") + ".html"

@@ -1,9 +1,11 @@
 """Strict settings for every test, a compile cache, and the small environments that several files share."""
 
+import importlib.util
 import os
 import signal
 import tempfile
 import threading
+import warnings
 from pathlib import Path
 
 # In the background of a shell and under nohup, signals are ignored, also by the processes that tests start.
@@ -40,6 +42,25 @@ if os.environ.get("JAXRL_TEST_TF32"):  # as a GPU computes matrix products by de
 _CACHE = Path(os.environ.get("JAXRL_TEST_CACHE", Path(tempfile.gettempdir()) / "jaxrl-test-cache"))
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Skip tests with the mark `needs` where a package is missing. scripts/test-extras.sh installs them all."""
+    packages = [package for mark in item.iter_markers("needs") for package in mark.args]
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        stop = pytest.fail if os.environ.get("JAXRL_TEST_EXTRAS") else pytest.skip
+        stop(f"needs {', '.join(missing)}, which scripts/test-extras.sh installs")
+
+
+@pytest.fixture(scope="session")
+def rlax():
+    """For tests with the mark `needs("rlax")`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import rlax
+    return rlax
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -17,7 +17,7 @@ tpu = pytest.mark.skipif(not launches.available("v5e:2x2"), reason="libtpu is no
 def for_h200():
     """The compiled text of each run of 16 seeds, and its loops."""
     texts = {name: launches.compile_seeds("h200", program(), 16).as_text() for name, program in launches.PROGRAMS.items()}
-    return {name.split(",")[0]: (text, launches.loops(text)) for name, text in texts.items()}
+    return {algorithm_of(name): (text, launches.loops(text)) for name, text in texts.items()}
 
 
 def deepest(loops, trips):
@@ -88,7 +88,7 @@ def test_a_run_of_64_seeds_compiles_for_four_tpus_that_never_speak_to_each_other
 # How often devices speak to each other in a run of one agent on several: in every gradient step, and in every logging interval.
 # By the number of loops around it. PPO also averages the advantages that it normalises, and their squares. An iteration of TD3
 # has three gradient steps, in no loop of their own. OpenAI-ES also gathers the returns of the population, by an all-reduce on a
-# TPU. What is outside of all loops is the mean of a constant.
+# TPU. What is outside of all loops is the mean of a constant. docs/devices.md has these numbers too.
 EXPECTED = {
     "DQN": {3: 1, 1: 2},
     "REINFORCE": {3: 1, 1: 2, 0: 1},
@@ -97,31 +97,73 @@ EXPECTED = {
     "SAC": {3: 1, 1: 2},
     "TD3": {3: 3, 1: 2},
     "OpenAI-ES": {2: 2, 1: 2},
+    "A2C": {3: 1, 1: 2},
+    "REINFORCE with the baseline 'mean'": {2: 2, 1: 2},
+    "DQN with prioritized replay": {3: 2, 1: 2},
+    "PPO with normalised observations": {4: 3, 2: 3, 1: 2, 0: 1},
+    "PPO with normalised rewards": {4: 3, 2: 1, 1: 2, 0: 1},
+    "CrossQ": {3: 11, 1: 2},
 }
+IN_SHARDS = launches.PROGRAMS | launches.ALSO_IN_SHARDS
+
+
+def groups_of(text):
+    """Replica groups as lists of devices: either listed, `{{0,1},{2,3}}`, or an array, `[2,2]<=[4]`, perhaps transposed."""
+    array = re.fullmatch(r"\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
+    if array is None:
+        return [[int(device) for device in group.split(",")] for group in re.findall(r"\{(\d[\d,]*)\}", text)]
+    shape = [int(size) for size in array[3].split(",")]
+    devices = np.arange(np.prod(shape)).reshape(shape)
+    if array[4]:
+        devices = devices.transpose([int(axis) for axis in array[4].split(",")])
+    return devices.reshape(int(array[1]), int(array[2])).tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "groups"),
+    [("{{0,1},{2,3}}", [[0, 1], [2, 3]]), ("[2,2]<=[4]", [[0, 1], [2, 3]]), ("[2,2]<=[2,2]T(1,0)", [[0, 2], [1, 3]]), ("{}", [])],
+)
+def test_both_forms_of_groups_are_read(text, groups):
+    assert groups_of(text) == groups
 
 
 def check_collectives(device, name, seeds, num_shards):
-    text = launches.compile_seeds(device, launches.PROGRAMS[name](num_shards=num_shards), seeds, num_shards).as_text()
+    """A run has the expected collectives, each among the devices of a seed, and no other device."""
+    text = launches.compile_seeds(device, IN_SHARDS[name](num_shards=num_shards), seeds, num_shards).as_text()
     found = launches.collectives_of_loops(text)
-    assert {kind for _, kind, _ in found} == {"all-reduce"}
-    assert Counter(depth for depth, *_ in found) == EXPECTED[name.split(",")[0]]
-    devices = iter(range(seeds * num_shards))
-    groups = ",".join("{" + ",".join(str(next(devices)) for _ in range(num_shards)) + "}" for _ in range(seeds))
-    return {group for *_, group in found}, "{" + groups + "}"
+    kinds = {"all-reduce", "all-gather"} if name == "PPO with normalised observations" else {"all-reduce"}
+    assert {kind for _, kind, _ in found} == kinds
+    assert Counter(depth for depth, *_ in found) == EXPECTED[algorithm_of(name)]
+    devices_of_seeds = np.arange(seeds * num_shards).reshape(seeds, num_shards).tolist()
+    for *_, groups in found:
+        assert groups_of(groups) == devices_of_seeds
 
 
-IN_SHARDS = [pytest.param(name, marks=[] if name in ("dqn", "ppo") else pytest.mark.slow) for name in launches.PROGRAMS]
+def algorithm_of(name):
+    return name.split(",")[0]
+
+
+QUICK = {"DQN", "PPO"}
+
+
+def test_the_quick_ones_are_programs_and_the_counts_are_of_all():
+    assert set(EXPECTED) == {algorithm_of(name) for name in IN_SHARDS} > QUICK
 
 
 @tpu
-@pytest.mark.parametrize("name", IN_SHARDS)
-def test_four_agents_on_four_tpus_each_average_once_a_gradient_step_and_only_among_themselves(name):
-    found, each = check_collectives("v5e:4x4", name, seeds=4, num_shards=4)
-    assert found == {each}
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if algorithm_of(name) in QUICK else pytest.mark.slow, id=algorithm_of(name))
+        for name in IN_SHARDS
+    ],
+)
+def test_four_agents_on_four_tpus_each_have_the_expected_collectives_and_only_among_themselves(name):
+    check_collectives("v5e:4x4", name, seeds=4, num_shards=4)
 
 
 @tpu
-def test_one_agent_on_256_tpus_averages_once_a_gradient_step():
+def test_one_agent_on_256_tpus_averages_once_a_gradient_step_over_all_of_them():
     check_collectives("v5e:16x16", next(iter(launches.PROGRAMS)), seeds=1, num_shards=256)
 
 

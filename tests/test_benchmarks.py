@@ -2,6 +2,7 @@
 
 import functools
 import re
+from pathlib import Path
 
 import jax
 import pytest
@@ -88,6 +89,14 @@ def lines_of(page: str, title: str) -> dict[str, list[str]]:
     """The cells of the first table with that title, by implementation."""
     table = page[page.index(f"| {title} |") :].split("\n\n")[0].splitlines()
     return {cells[1].strip(): [c.strip() for c in cells[2:-1]] for cells in (line.split("|") for line in table[2:])}
+
+
+def test_the_page_names_every_script():
+    folder = Path(launches.__file__).parent
+    scripts = [path.name for path in folder.glob("*.py") if "argparse" in path.read_text() or "__main__" in path.read_text()]
+    assert len(scripts) > 8
+    text = (folder / "README.md").read_text()
+    assert [name for name in scripts if name not in text and name != "worker.py"] == []  # which run.py starts
 
 
 def test_the_tables_show_medians_and_ratios():

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from jaxrl.cli import _train
 
@@ -62,6 +63,50 @@ def test_a_loop_of_ones_own_learns_with_one_loss_and_the_replay():
     assert float(done.stdout.split()[-1]) > 80
 
 
+# --- what runs the tests
+
+
+def test_contributing_lists_every_script_that_tests():
+    text = (SCRIPTS.parent / "CONTRIBUTING.md").read_text()
+    scripts = sorted(SCRIPTS.glob("test*.sh"))
+    assert len(scripts) > 8
+    assert not [script.name for script in scripts if f"scripts/{script.name}" not in text]
+
+
+def test_what_needs_another_package_has_the_mark_that_its_script_looks_for():
+    """`importorskip` would be skipped there too. The suites have a script of their own."""
+    tests = [path for path in (SCRIPTS.parent / "tests").rglob("*.py") if path.parent.name != "suites" and path != Path(__file__)]
+    assert not [path.name for path in tests if "importorskip" in path.read_text()]
+    assert sum("pytest.mark.needs(" in path.read_text() for path in tests) > 5
+
+
+def test_the_site_is_built_with_the_packages_that_its_extra_names(tmp_path):
+    """They are installed once, and again when the list has changed or could not be installed."""
+    bin, log = tmp_path / "venv" / "bin", tmp_path / "log"
+    bin.mkdir(parents=True)
+    pip = f'echo "$@" >> {log}; [ ! -e {tmp_path}/offline ]'
+    (bin / "python").write_text(f'#!/usr/bin/env bash\nif [ "$1" = -m ]; then {pip}; else exec {sys.executable} "$@"; fi\n')
+    (bin / "mkdocs").write_text(f"#!/usr/bin/env bash\necho mkdocs $@ >> {log}\n")
+    for program in bin.iterdir():
+        program.chmod(0o755)
+
+    def build():
+        log.write_text("")
+        done = subprocess.run(
+            [SCRIPTS / "docs.sh", "serve"], env=os.environ | {"JAXRL_VENV": str(bin.parent)}, capture_output=True
+        )
+        return done.returncode, [line.split()[0] if "pip" not in line else "pip" for line in log.read_text().splitlines()]
+
+    assert build() == (0, ["pip", "mkdocs"])
+    assert build() == (0, ["mkdocs"])
+    (bin.parent / "installed.txt").write_text("mkdocs>=1\n")
+    (tmp_path / "offline").touch()
+    assert build() == (1, ["pip"])
+    (tmp_path / "offline").unlink()
+    assert build() == (0, ["pip", "mkdocs"])
+    assert "mkdocstrings" in (bin.parent / "installed.txt").read_text()
+
+
 # --- clusters
 
 
@@ -104,7 +149,6 @@ def test_a_job_that_finishes_at_its_time_limit_is_not_queued_again(tmp_path):
 
 
 def test_the_processes_of_the_jobset_find_each_other():
-    yaml = pytest.importorskip("yaml")
     jobset = yaml.safe_load((SCRIPTS / "jobset.yaml").read_text())
     (job,) = jobset["spec"]["replicatedJobs"]
     spec = job["template"]["spec"]

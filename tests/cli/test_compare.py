@@ -49,24 +49,3 @@ def test_many_settings_go_down_the_page(tmp_path, capsys):
     assert max(map(len, printed.splitlines())) <= 80
     assert "run (tau=0.19)" in printed
     assert "│ hparams.tau │     20 │" in printed
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        ("compare", "name at least one run folder"),
-        ("compare /nowhere", "/nowhere is not a run folder: it has no config.json"),
-        ("compare RUN RUN", "is given twice: name each run folder once"),
-        ("compare RUN --reference CartPole-v1 0", "--reference expected 3 arguments"),
-        ("compare RUN --reference CartPole-v1 1 x", "--reference takes an environment and two numbers, LOW < HIGH; got"),
-        ("compare RUN --reference CartPole-v1 1 1", "--reference takes an environment and two numbers, LOW < HIGH; got"),
-        ("compare RUN --reference CartPole-v1 nan 1", "--reference takes an environment and two numbers, LOW < HIGH; got"),
-        ("compare RUN --bogus", "--bogus"),
-    ],
-)
-def test_a_wrong_input_is_one_line_and_exit_code_2(runs, argv, message, capsys):
-    assert main([str(runs / "c") if word == "RUN" else word for word in argv.split()]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.startswith("jaxrl: error: ")
-    assert error.count("\n") == 1

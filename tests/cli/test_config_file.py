@@ -230,12 +230,12 @@ def test_environments_are_listed_as_json(capsys, monkeypatch):
 
 @pytest.fixture(scope="module")
 def bash():
-    pytest.importorskip("shtab")
     done = subprocess.run([sys.executable, "-m", "jaxrl", "completion", "bash"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
+@pytest.mark.needs("shtab")
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

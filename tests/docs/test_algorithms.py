@@ -13,17 +13,16 @@ import jaxrl
 from jaxrl import algorithms, presets
 from jaxrl.types import Agent, Box, Dict, Discrete, Environment, Step
 from tests.agents import test_contract
+from tests.docs import pages
 
-PAGE = Path(__file__).parents[2] / "docs" / "algorithms.md"
-TEXT = PAGE.read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+TEXT = pages.read("docs/algorithms.md")
+BLOCKS = pages.code(TEXT)
 FAILING = re.findall(r"```python\n([^`]*)```\s*```text\n(.*?)```", TEXT, re.DOTALL)
 A2C, CARTPOLE, BATCHED, SOFT_Q, PROBE, RECURRENT, MEMORY, TABLE = [b for b in BLOCKS if b not in [code for code, _ in FAILING]]
 
 
 def run(block, names):
-    exec(compile(block, str(PAGE), "exec"), names)
-    return names
+    return pages.run([block], names)
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,19 @@
 """docs/comparing.md: its code runs and prints what the page says, and what it says about numbers of seeds is so."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jaxrl.experiment.statistics import improvement
+from tests.docs import pages
 from tests.experiment.run_folders import write_run
 
-TEXT = (Path(__file__).parents[2] / "docs" / "comparing.md").read_text()
-STATISTICS, COMPARE = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+STATISTICS, COMPARE = pages.code(pages.read("docs/comparing.md"))
 
 
 def test_statistics(capsys):
-    exec(STATISTICS, {})
+    pages.run([STATISTICS])
     first, second = capsys.readouterr().out.splitlines()
     assert first == re.search(r"# (IQM .*)", STATISTICS)[1]
     assert second.startswith("better with probability 0.")
@@ -24,7 +23,7 @@ def test_compare(tmp_path, monkeypatch, capsys):
     write_run(tmp_path / "runs/ppo", [500], algorithm="ppo")
     write_run(tmp_path / "runs/dqn", [300, 310], sweep={"learning_rate": [1e-4, 1e-3]}, spread=50)
     monkeypatch.chdir(tmp_path)
-    exec(COMPARE, {})
+    pages.run([COMPARE])
     assert "On CartPole-v1, ppo scores higher than dqn (learning_rate=0.001) in 100 % of pairs" in capsys.readouterr().out
 
 

@@ -1,20 +1,15 @@
 """docs/devices.md: its code runs as it stands."""
 
-import re
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
 
-PAGE = (Path(__file__).parents[2] / "docs" / "devices.md").read_text()
+from tests.docs import pages
 
 
 @pytest.mark.slow
 def test_the_code_of_the_page_runs():
-    scope: dict = {}
-    for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
-        exec(block, scope)
+    scope = pages.run(pages.code(pages.read("docs/devices.md")))
     assert scope["returns"].shape == (10,)
     assert np.isfinite(scope["returns"]).all()
     assert scope["states"].obs.shape == (4, 64, 4)

@@ -1,8 +1,5 @@
 """docs/environments.md: its environments are complete and sound, train and are rendered."""
 
-import re
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
@@ -10,13 +7,13 @@ from PIL import Image
 
 import jaxrl
 from tests import problems
+from tests.docs import pages
 
-PAGE = Path(__file__).parents[2] / "docs" / "environments.md"
-ENVIRONMENT, TRAINING, MASKED, DRAWING = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+ENVIRONMENT, TRAINING, MASKED, DRAWING = pages.code(pages.read("docs/environments.md"))
 
 
 def run(code: str, names: dict) -> None:
-    exec(compile(code, str(PAGE), "exec"), names)
+    pages.run([code], names)
 
 
 def traced_training(names: dict) -> dict:

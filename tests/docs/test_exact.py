@@ -1,19 +1,15 @@
 """docs/exact.md: its code runs and prints what the page says."""
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "exact.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+from tests.docs import pages
+
+BLOCKS = pages.code(pages.read("docs/exact.md"))
 
 
 def test_solvers(capsys):
-    names: dict = {}
-    for block in BLOCKS[:2]:
-        exec(block, names)
+    pages.run(BLOCKS[:2])
     printed = capsys.readouterr().out
     for said in ("v*(start) = 0.542 after 3", "from 0.0124", "reached 0.542", "-17.39", "-223.9"):
         assert said in printed
@@ -21,7 +17,6 @@ def test_solvers(capsys):
 
 @pytest.mark.slow
 def test_probe():
-    names: dict = {}
-    exec("import jax, jaxrl\n" + BLOCKS[2], names)
+    names = pages.run(["import jax, jaxrl", BLOCKS[2]])
     q = names["network"].apply(names["state"].agent.params, names["probe"].obs)
     np.testing.assert_allclose(q, names["probe"].q, atol=0.05)

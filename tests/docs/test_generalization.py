@@ -1,16 +1,16 @@
 """docs/generalization.md: its code runs, and its table is that of the script."""
 
 import re
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from jaxrl.envs import wrappers as w
+from tests.docs import pages
+from tests.docs.pages import ROOT
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "generalization.md").read_text()
+PAGE = pages.read("docs/generalization.md")
 
 
 def test_the_page_names_the_wrappers():
@@ -35,10 +35,8 @@ def test_pictures_exist_and_are_small():
 @pytest.mark.slow
 def test_the_code_of_the_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    scope: dict = {}
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
-            exec(block, scope)
+        scope = pages.run(pages.code(PAGE))
     assert scope["returns"].shape == (4, 4, 5)
     assert scope["unseen"].shape == (100, 2)
     assert np.isfinite(scope["present"]).all()

@@ -1,7 +1,6 @@
 """docs/policies.md: its programs run, on a run folder and on what is exported from it."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +9,11 @@ import jaxrl
 from jaxrl.envs import wrappers
 from jaxrl.experiment import deployment
 from jaxrl.experiment.export import export_policy
+from tests.docs import pages
 from tests.experiment.test_deployment import NETWORK, REPLAY, make_run
 
-TEXT = (Path(__file__).parents[2] / "docs" / "policies.md").read_text()
-GYMNASIUM, CONTROL, STABLEHLO, ONNX, CARRY = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+TEXT = pages.read("docs/policies.md")
+GYMNASIUM, CONTROL, STABLEHLO, ONNX, CARRY = pages.code(TEXT)
 
 
 @pytest.fixture(scope="module")
@@ -29,34 +29,28 @@ def _there(folder, monkeypatch):
 
 
 def test_a_policy_acts_in_gymnasium_and_in_a_loop(capsys):
-    pytest.importorskip("gymnasium")
-    names = {}
-    exec(GYMNASIUM, names)
+    names = pages.run([GYMNASIUM])
     assert names["over"]
     assert float(capsys.readouterr().out) == names["total"] >= 8
-    exec(CONTROL, names)
+    pages.run([CONTROL], names)
     assert capsys.readouterr().out.split() == [str(int(names["policy"].act(np.zeros(4))))] * 3
     assert names["late"] in range(4)
 
 
 def test_the_exported_program_acts(folder):
-    pytest.importorskip("flatbuffers")
     export_policy("runs/x", folder / "policy")
     expected = jaxrl.load_policy("runs/x").act(np.zeros((1, 4)))
-    names = {}
-    exec(STABLEHLO, names)
+    names = pages.run([STABLEHLO])
     np.testing.assert_array_equal(names["action"], expected)
-    exec(CARRY, names)
+    pages.run([CARRY], names)
     np.testing.assert_array_equal(names["action"], expected)
     assert names["carry"] == []
 
 
+@pytest.mark.needs("jax2onnx", "onnxruntime")
 def test_the_exported_onnx_acts(folder):
-    pytest.importorskip("jax2onnx")
-    pytest.importorskip("onnxruntime")
     export_policy("runs/x", folder / "policy", format="onnx")
-    names = {}
-    exec(ONNX, names)
+    names = pages.run([ONNX])
     np.testing.assert_array_equal(names["action"], jaxrl.load_policy("runs/x").act(np.zeros((1, 4))))
 
 

@@ -3,49 +3,29 @@
 import ast
 import re
 import shlex
-from pathlib import Path
+import tomllib
 
 import numpy as np
 import pytest
 
 from jaxrl import cli
+from tests.docs import pages
+from tests.docs.pages import ROOT
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+README = pages.read("README.md")
+BLOCKS = pages.code(README)
 COMMANDS = [
-    line.partition("#")[0]
-    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
-    if line.startswith("jaxrl ")
+    line.partition("#")[0] for block in pages.code(README, "sh") for line in block.splitlines() if line.startswith("jaxrl ")
 ]
-PAGES = [
-    "README.md",
-    "ARCHITECTURE.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-    "docs/algorithms.md",
-    "docs/choosing.md",
-    "docs/policies.md",
-    "docs/devices.md",
-    "docs/comparing.md",
-    "benchmarks/NOTES.md",
-]
-
-
-def small(block, **sizes):
-    """The block with smaller numbers; each must be there."""
-    for old, new in sizes.items():
-        assert old[1:] in block, old
-        block = block.replace(old[1:], str(new))
-    return block
+PAGES = sorted(
+    str(path.relative_to(ROOT)) for place in (".", "docs", "docs/agents", "benchmarks") for path in (ROOT / place).glob("*.md")
+)
 
 
 def test_the_first_example_trains_every_seed():
-    names = {}
-    block = small(BLOCKS[0].replace('"CartPole-v1")', '"CartPole-v1", env_steps=1_800)'), _16=2)
+    block = pages.replaced(BLOCKS[0], {'"CartPole-v1")': '"CartPole-v1", env_steps=1_800)', "16": 2})
     assert len([line for line in BLOCKS[0].splitlines() if line.strip()]) <= 10
-    exec(block, names)
+    names = pages.run([block])
     assert names["env_steps"] == 1_800
     returns = names["metrics"]["episode_return"]
     assert returns.shape[0] == 2
@@ -53,19 +33,18 @@ def test_the_first_example_trains_every_seed():
 
 
 def test_the_examples_of_the_library_run_one_after_the_other():
-    names = {}
     run, rates, seeds, continued = BLOCKS[1:]
-    exec(small(run, _5_000=64, _20_000=1_600), names)
+    names = pages.run([pages.replaced(run, {"5_000": 64, "20_000": 1_600})])
     assert names["returns"].shape == (10,)
     assert np.isfinite(names["returns"]).all()
-    exec(small(rates, _1_000=16), names)
+    pages.run([pages.replaced(rates, {"1_000": 16})], names)
     loss = np.asarray(names["metrics"]["loss"])
     assert loss.shape == (3, 16)
     assert len(set(loss[:, -1].tolist())) == 3
-    exec(small(seeds, _5_000=16, _100=3), names)
+    pages.run([pages.replaced(seeds, {"5_000": 16, "100": 3})], names)
     assert names["metrics"]["loss"].shape == (3, 16)
     before = names["state"]
-    exec(small(continued, _5_000=64, _1_000=16), names)
+    pages.run([pages.replaced(continued, {"5_000": 64, "1_000": 16})], names)
     assert names["metrics"]["loss"].shape == (16,)
     assert names["iteration"] == names["agent"].warmup + 64
     assert names["state"].env.time.shape == before.env.time.shape
@@ -85,20 +64,51 @@ def test_the_options_of_the_commands_exist(command, capsys):
         assert re.search(rf"(?<![\w-]){option}(?![\w-])", helped), option
 
 
+def anchors(text):
+    """The anchors of the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def dead(page, text):
+    """The links of a page that lead nowhere, and the files that it names and that do not exist."""
+    prose = re.sub(r"```.*?```|`[^`\n]*`(?!\])", "", text, flags=re.DOTALL)
+    found = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        if "://" in link:
+            continue
+        if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target.read_text())):
+            found.append(link)
+    named = re.findall(r"`((?:scripts|tests|benchmarks|experiment|jaxrl|docs)/[\w/.-]+\.\w+)", text)
+    return found + [name for name in named if not ((ROOT / name).exists() or (ROOT / "jaxrl" / name).exists())]
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_links_and_named_files_exist(page):
-    text = (ROOT / page).read_text()
-    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
-    assert links
-    for link in links:
-        assert ((ROOT / page).parent / link).exists(), link
-    for name in re.findall(r"`((?:scripts|tests|benchmarks|experiment|jaxrl|docs)/[\w/.-]+\.\w+)", text):
-        assert (ROOT / name).exists() or (ROOT / "jaxrl" / name).exists(), name
+def test_links_anchors_and_named_files_exist(page):
+    assert dead(page, pages.read(page)) == []
+
+
+def test_dead_links_are_found():
+    assert len(PAGES) > 30
+    assert anchors("# A: *b* `c_d`\n```\n# no\n```\n## Über-all 2") == {"a-b-c_d", "über-all-2"}
+    text = "[a](gone.md) [b](docs/devices.md#gone) [c](docs/devices.md#the-same-bits) [d](#gone) `docs/gone.md` `[e](no.md)`"
+    assert dead("README.md", text) == ["gone.md", "docs/devices.md#gone", "#gone", "docs/gone.md"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/install.md"])
+def test_every_extra_is_named(page):
+    extras = tomllib.loads(pages.read("pyproject.toml"))["project"]["optional-dependencies"]
+    assert len(extras) > 15
+    text = pages.read(page)
+    text = text.partition("\nExtras: ")[2].partition("\n\n")[0] if page == "README.md" else text
+    assert [extra for extra in extras if not re.search(rf"`{extra}`|\[[\w,]*\b{extra}\b[\w,]*\]", text)] == []
 
 
 def layers():
     """The lines of the layout in ARCHITECTURE.md, from top to bottom, as sets of modules."""
-    text = (ROOT / "ARCHITECTURE.md").read_text().partition("## Layout")[2]
+    text = pages.read("ARCHITECTURE.md").partition("## Layout")[2]
     block = re.search(r"```\n(.*?)```", text, re.DOTALL)[1]
     return [set(re.findall(r"(\w+)(?:/|\.py)", re.split(r"\s{4,}", line)[0])) for line in block.splitlines()]
 

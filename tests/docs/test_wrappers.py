@@ -1,15 +1,13 @@
 """docs/wrappers.md: it names every wrapper, and its code runs as it stands."""
 
-import re
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
 
 from jaxrl.envs import wrappers as w
+from tests.docs import pages
 
-PAGE = (Path(__file__).parents[2] / "docs" / "wrappers.md").read_text()
+PAGE = pages.read("docs/wrappers.md")
 
 
 def test_the_page_names_everything_public():
@@ -19,10 +17,8 @@ def test_the_page_names_everything_public():
 
 @pytest.mark.slow
 def test_the_code_of_the_page_runs():
-    scope: dict = {}
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
-            exec(block, scope)
+        scope = pages.run(pages.code(PAGE))
     assert scope["last_returns"].shape == (16,)
     for name, shape in {"returns": (100,), "seen": (100,), "unseen": (100,), "test_returns": (200, 5)}.items():
         assert scope[name].shape == shape

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import shutil
+import types
 import warnings
 
 import jax
@@ -370,6 +371,39 @@ def test_a_checkpoint_that_cannot_be_written_stops_nothing(reference, tmp_path, 
         run(CONFIG, out, checkpoint_every=0)
     assert calls.count("000003") > 4
     assert_same(out, resume(out), *reference)
+
+
+@pytest.mark.parametrize(
+    ("cost", "fails", "times"),
+    [
+        (1, False, [300, 601, 902]),  # 1 s of 300 s is less than 3 %
+        (30, False, [300, 1330, 2360]),  # 30 s are 3 % of 1,000 s
+        (30, True, [300, 1330, 2360]),  # what could not be written took as long
+    ],
+)
+def test_checkpoints_take_at_most_three_per_cent_of_the_time(tmp_path, monkeypatch, cost, fails, times):
+    """By a clock of its own, on which training takes steps of a second; the first checkpoint tells what one costs."""
+    now, saved = 0, []
+
+    def write(path, arrays, record):
+        nonlocal now
+        now += cost / 2 if fails else cost  # it is tried twice
+        if fails:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "time", types.SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(checkpoints.storage, "write", write)
+    writer = checkpoints.Checkpoints(tmp_path, CONFIG, 2, 1, 300, None)
+    never = checkpoints.Checkpoints(tmp_path, CONFIG, 2, 1, None, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Note)
+        while now < 3000 - cost:
+            now += 1
+            assert not never.due()
+            if writer.due():
+                saved.append(now)
+                assert writer.save(lambda: checkpoints.Place(0, 0, 0.0, {}), [], (), None) is not fails
+    assert saved[:3] == times
 
 
 def test_arrays_that_do_not_fit_leave_nothing_behind(tmp_path, monkeypatch):

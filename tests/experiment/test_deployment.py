@@ -293,7 +293,6 @@ def thousand_observations(policy, rng, path=None):
 
 
 def test_a_program_acts_without_jaxrl(runs, tmp_path):
-    pytest.importorskip("flatbuffers")
     rng = np.random.default_rng(5)
     for name, (run, _) in runs.items():
         assert export_policy(run, tmp_path / name, seed=5) == (tmp_path / f"{name}.stablehlo", tmp_path / f"{name}.json")
@@ -305,7 +304,6 @@ def test_a_program_acts_without_jaxrl(runs, tmp_path):
 
 
 def test_the_description_says_what_goes_in_and_out(runs, tmp_path):
-    pytest.importorskip("flatbuffers")
     _, path = export_policy(runs["wrapped"][0], tmp_path / "policy.stablehlo", seed=5)
     assert path == tmp_path / "policy.json"
     with pytest.raises(ValueError, match="holds no best policies"):
@@ -322,10 +320,11 @@ def test_the_description_says_what_goes_in_and_out(runs, tmp_path):
     assert [x["name"] for x in description["outputs"]] == ["action", *(f"next_carry.{i}" for i in range(4))]
 
 
+@pytest.mark.needs("jax2onnx", "onnxruntime")
 @pytest.mark.parametrize("name", ["values", "mask", "wrapped", "recurrent"])
 def test_onnx_acts_the_same(runs, tmp_path, name):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("jax2onnx")
+    import onnxruntime
+
     path, description = export_policy(runs[name][0], tmp_path / name, format="onnx", seed=5)
     session = onnxruntime.InferenceSession(str(path))
     names = [x.name for x in session.get_inputs()]
@@ -354,6 +353,5 @@ def test_an_export_is_refused_before_anything_is_loaded(tmp_path, monkeypatch):
 
 
 def test_a_place_that_cannot_be_written_is_named(runs):
-    pytest.importorskip("flatbuffers")
     with pytest.raises(ValueError, match="cannot write /proc/nowhere/policy"):
         export_policy(runs["values"][0], Path("/proc/nowhere/policy"))

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from jaxrl.experiment import Config
+from jaxrl.experiment import Config, curves
 from jaxrl.experiment.curves import plot, read_curves
 from jaxrl.experiment.divergence import describe, diverged_runs, not_finite
 from jaxrl.experiment.folder import read_metrics
@@ -57,12 +57,29 @@ def test_a_value_of_a_sweep_may_be_infinite_and_a_seed_large(tmp_path):
     assert [curve.diverged.tolist() for curve in read_curves(tmp_path)] == [[False], [True]]
 
 
-def test_curves_leave_them_out_and_count_them(tmp_path):
-    curves = read_curves(folder_with(tmp_path, ROWS))
-    np.testing.assert_array_equal([curve.diverged for curve in curves], [[False, True], [False, True]])
-    both = curves[0]._replace(diverged=np.array([True, True]))
-    plot([*curves, both], tmp_path / "curve.png")
+def test_curves_leave_them_out_and_count_them(tmp_path, monkeypatch):
+    figures, save = [], curves.save
+    monkeypatch.setattr(curves, "save", lambda figure, path: figures.append(figure) or save(figure, path))
+    found = read_curves(folder_with(tmp_path, ROWS))
+    np.testing.assert_array_equal([curve.diverged for curve in found], [[False, True], [False, True]])
+    both = found[0]._replace(label="both", diverged=np.array([True, True]))
+    whole = found[1]._replace(label="whole", returns=np.array([[1.0, 3.0], [2.0, 6.0]]), diverged=np.array([False, False]))
+    plot([*found, both, whole], tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 5_000
+    (axes,) = figures[0].axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "DQN on CartPole-v1, tau=0.5 (1 seeds of 2, the others NaN)",
+        "DQN on CartPole-v1, tau=1 (1 seeds of 2, the others NaN)",
+        "both (0 seeds of 2, the others NaN)",
+        "whole (2 seeds)",
+    ]
+    first, second, none, mean = (line.get_xydata() for line in axes.lines)
+    np.testing.assert_array_equal(first, [[2000, 10]])  # before, its seed had finished no episode
+    np.testing.assert_array_equal(second, [[1000, 30], [2000, 30]])  # and none in its second interval
+    assert np.isnan(none[:, 1]).all()
+    np.testing.assert_array_equal(mean, [[1000, 2], [2000, 4]])
+    assert len(axes.collections) == 1, "a band for two seeds and more"
+    assert axes.get_ylabel() == "return of finished episodes (IQM, 95 % interval)"
 
 
 def test_progress_and_table_show_them():

@@ -281,8 +281,8 @@ def log_and_resume(small, name, tmp_path):  # noqa: F811
     return out, without_time(seen)
 
 
+@pytest.mark.needs("tensorboardX")
 def test_tensorboard_has_each_row_once(small, tmp_path):  # noqa: F811
-    pytest.importorskip("tensorboardX")
     from tensorboardX.proto.event_pb2 import Event
 
     out, rows = log_and_resume(small, "tensorboard", tmp_path)
@@ -306,10 +306,9 @@ def test_tensorboard_has_each_row_once(small, tmp_path):  # noqa: F811
     assert found == expected
 
 
+@pytest.mark.needs("mlflow", "sqlalchemy")
 @pytest.mark.filterwarnings("default")  # of its own parts
 def test_mlflow_has_each_row_once(small, tmp_path, monkeypatch):  # noqa: F811
-    pytest.importorskip("mlflow")
-    pytest.importorskip("sqlalchemy")
     from mlflow import MlflowClient
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/ml.db")
@@ -340,8 +339,8 @@ def records(data):
             record = b""
 
 
+@pytest.mark.needs("wandb")
 def test_wandb_has_each_row_once(small, tmp_path, monkeypatch):  # noqa: F811
-    pytest.importorskip("wandb")
     from wandb.proto import wandb_internal_pb2
 
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -1,9 +1,11 @@
 """Robustness curves: the statistics of each value on its own, and their picture."""
 
+import matplotlib.colors
 import numpy as np
 import pytest
 from PIL import Image
 
+from jaxrl.experiment import robustness
 from jaxrl.experiment.robustness import plot_robustness
 from jaxrl.experiment.statistics import iqm, iqm_interval, robustness_curve
 
@@ -17,12 +19,31 @@ def test_a_curve_has_the_iqm_and_the_interval_of_every_value():
     assert np.all((curve.low < curve.value) & (curve.value < curve.high))
 
 
-def test_the_picture(tmp_path):
-    runs = {"one": RETURNS, "many": RETURNS + 50}
+def test_the_picture(tmp_path, monkeypatch):
+    runs, figures = {"one": RETURNS, "many": RETURNS + 50}, []
+    save = robustness.save
+    monkeypatch.setattr(robustness, "save", lambda figure, path: figures.append(figure) or save(figure, path))
     path = plot_robustness(tmp_path / "curve", "mass", [0.1, 1.0, 10.0], runs, trained_on={"one": [1.0], "many": [0.1, 10.0]})
     assert path.name == "curve.png"
     with Image.open(path) as picture:
         assert picture.size == (960, 540)
+    (axes,) = figures[0].axes
+    assert (axes.get_xscale(), axes.get_xlabel()) == ("log", "mass (bars: trained on)")
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one (8 seeds)", "many (8 seeds)"]
+    one, one_trained, many, many_trained = axes.lines
+    for line, band, returns in zip((one, many), axes.collections, runs.values(), strict=True):
+        curve = robustness_curve(returns)
+        np.testing.assert_allclose(line.get_xydata(), np.transpose([[0.1, 1.0, 10.0], curve.value]))
+        corners = {tuple(point) for point in np.round(band.get_paths()[0].vertices, 6)}
+        assert corners >= {
+            (x, round(y, 6)) for side in (curve.low, curve.high) for x, y in zip((0.1, 1.0, 10.0), side, strict=True)
+        }
+        np.testing.assert_array_equal(band.get_facecolor()[0, :3], matplotlib.colors.to_rgb(line.get_color()))
+    for line, trained, color in ((one_trained, [1.0], one.get_color()), (many_trained, [0.1, 10.0], many.get_color())):
+        np.testing.assert_array_equal(line.get_xdata(), trained)
+        assert line.get_color() == color
+        assert max(line.get_ydata()) < RETURNS.min(), "below all curves"
+    assert max(many_trained.get_ydata()) < min(one_trained.get_ydata()), "the bars are apart"
     with pytest.raises(ValueError, match=r"the returns of 'one' must be \[seeds, 2\], got \[8, 3\]"):
         plot_robustness(tmp_path / "curve", "mass", [0.1, 1.0], runs)
     with pytest.raises(ValueError, match="cannot write the picture"):

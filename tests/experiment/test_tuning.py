@@ -1,7 +1,6 @@
 """Searches in run folders: tables, pictures, policies of the best, and the command."""
 
 import csv
-import importlib.util
 import json
 import sys
 
@@ -29,7 +28,6 @@ SETTINGS = override(
     agent={"normalize_advantage": False},
 )
 SPACE = {"learning_rate": Range(1e-3, 1e-1, log=True), "entropy_coef": Range(0.0, 0.1)}
-WITHOUT_OPTUNA = importlib.util.find_spec("optuna") is None
 
 
 def configuration(num, seeds):
@@ -115,7 +113,7 @@ def test_a_population_leaves_its_history_and_its_policies_best_first(population)
     assert evaluate_policies(config, policies, num_episodes=2).shape == (4, 2)
 
 
-@pytest.mark.skipif(WITHOUT_OPTUNA, reason="needs the extra optuna")
+@pytest.mark.needs("optuna")
 def test_optuna_proposes_batches(tmp_path):
     config = configuration(5, seeds=2)
     found = tune(config, tmp_path / "run", method="optuna", samples_per_batch=3, space=SPACE)

@@ -1,6 +1,5 @@
 """Losses of actors and critics against loops written from the papers."""
 
-import warnings
 from functools import partial
 
 import jax
@@ -159,10 +158,8 @@ def test_the_temperature_rises_where_the_entropy_is_too_low(entropy, sign):
 
 
 @pytest.mark.parametrize("max_norm", [None, 1.0])
-def test_gradient_agrees_with_rlax(max_norm):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        rlax = pytest.importorskip("rlax")
+@pytest.mark.needs("rlax")
+def test_gradient_agrees_with_rlax(rlax, max_norm):
     args = calls.draw("deterministic_policy_gradient", (20,))
 
     def ours(a):

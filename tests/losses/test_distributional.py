@@ -1,6 +1,5 @@
 """Losses on distributions of returns against loops written from the papers, and what is known of their minima."""
 
-import warnings
 from functools import partial
 
 import jax
@@ -270,13 +269,7 @@ def test_the_mean_of_duelling_values_is_the_value(num_actions):
 # --- rlax --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def rlax():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip("rlax")
-
-
+@pytest.mark.needs("rlax")
 def test_the_projection_agrees_with_rlax(rlax):
     args = [*calls.draw("categorical_l2_project", (6,)).values()]
     close(functions["categorical_l2_project"](*args), jax.vmap(rlax.categorical_l2_project, (0, 0, None))(*args))
@@ -284,6 +277,7 @@ def test_the_projection_agrees_with_rlax(rlax):
 
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 @each_path
+@pytest.mark.needs("rlax")
 def test_categorical_losses_agree_with_rlax(rlax, num_actions):
     args = calls.draw("categorical_double_q_learning", (6,), A=num_actions)
     atoms = args["atoms"]
@@ -300,6 +294,7 @@ def test_categorical_losses_agree_with_rlax(rlax, num_actions):
 
 @each_path
 @pytest.mark.parametrize("kappa", [0.0, 1.0])
+@pytest.mark.needs("rlax")
 def test_quantile_losses_agree_with_rlax(rlax, num_actions, kappa):
     args = calls.draw("implicit_quantile_q_learning", (6,), A=num_actions)
 

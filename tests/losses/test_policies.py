@@ -1,6 +1,5 @@
 """Losses of policies over any actions, and of the values beside them, against loops written from the papers."""
 
-import warnings
 from functools import partial
 
 import jax
@@ -187,13 +186,7 @@ def test_ppo_value_loss_takes_the_greater_loss(v, old, target, loss, gradient):
 # --- rlax --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def rlax():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip("rlax")
-
-
+@pytest.mark.needs("rlax")
 def test_ppo_agrees_with_rlax(rlax):
     args = calls.draw("ppo_clip", (20,))
     ratio = np.exp(args["log_prob_t"] - args["old_log_prob_t"])
@@ -201,12 +194,14 @@ def test_ppo_agrees_with_rlax(rlax):
 
 
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+@pytest.mark.needs("rlax")
 def test_entropy_agrees_with_rlax(rlax):
     logits = calls.draw("entropy", (20,))["logits"]
     close(-functions["entropy"](logits).mean(), rlax.entropy_loss(logits, np.ones(20, np.float32)))
 
 
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+@pytest.mark.needs("rlax")
 def test_policy_gradient_agrees_with_rlax(rlax):
     rng = np.random.default_rng(0)
     logits, advantage = rng.normal(size=(5, 3)).astype(np.float32), rng.normal(size=5).astype(np.float32)

@@ -1,6 +1,5 @@
 """Temporal-difference errors against loops written from the papers, their gradients, and what they are to each other."""
 
-import warnings
 from functools import partial
 
 import jax
@@ -195,15 +194,9 @@ def test_munchausen_bonus_is_clipped_from_below():
     np.testing.assert_allclose(error, -0.9, rtol=1e-6)
 
 
-@pytest.fixture(scope="module")
-def rlax():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip("rlax")
-
-
 @each_path
 @pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.needs("rlax")
 def test_agrees_with_rlax(rlax, name, num_actions):
     args = [*draw(name, num_actions).values()]
     more = [*calls.CALLS[name].kwargs.values()]

@@ -1,6 +1,5 @@
 """λ-returns against sums written from their definition, in both forms that the recursion takes."""
 
-import warnings
 from functools import partial
 
 import jax
@@ -230,10 +229,8 @@ def test_vmap_equals_the_batch(form):
     close(jax.vmap(form, (1, 1, 1, None), out_axes=1)(*arrays, 0.7), form(*arrays, 0.7))
 
 
-def test_agrees_with_rlax():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        rlax = pytest.importorskip("rlax")
+@pytest.mark.needs("rlax")
+def test_agrees_with_rlax(rlax):
     r_t, discount_t, v_t = rollout((9,))
     discount_t[3] = 0.0
     close(returns.lambda_returns(r_t, discount_t, v_t, 0.7), rlax.lambda_returns(r_t, discount_t, v_t, 0.7))

@@ -1,6 +1,5 @@
 """What returns and advantages are to each other, at the ends of λ and on-policy; and rlax."""
 
-import warnings
 from functools import partial
 
 import jax
@@ -182,13 +181,6 @@ def test_a_rollout_of_many_axes_is_as_many_rollouts():
 # --- rlax --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def rlax():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip("rlax")
-
-
 def values_of_one_function(shape=(9,)):
     """rlax knows no truncation within a rollout, and takes v_tm1 one step on for v_t."""
     args = rollout(10, shape=(*shape, 1))
@@ -198,12 +190,14 @@ def values_of_one_function(shape=(9,)):
 
 
 @pytest.mark.parametrize("n", [1, 3, 9, 11])
+@pytest.mark.needs("rlax")
 def test_n_step_returns_agree_with_rlax(rlax, n):
     args = targets_of(values_of_one_function())
     close(n_step_returns(**args, n=n), rlax.n_step_bootstrapped_returns(*args.values(), n))
 
 
 @each_lambda
+@pytest.mark.needs("rlax")
 def test_advantages_agree_with_rlax(rlax, lambda_):
     args = values_of_one_function()
     values = np.append(args["v_tm1"], args["v_t"][-1:])
@@ -212,6 +206,7 @@ def test_advantages_agree_with_rlax(rlax, lambda_):
 
 
 @each_lambda
+@pytest.mark.needs("rlax")
 def test_vtrace_agrees_with_rlax(rlax, lambda_):
     args = values_of_one_function()
     rho = np.exp(np.random.default_rng(0).normal(size=9)).astype(np.float32)
@@ -224,6 +219,7 @@ def test_vtrace_agrees_with_rlax(rlax, lambda_):
 
 
 @each_lambda
+@pytest.mark.needs("rlax")
 def test_retrace_agrees_with_rlax(rlax, lambda_):
     rng = np.random.default_rng(0)
     q, (r_t, _) = rng.normal(size=(10, 3)).astype(np.float32), rng.normal(size=(2, 9)).astype(np.float32)
@@ -248,6 +244,7 @@ def test_retrace_agrees_with_rlax(rlax, lambda_):
 
 
 @each_lambda
+@pytest.mark.needs("rlax")
 def test_q_lambda_agrees_with_rlax(rlax, lambda_):
     args = {k: v[:, 0] for k, v in calls.draw("q_lambda", (9, 1)).items() if k not in ("truncated", "a_t")}
     expected = rlax.q_lambda(np.zeros((9, 3), np.float32), np.zeros(9, np.int32), *args.values(), lambda_)

@@ -1,5 +1,6 @@
 """gymnax's classic control against Gymnasium's own physics, from the same states and actions."""
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +8,6 @@ import pytest
 
 import jaxrl
 from jaxrl.types import Discrete
-
-gymnasium = pytest.importorskip("gymnasium")
 
 # The fields of gymnax's state, in the order of Gymnasium's, and half the width of the states to try. Acrobot's velocities may
 # be twice as large, but its integrator then magnifies float32's rounding a thousandfold.

@@ -3,6 +3,7 @@
 import random
 from typing import NamedTuple
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -195,7 +196,6 @@ def test_parameters_that_nothing_reads_are_a_remark(without_random_play):
 
 
 def test_spaces_of_another_library():
-    gymnasium = pytest.importorskip("gymnasium")
     finds(SOUND._replace(action_space=gymnasium.spaces.Discrete(2)), "action_space is a gymnasium.spaces.discrete.Discrete")
 
 
