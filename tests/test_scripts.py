@@ -62,6 +62,16 @@ def test_a_loop_of_ones_own_learns_with_one_loss_and_the_replay():
     assert float(done.stdout.split()[-1]) > 80
 
 
+def test_the_lists_of_tests_name_what_is_there():
+    """pytest would run none of the others."""
+    code = '. scripts/environment.sh; printf "%s\\n" "${CORE[@]}" "${ON_GPU[@]}"'
+    names = subprocess.check_output(["bash", "-euc", code], cwd=SCRIPTS.parent, text=True).split()
+    assert {"tests/losses", "tests/agents"} <= set(names)
+    for path, _, test in (name.partition("::") for name in names):
+        assert (SCRIPTS.parent / path).exists(), path
+        assert not test or f"\ndef {test}(" in (SCRIPTS.parent / path).read_text(), test
+
+
 # --- clusters
 
 
