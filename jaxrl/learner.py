@@ -282,7 +282,7 @@ def _split(key: jax.Array, num: int, num_more: int) -> tuple[jax.Array, ...]:
 def episode_means(stats: EpisodeStats) -> Metrics:
     """Means over the episodes that finished in any environment; NaN if none did.
 
-    Under `jax_debug_nans`, which takes every NaN in the results of a program for an error, 0 stands for NaN.
+    Under `jax_debug_nans`, which takes every NaN in the results of a program for an error, 0 stands for NaN if `episodes` is 0.
     """
     finished = total(jnp.sum(stats.finished, dtype=jnp.int32))
     count = jnp.maximum(finished, 1).astype(jnp.float32)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
+from jaxrl._src.pickling import picklable
 from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete, Space
 
 __all__ = [
@@ -36,6 +37,7 @@ class Step(NamedTuple):
     truncated: jax.Array  # bool scalar: a time limit ended the episode; bootstrapping continues
 
 
+@picklable
 class Environment(NamedTuple):
     """A Markov decision process as two pure functions. `step` never resets; `jaxrl.rollout.unroll` does."""
 
@@ -231,6 +233,7 @@ def no_carry(num_envs: int) -> Carry:
     return ()
 
 
+@picklable
 class Agent(NamedTuple):
     """An algorithm as pure functions. The protocols above document their shapes. Construct it with keyword arguments."""
 
@@ -271,6 +274,7 @@ class LearnerState(NamedTuple):
     stats: EpisodeStats
 
 
+@picklable
 class Learner(NamedTuple):
     """An agent in its environments, as the functions that `train` calls."""
 

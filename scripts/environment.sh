@@ -50,9 +50,18 @@ prepare() {
   fi
 }
 
-# What scripts/test-lowest.sh, test-newest.sh and test-x64.sh run: the core of the suite.
+# What scripts/test-lowest.sh, test-newest.sh and test-x64.sh run: the core of the suite. Of the contract of agents, they run that
+# each one trains, keeps its dtypes and can be pickled. The rest of it compiles most of the programs, and depends less on versions.
+CONTRACT=tests/agents/test_contract.py
 CORE=(
   tests/test_{imports,learner,rollout,dynamic_programming,normalization}.py tests/losses tests/returns tests/replay/test_uniform.py
-  tests/agents/test_{dqn,reinforce,contract}.py tests/experiment/test_policies.py tests/envs/problems/test_point_mass.py
+  "$CONTRACT"::test_{a_run_is_finite_and_reports_exactly_its_metrics,a_step_keeps_shapes_dtypes_and_strong_types,it_can_be_pickled}
+  tests/agents/test_{dqn,reinforce}.py tests/experiment/test_policies.py tests/envs/problems/test_point_mass.py
   tests/envs/suites/test_{gymnax,gymnasium}.py
+)
+
+# What scripts/test-gpu.sh runs, and scripts/test-tf32.sh on a CPU: everything that multiplies matrices or is compiled differently.
+ON_GPU=(
+  tests/agents tests/test_{learner,rollout,vectorization,optimizers,minibatches,normalization,policies,networks}.py
+  tests/test_{recurrence,distributions,dynamic_programming}.py tests/losses tests/returns tests/replay
 )

@@ -9,6 +9,4 @@ prepare "[gymnax,test,cuda]"
 export XLA_PYTHON_CLIENT_PREALLOCATE=false
 export XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_autotune_level=0"
 "$VENV/bin/python" -c 'import jax; assert jax.default_backend() == "gpu", jax.devices()' || fail "JAX finds no GPU here"
-exec "$VENV/bin/python" -m pytest --dist loadgroup -n "${JAXRL_TEST_WORKERS:-8}" \
-  tests/agents tests/test_{learner,rollout,vectorization,optimizers,minibatches,normalization,policies,networks}.py \
-  tests/test_{recurrence,distributions,dynamic_programming}.py tests/losses tests/returns tests/replay "$@"
+exec "$VENV/bin/python" -m pytest --dist loadgroup -n "${JAXRL_TEST_WORKERS:-8}" "${ON_GPU[@]}" "$@"

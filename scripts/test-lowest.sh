@@ -9,7 +9,7 @@ JAXRL_VENV="${JAXRL_VENV:-.venv-lowest}"
 "$VENV/bin/python" - > "$VENV/lowest.txt" <<'END'
 import pathlib, re, tomllib
 project = tomllib.loads(pathlib.Path("pyproject.toml").read_text())["project"]
-lowest = [re.sub(r">=([^,]+).*", r"==\1.*", requirement) for requirement in project["dependencies"]]
+lowest = [re.sub(r">=([^,]+).*", r"==\1", requirement) for requirement in project["dependencies"]]
 print(*lowest, *project["optional-dependencies"]["gymnax"], "pyparsing<3.3", sep="\n")
 END
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -r "$VENV/lowest.txt" --editable ".[test,gymnasium]"

@@ -20,6 +20,8 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_opti
 import jax
 import pytest
 
+from tests.precision import emulate_tf32
+
 if not hasattr(jax, "enable_x64"):  # before jax 0.8
     from jax.experimental import enable_x64
 
@@ -29,16 +31,8 @@ if not hasattr(jax, "enable_x64"):  # before jax 0.8
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-if os.environ.get("JAXRL_TEST_TF32"):  # as a GPU computes matrix products by default: 10 of float32's 23 bits
-    from jax._src.lax import lax
-
-    def _round(x):
-        return lax.reduce_precision(x, 8, 10) if x.dtype == "float32" else x
-
-    def _dot_general(lhs, rhs, *args, _exact=lax.dot_general, **kwargs):
-        return _exact(_round(lhs), _round(rhs), *args, **kwargs)
-
-    jax.lax.dot_general = lax.dot_general = _dot_general
+if os.environ.get("JAXRL_TEST_TF32"):
+    emulate_tf32()
 _CACHE = Path(os.environ.get("JAXRL_TEST_CACHE", Path(tempfile.gettempdir()) / "jaxrl-test-cache"))
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
@@ -68,3 +62,10 @@ def _forget_programs():
     """What a file has compiled: kept to the end, the programs of all of them took 9 GB in each worker."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture
+def full_precision():
+    """Matrices are multiplied in float32 on every device."""
+    with jax.default_matmul_precision("highest"):
+        yield

@@ -1,7 +1,9 @@
 """The driver: rows of metrics, schedules, memory, and what it refuses."""
 
 import copy
+import pickle
 import re
+import sys
 
 import cloudpickle
 import jax
@@ -196,10 +198,31 @@ def test_an_iteration_within_the_warm_up_is_refused(learner):
     jax.eval_shape(lambda state, iteration: jaxrl.advance(state, iteration, learner, 1), state, jnp.int32(0))  # traced: unknown
 
 
-@pytest.mark.parametrize(
-    "copied", [copy.deepcopy, lambda learner: cloudpickle.loads(cloudpickle.dumps(learner))], ids=["copy", "pickle"]
-)
-def test_a_copy_of_a_learner_trains_as_the_original(learner, copied):
-    """Processes of a cluster exchange learners with cloudpickle; plain pickle needs functions that a module defines."""
-    run = lambda learner: jax.jit(lambda key: jaxrl.train(key, learner, 2)[0])(jax.random.key(0))
-    jax.tree.map(np.testing.assert_array_equal, plain(run(copied(learner))), plain(run(learner)))
+def pickled(x):
+    return pickle.loads(pickle.dumps(x))
+
+
+def two_iterations(learner):
+    return plain(jax.jit(lambda key: jaxrl.train(key, learner, 2)[0])(jax.random.key(0)))
+
+
+@pytest.fixture(scope="module")
+def trained(learner):
+    return two_iterations(learner)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled, lambda learner: cloudpickle.loads(cloudpickle.dumps(learner))])
+def test_a_copy_of_a_learner_trains_as_the_original(learner, trained, copied):
+    """Processes exchange learners by pickle, those of a cluster by cloudpickle. `test_contract` pickles every agent."""
+    jax.tree.map(np.testing.assert_array_equal, two_iterations(copied(learner)), trained)
+
+
+def test_without_cloudpickle_an_error_says_what_to_install(learner, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    for record in (learner, learner.agent, learner.env):
+        with pytest.raises(pickle.PicklingError, match=f"{type(record).__name__} has functions .* pip install cloudpickle"):
+            pickle.dumps(record)
+        assert copy.copy(record) is record
+        assert type(copy.deepcopy(record)) is type(record)
+    env = jaxrl.make("PointMass")  # its functions are those of a module
+    assert pickled(env)._replace(params=()) == env._replace(params=())

@@ -107,6 +107,16 @@ def test_the_site_is_built_with_the_packages_that_its_extra_names(tmp_path):
     assert "mkdocstrings" in (bin.parent / "installed.txt").read_text()
 
 
+def test_the_lists_of_tests_name_what_is_there():
+    """pytest would run none of the others."""
+    code = '. scripts/environment.sh; printf "%s\\n" "${CORE[@]}" "${ON_GPU[@]}"'
+    names = subprocess.check_output(["bash", "-euc", code], cwd=SCRIPTS.parent, text=True).split()
+    assert {"tests/losses", "tests/agents"} <= set(names)
+    for path, _, test in (name.partition("::") for name in names):
+        assert (SCRIPTS.parent / path).exists(), path
+        assert not test or f"\ndef {test}(" in (SCRIPTS.parent / path).read_text(), test
+
+
 # --- clusters
 
 

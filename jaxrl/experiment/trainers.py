@@ -72,7 +72,7 @@ def _device_trainer(config: Config, preset: Preset, batch: tuple[int, int] | Non
             states, metrics = program(*jax.device_put(args, program.input_shardings[0]))
             rows = {name: np.asarray(values)[:num, 0] for name, values in metrics.items()}
             done = start + interval
-            yield Chunk(runs, done, _env_steps(learner, done), states, rows, _env_steps(learner, start))
+            yield Chunk(runs, done, _env_steps(learner, done), states, with_gaps(rows), _env_steps(learner, start))
 
     def policies(chunk):
         policy, num = partial(policy_of, learner), chunk.runs.stop - chunk.runs.start
@@ -155,6 +155,12 @@ def _compile_again(size: int, num_devices: int, num_shards: int, compile_on: Cal
     return size, devices, init, program
 
 
+def with_gaps(metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Metrics `[N]` with NaN as the means over episodes where none finished, for which `jax_debug_nans` allows no more than 0."""
+    means = ("episode_return", "episode_length")
+    return metrics | {name: np.where(metrics["episodes"] > 0, metrics[name], np.nan) for name in means}
+
+
 def _whole(of_shards: np.ndarray, like: np.ndarray) -> np.ndarray:
     """A leaf of policies from its shards `[num_runs, S, ...]`: they are equal, or each has a part of the environments."""
     if of_shards.shape[2:] == like.shape[1:]:
@@ -173,7 +179,7 @@ def _host_trainer(config: Config, preset: Preset) -> Trainer:
         before = 0
         for done, state, row in chunks_on_host(key, learner, preset.num_iterations, run_hparams):
             states, metrics = jax.tree.map(lambda x: x[None], state), jax.tree.map(lambda x: np.asarray(x)[None], row)
-            yield Chunk(runs, done, _env_steps(learner, done), states, metrics, _env_steps(learner, before))
+            yield Chunk(runs, done, _env_steps(learner, done), states, with_gaps(metrics), _env_steps(learner, before))
             before = done
 
     def policies(chunk):

@@ -10,6 +10,7 @@ import pytest
 
 import jaxrl
 from jaxrl.types import Box, Discrete, MultiDiscrete, Transition
+from tests.precision import tolerance
 
 NUM_STEPS, NUM_ENVS, SIZE = 6, 3, 4
 ACTIONS = 3
@@ -85,7 +86,7 @@ def test_the_gradient_is_that_of_a_plain_loop(normalize_advantage):
     params, found, metrics = step_of(agent, rollout, jax.tree.map(jnp.float32, hparams))
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     loss = loss_by_a_loop(params, rollout, hparams, normalize_advantage)
-    np.testing.assert_allclose(metrics["loss"], loss(params), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(metrics["loss"], loss(params), **tolerance(1e-5, 1e-6))
     for name, array in params.items():
         for index in np.ndindex(array.shape):
             ends = []
@@ -93,7 +94,7 @@ def test_the_gradient_is_that_of_a_plain_loop(normalize_advantage):
                 moved = {**params, name: array.copy()}
                 moved[name][index] += change
                 ends.append(loss(moved))
-            np.testing.assert_allclose(found[name][index], (ends[0] - ends[1]) / 2e-5, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(found[name][index], (ends[0] - ends[1]) / 2e-5, **tolerance(1e-4, 1e-5))
 
 
 SPACES = {"discrete": Discrete(ACTIONS), "multi-discrete": MultiDiscrete((3, 2)), "continuous": Box(-1, 2, (2,))}

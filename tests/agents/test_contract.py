@@ -1,5 +1,6 @@
 """One suite for every agent: shapes, learning, metrics, batching, and the program that it compiles to."""
 
+import pickle
 import re
 
 import chex
@@ -86,6 +87,28 @@ def test_a_run_is_finite_and_reports_exactly_its_metrics(name, train, hparams):
         if not metric.startswith("episode_"):
             assert np.isfinite(values).all(), metric
     chex.assert_tree_all_finite(state.agent.params)
+
+
+def test_it_can_be_pickled(learner):
+    """An agent, its environment and the learner, which draws the same noise: its trace passes through all three."""
+    found = pickle.loads(pickle.dumps(learner))
+    of = lambda learner: jax.eval_shape(learner.noise, jax.random.key(0))
+    chex.assert_trees_all_equal(of(found), of(learner))
+    assert pickle.loads(pickle.dumps(learner.agent)).hparams == learner.agent.hparams
+    assert pickle.loads(pickle.dumps(learner.env)).action_space == learner.env.action_space
+
+
+@pytest.mark.slow
+def test_pickled_it_is_the_same_program(learner):
+    """The jaxpr, without the addresses of functions, and its constants."""
+
+    def program(learner):
+        closed = jax.make_jaxpr(lambda key: jaxrl.train(key, learner, NUM_ITERATIONS))(jax.random.key(0))
+        return re.sub(r"0x[0-9a-f]+", "", str(closed)), closed.consts
+
+    (found, found_consts), (expected, consts) = (program(x) for x in (pickle.loads(pickle.dumps(learner)), learner))
+    assert found == expected
+    jax.tree.map(np.testing.assert_array_equal, found_consts, consts)
 
 
 def test_every_parameter_learns(learner, train, hparams):

@@ -13,6 +13,7 @@ from jaxrl.envs.problems import probes
 from jaxrl.types import Box, Discrete
 from tests.agents.test_q_learning import ALPHA, BETA, BETA_ITERATIONS, CAPACITY, EPS, GAMMA, WARMUP, Loop, newest, ragged
 from tests.losses import oracles
+from tests.precision import tolerance
 from tests.problems import distributional_learner, distributional_network, endless
 
 NUM_ENVS, NUM_STEPS = 3, 2
@@ -149,18 +150,18 @@ def test_an_update_descends_on_the_loss_of_the_paper(name):
     assert np.any(np.abs(each(old) - each(old, not double)) > 0.01)  # the networks select different actions
     slopes = gradient(lambda params: np.mean(weights * each(params)), old)
     new = float64(after.agent.params)
-    jax.tree.map(lambda x, y, slope: np.testing.assert_allclose(x - y, -slope, rtol=1e-3, atol=1e-5), new, old, slopes)
+    jax.tree.map(lambda x, y, slope: np.testing.assert_allclose(x - y, -slope, **tolerance(1e-3, 1e-5)), new, old, slopes)
     jax.tree.map(
         lambda x, y, z: np.testing.assert_allclose(x, 0.25 * y + 0.75 * z, rtol=1e-5, atol=1e-6),
         float64(after.agent.target_params), new, target,
     )  # fmt: skip
-    np.testing.assert_allclose(np.mean(metrics["loss"]), np.mean(weights * each(old)), rtol=1e-4)
+    np.testing.assert_allclose(np.mean(metrics["loss"]), np.mean(weights * each(old)), **tolerance(1e-4))
     if is_rainbow:
         assert len(np.unique(weights.round(3))) > 3
         priority = np.asarray(after.agent.replay.sums[0])
         for row in set(rows.tolist()):
             expected = ((each(old)[rows == row] + EPS) ** ALPHA).max()
-            np.testing.assert_allclose(priority[row], expected, rtol=1e-4)
+            np.testing.assert_allclose(priority[row], expected, **tolerance(1e-4))
 
 
 # --- greedy actions are those of the largest mean

@@ -11,6 +11,7 @@ import pytest
 import jaxrl
 from jaxrl.envs.problems.probes import PROBES, SPACE_PROBES
 from jaxrl.types import Box, Discrete, MultiDiscrete, Transition
+from tests.precision import tolerance
 from tests.problems import countdown, endless, pqn_learner
 
 NUM_STEPS, NUM_ENVS, OBS_SIZE, NUM_ACTIONS = 9, 4, 5, 3
@@ -80,13 +81,14 @@ def test_a_gradient_step_is_the_one_towards_the_targets_of_a_loop(lambda_):
     found = jax.tree.map(
         lambda old, new: np.asarray(old - new), state.params["params"]["Dense_0"], after.params["params"]["Dense_0"]
     )
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), found, wanted)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance(1e-4, 1e-5)), found, wanted)
     chosen = np.take_along_axis(q(flat(rollout.obs)), flat(rollout.action)[:, None], axis=1)[:, 0]
-    np.testing.assert_allclose(metrics["loss"], np.mean(np.square(chosen - target)), rtol=1e-4)
-    np.testing.assert_allclose(metrics["q"], np.mean(chosen), rtol=1e-3)
-    np.testing.assert_allclose(metrics["gradient_norm"], np.sqrt(sum(np.sum(g**2) for g in wanted.values())), rtol=1e-4)
+    np.testing.assert_allclose(metrics["loss"], np.mean(np.square(chosen - target)), **tolerance(1e-4))
+    np.testing.assert_allclose(metrics["q"], np.mean(chosen), **tolerance(1e-3))
+    np.testing.assert_allclose(metrics["gradient_norm"], np.sqrt(sum(np.sum(g**2) for g in wanted.values())), **tolerance(1e-4))
 
 
+@pytest.mark.usefixtures("full_precision")
 def test_targets_stay_as_they_were_at_the_start_of_the_iteration():
     """Six epochs on the whole rollout, clipped by the norm of all gradients, are six steps towards the same targets."""
     agent, state, update = linear_agent(num_epochs=6, num_minibatches=1)

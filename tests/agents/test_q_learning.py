@@ -134,6 +134,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.usefixtures("full_precision")
 @pytest.mark.parametrize("name", OPTIONS)
 def test_updates_are_those_of_a_loop(name):
     """From a partly filled replay, over its end and on; two updates an iteration, and the target moved after every third."""

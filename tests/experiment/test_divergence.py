@@ -2,15 +2,18 @@
 
 import math
 
+import jax
 import numpy as np
+import pytest
 
 from jaxrl.experiment import Config, curves
 from jaxrl.experiment.curves import plot, read_curves
 from jaxrl.experiment.divergence import describe, diverged_runs, not_finite
 from jaxrl.experiment.folder import read_metrics
 from jaxrl.experiment.terminal import _mean_return, returns_table
+from jaxrl.experiment.trainers import make_trainer, with_gaps
 from jaxrl.experiment.training import Progress
-from jaxrl.presets import DEFAULTS
+from jaxrl.presets import DEFAULTS, override
 
 CONFIG = Config(env="CartPole-v1", settings=DEFAULTS["dqn"], seeds=2, sweep={"tau": [0.5, 1.0]})
 ROWS = """seed,tau,env_steps,episode_return,episode_length,episodes,loss
@@ -89,3 +92,23 @@ def test_progress_and_table_show_them():
     assert cells["NaN seeds"] == ["1", "0"]
     assert cells["IQM"] == ["1.00", "3.50"]
     assert cells["worst seed"] == ["NaN", "3.00"]
+
+
+def test_an_interval_without_episodes_has_no_mean():
+    rows = {name: np.float32([0, 0, 7]) for name in ("episode_return", "episode_length", "loss")} | {
+        "episodes": np.int32([0, 1, 2])
+    }
+    found = with_gaps(rows)
+    np.testing.assert_array_equal(found["episode_return"], np.float32([np.nan, 0, 7]), strict=True)
+    np.testing.assert_array_equal(found["episode_length"], np.float32([np.nan, 0, 7]), strict=True)
+    assert found["loss"] is rows["loss"]
+
+
+@pytest.mark.slow
+def test_it_has_none_under_debug_nans():
+    settings = override(DEFAULTS["reinforce"], steps=16, num_envs=2, rollout_length=4, network={"hidden": ()})
+    config = Config(env="CartPole-v1", settings=settings)
+    with jax.debug_nans(True):
+        chunk = next(make_trainer(config, config.preset()).chunks(slice(0, 1), 0, None))
+    assert chunk.metrics["episodes"] == 0
+    assert np.isnan(chunk.metrics["episode_return"])
