@@ -11,7 +11,8 @@ from scipy import stats
 
 import jaxrl
 from jaxrl import shards
-from jaxrl.agents._openai_es import Population, antithetic_gradient, centred_ranks
+from jaxrl.agents._openai_es import Population, antithetic_gradient, centred_ranks, perturbation
+from jaxrl.experiment.policies import policy_of
 from jaxrl.experiment.statistics import iqm
 from jaxrl.types import Box, Environment, NetworkParams, Step
 from tests.problems import openai_es_learner, short_point_mass
@@ -28,9 +29,9 @@ def test_the_gradient_of_a_linear_and_of_a_quadratic_function_is_exact_for_ortho
     matrix = (matrix + matrix.T) * (order - 1)
     f = lambda x: x @ matrix @ x / 2 + vector @ x + 3.0
     orthogonal, _ = np.linalg.qr(rng.normal(size=(dim, dim)))
-    perturbation = SIGMA * np.sqrt(dim) * orthogonal
-    fitness = np.array([f(mean + p) for p in perturbation] + [f(mean - p) for p in perturbation])
-    tree = {"a": jnp.float32(perturbation[:, :2]), "b": jnp.float32(perturbation[:, 2:]).reshape(dim, 2, 2)}
+    noise = SIGMA * np.sqrt(dim) * orthogonal
+    fitness = np.array([f(mean + p) for p in noise] + [f(mean - p) for p in noise])
+    tree = {"a": jnp.float32(noise[:, :2]), "b": jnp.float32(noise[:, 2:]).reshape(dim, 2, 2)}
     found = antithetic_gradient(jnp.float32(fitness), tree, SIGMA)
     assert found["b"].shape == (2, 2)
     np.testing.assert_allclose(np.concatenate([found["a"], found["b"].ravel()]), matrix @ mean + vector, rtol=1e-4, atol=1e-4)
@@ -116,17 +117,18 @@ def test_a_step_is_that_of_a_loop_in_numpy():
                 break
         returns.append(total)
     ranks = (stats.rankdata(returns) - 1) / (num_envs - 1) - 0.5
-    pairs = zip(*map(jax.tree.leaves, (state.params.weights, state.perturbation, after.params.weights)), strict=True)
-    for old, perturbation, new in pairs:
-        gradient = sum((ranks[i] - ranks[i + 4]) * np.asarray(perturbation[i]) / SIGMA for i in range(4)) / (2 * 4 * SIGMA)
+    noise, fresh = perturbation(state), perturbation(after)
+    for old, drawn, new in zip(*map(jax.tree.leaves, (state.params.weights, noise, after.params.weights)), strict=True):
+        gradient = sum((ranks[i] - ranks[i + 4]) * np.asarray(drawn[i]) / SIGMA for i in range(4)) / (2 * 4 * SIGMA)
         np.testing.assert_allclose(new, old + 0.5 * (gradient - 0.1 * old), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(metrics["return_std"], np.std(returns), rtol=1e-5)
     np.testing.assert_allclose(np.mean(metrics["unfinished"]), np.mean(~done.any(axis=0)))
 
     population = agent.policy(after)
-    drawn = np.concatenate([np.ravel(x) for x in jax.tree.leaves(after.perturbation)])
+    drawn = np.concatenate([np.ravel(x) for x in jax.tree.leaves(fresh)])
+    assert len(set(drawn.tolist())) == drawn.size == 12  # independent in every pair and weight
     assert 0.4 * SIGMA < np.std(drawn) < 2 * SIGMA
-    assert not set(drawn.tolist()) & {float(x) for leaf in jax.tree.leaves(state.perturbation) for x in np.ravel(leaf)}
+    assert not set(drawn.tolist()) & {float(x) for leaf in jax.tree.leaves(noise) for x in np.ravel(leaf)}
     for mean, members in zip(jax.tree.leaves(after.params.weights), jax.tree.leaves(population.members), strict=True):
         np.testing.assert_allclose(members[:4] + members[4:], np.broadcast_to(2 * mean, members[:4].shape), atol=1e-5)
 
@@ -145,6 +147,16 @@ def test_each_environment_acts_with_its_own_weights_and_evaluation_with_the_mean
     np.testing.assert_allclose(without_noise, learner.agent.exploit(population, obs, (), None)[0], rtol=1e-5, atol=1e-6)
 
 
+def test_states_and_saved_policies_hold_no_weights_of_members():
+    """The mean, its two moments in Adam, and a few numbers for each pair; a saved policy holds the mean alone."""
+    learner = openai_es_learner(short_point_mass(), num_envs=64, rollout_length=5, hidden=(64, 64))
+    state = jax.eval_shape(learner.init, jax.random.key(0), learner.agent.hparams)
+    size = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
+    mean = size(state.agent.params)
+    assert size(state.agent) < 3 * mean + 10 * 32
+    assert size(jax.eval_shape(lambda s: policy_of(learner, s), state)) == mean
+
+
 def test_two_shards_follow_the_gradient_of_the_whole_population():
     """Each has half of the pairs, and ranks its returns among all."""
     agent = jaxrl.agents.openai_es(Linear(), Box(-1, 1, (1,)), optimizer=optax.sgd)
@@ -152,8 +164,7 @@ def test_two_shards_follow_the_gradient_of_the_whole_population():
     over_shards = functools.partial(jax.vmap, axis_name=shards.AXIS, axis_size=2)
     init = lambda _: agent.init(jax.random.key(0), jnp.zeros((4, 2)), hparams)
     states = over_shards(init)(jnp.arange(2))
-    pairs = jax.tree.leaves(states.perturbation)[0]
-    assert not np.allclose(pairs[0], pairs[1])
+    assert not set(np.ravel(states.noise_keys[0]).tolist()) & set(np.ravel(states.noise_keys[1]).tolist())
     reward = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 4)), jnp.float32)
 
     def update(state, reward):
@@ -162,10 +173,9 @@ def test_two_shards_follow_the_gradient_of_the_whole_population():
         return agent.update(state, rollout, jax.random.key(1), hparams, jnp.int32(0))[0].params.weights
 
     found = over_shards(update)(states, reward)
-    joined = jax.tree.map(lambda x: x.reshape(4, *x.shape[2:]), states.perturbation)
-    one = states._replace(params=jax.tree.map(lambda x: x[0], states.params), perturbation=joined)
+    one = jax.tree.map(lambda x: x[0], states)._replace(noise_keys=states.noise_keys.reshape(4, -1))
     one_reward = jnp.concatenate([reward[0, :, :2], reward[1, :, :2], reward[0, :, 2:], reward[1, :, 2:]], axis=1)
-    expected = update(one._replace(opt_state=jax.tree.map(lambda x: x[0], states.opt_state)), one_reward)
+    expected = update(one, one_reward)
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], np.stack([values, values]), rtol=1e-5)
 
