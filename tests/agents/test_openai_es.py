@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 import jaxrl
+from jaxrl import dynamic_programming as dp
 from jaxrl import shards
 from jaxrl.agents._openai_es import Population, antithetic_gradient, centred_ranks, perturbation
 from jaxrl.experiment.policies import policy_of
@@ -195,3 +196,30 @@ def test_it_learns_cartpole_in_a_million_steps():
         return jaxrl.evaluate(jax.random.fold_in(key, 1), learner, state, num_episodes=20).mean()
 
     assert iqm(np.asarray(jaxrl.vectorize(run)(jax.random.split(jax.random.key(0), 8)))) > 475
+
+
+@pytest.mark.slow
+def test_it_finds_the_best_of_all_policies_of_the_chain():
+    """What it maximises is the undiscounted return of an episode, so the expected returns of all 32 policies are computed."""
+    chosen, returns = chain_policies(jax.random.key(1))
+    best, second = np.sort(returns.ravel())[[-1, -2]]
+    assert second < 0.9 * best
+    assert [returns[tuple(actions)] for actions in chosen] == [best] * len(chosen)
+
+
+def chain_policies(key, num_seeds=8):
+    """The greedy actions that are learned, `[seed, S]`, and the expected return of every policy, `[A, ..., A]` by its actions."""
+    env = jaxrl.make("Chain")
+    mdp, horizon, states = env.params.mdp, int(env.params.max_steps_in_episode), jnp.eye(5)
+    learner = openai_es_learner(env, num_envs=64, rollout_length=horizon, hidden=())
+    agent, num_iterations = learner.agent, 200
+    hparams = agent.hparams._replace(learning_rate=0.05, learning_rate_iterations=float(num_iterations), noise_std=0.2)
+
+    def one(key):
+        state, _ = jaxrl.train(key, learner, num_iterations, hparams)
+        return agent.exploit(agent.policy(state.agent), states, (), key)[0]
+
+    every = np.stack(np.meshgrid(*[[0, 1]] * 5, indexing="ij"), axis=-1)
+    value = lambda actions: dp.expected_return(mdp, jax.nn.one_hot(actions, 2), 1.0, horizon=horizon)
+    returns = np.asarray(jax.lax.map(value, every.reshape(32, 5))).reshape(every.shape[:-1])
+    return np.asarray(jaxrl.vectorize(one)(jax.random.split(key, num_seeds))), returns
