@@ -130,8 +130,8 @@ def test_a_step_is_that_of_a_loop_in_numpy():
     assert len(set(drawn.tolist())) == drawn.size == 12  # independent in every pair and weight
     assert 0.4 * SIGMA < np.std(drawn) < 2 * SIGMA
     assert not set(drawn.tolist()) & {float(x) for leaf in jax.tree.leaves(noise) for x in np.ravel(leaf)}
-    for mean, members in zip(jax.tree.leaves(after.params.weights), jax.tree.leaves(population.members), strict=True):
-        np.testing.assert_allclose(members[:4] + members[4:], np.broadcast_to(2 * mean, members[:4].shape), atol=1e-5)
+    for mean, added, members in zip(*map(jax.tree.leaves, (after.params.weights, fresh, population.members)), strict=True):
+        np.testing.assert_allclose(members, np.concatenate([mean[None] + added, mean[None] - added]), atol=1e-6)
 
 
 def test_each_environment_acts_with_its_own_weights_and_evaluation_with_the_mean():
