@@ -264,6 +264,14 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             hparams={"learning_rate": 2.8e-3, "tau": 0.01},
         ),
     ),
+    ("iqn", "CartPole-v1"): (
+        override(
+            _IQN,
+            steps=100_000,
+            agent={"batch_size": 64, "double": True, "n_step": 3},
+            hparams={"learning_rate": 2e-3},
+        ),
+    ),
     ("rainbow", "CartPole-v1"): (
         override(
             _RAINBOW,

@@ -170,7 +170,12 @@ class NoiseFn(Protocol):
 class PolicyFn(Protocol):
     def __call__(self, agent_state: AgentState, /) -> PolicyParams:
         """Return the part of the state that acting reads, such as the network's parameters and running statistics of the
-        observations. Saved policies hold this part only, without the optimizer, the target network and the replay."""
+        observations, without the optimizer, the target network and the replay."""
+
+
+class GreedyFn(Protocol):
+    def __call__(self, policy_params: PolicyParams, /) -> PolicyParams:
+        """Return what `exploit` reads of the policy parameters. Saved policies hold this part only."""
 
 
 class ExploreFn(Protocol):
@@ -227,6 +232,11 @@ def store_nothing(agent_state: AgentState, rollout: Transition, iteration: jax.A
     return agent_state
 
 
+def whole_policy(policy_params: PolicyParams) -> PolicyParams:
+    """`Agent.greedy` of an agent whose `exploit` reads all that its `explore` reads."""
+    return policy_params
+
+
 def no_carry(num_envs: int) -> Carry:
     """`Agent.initial_carry` of an agent without recurrence."""
     del num_envs
@@ -246,6 +256,7 @@ class Agent(NamedTuple):
     update: UpdateFn
     store: StoreFn = store_nothing
     initial_carry: InitialCarryFn = no_carry
+    greedy: GreedyFn = whole_policy
     warmup: int = 0  # iterations that act and store before the first update
     fresh_episodes: bool = False  # every environment starts a fresh episode at the start of each iteration
 

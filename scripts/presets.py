@@ -30,6 +30,7 @@ SEEDS = {  # where it is not 32, since a run takes minutes
     ("c51", "MountainCar-v0"): 16,
     ("dqn", "MountainCar-v0"): 16,
     ("dqn", "Breakout-MinAtar"): 8,
+    ("iqn", "CartPole-v1"): 16,
     ("pqn", "Breakout-MinAtar"): 8,
     ("qr_dqn", "Acrobot-v1"): 16,
     ("rainbow", "CartPole-v1"): 16,

@@ -96,6 +96,13 @@ EXPECTED = {
             "epsilon_iterations": 6214.0,
         },
     ),
+    ("iqn", "CartPole-v1", 100_000): (
+        8, 1, 125, 12320, 99560,
+        {
+            "learning_rate": 2e-3, "learning_rate_iterations": 12320.0, "tau": 0.02, "epsilon_end": 0.02,
+            "epsilon_iterations": 3733.5, "importance_exponent_iterations": 12445.0,
+        },
+    ),
     ("rainbow", "CartPole-v1", 100_000): (
         8, 1, 125, 12320, 99560,
         {

@@ -44,7 +44,8 @@ def check_agent(env: Environment, agent: Agent, num_envs: int, num_steps: int) -
 
     explored = _trace("explore", agent.explore, policy_params, obs, carry, noise_t, hparams, iteration)
     action, extras = _check_explore(explored, carry, sizes)
-    _check_exploit(_trace("exploit", agent.exploit, policy_params, obs, carry, key), action, carry, sizes)
+    greedy = _trace("greedy", agent.greedy, policy_params)
+    _check_exploit(_trace("exploit", agent.exploit, greedy, obs, carry, key), action, carry, sizes)
 
     reward, flag = _batch_of(jnp.float32, num_envs), _batch_of(jnp.bool_, num_envs)
     one = Transition(obs, action, reward, flag, flag, obs, carry, extras)

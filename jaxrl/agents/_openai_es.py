@@ -43,14 +43,15 @@ _RANGES = {
 class OpenAIESState(NamedTuple):
     params: Any  # the mean of the population
     opt_state: Any
-    perturbation: Any  # σ ε, leaves [B / 2, ...]
+    noise_keys: jax.Array  # uint32 [B / 2, ...], the data of a key for each pair; the numbers would be as many as weights
+    noise_std: jax.Array  # σ, float32 scalar
 
 
 class Population(NamedTuple):
-    """What acting reads. Evaluation reads only `params`."""
+    """What acting reads."""
 
-    params: Any
-    members: Any  # the weights of each environment's policy, leaves [B, ...]
+    params: Any  # the mean of the population
+    members: Any  # the weights of each environment's policy, leaves [B, ...]; () in a greedy policy
 
 
 def openai_es(
@@ -103,16 +104,14 @@ def openai_es(
         out = jax.eval_shape(network.apply, params, obs)
         check_network_output("openai_es", out, head.params_spec((num_envs,)), "Build it with jaxrl.networks.policy(...)")
         opt_state = optimizer(hparams.learning_rate).init(weights(params))
-        return OpenAIESState(
-            params, opt_state, _perturbation(shards.own_key(noise_key), params, num_envs // 2, hparams.noise_std)
-        )
+        return _with_noise(params, opt_state, shards.own_key(noise_key), num_envs // 2, hparams.noise_std)
 
     def noise(key, num_steps, num_envs):
-        return Noise(act=(), update=key)  # the numbers are those of `init`: as many as weights, for each pair
+        return Noise(act=(), update=key)
 
     def policy(state):
         mean = weights(state.params)
-        mirrored = jax.tree.map(lambda w, p: jnp.concatenate([w[None] + p, w[None] - p]), mean, state.perturbation)
+        mirrored = jax.tree.map(lambda w, p: jnp.concatenate([w[None] + p, w[None] - p]), mean, perturbation(state))
         return Population(state.params, mirrored)
 
     def explore(population, obs, carry, noise_t, hparams, iteration):
@@ -128,7 +127,7 @@ def openai_es(
     update = _make_update(optimizer, ranks=fitness == "ranks")
     return Agent(
         hparams=hparams, init=init, noise=noise, policy=policy, explore=explore, exploit=exploit, update=update,
-        fresh_episodes=True,
+        greedy=lambda population: population._replace(members=()), fresh_episodes=True,
     )  # fmt: skip
 
 
@@ -139,20 +138,20 @@ def _make_update(optimizer: Optimizer, *, ranks: bool) -> UpdateFn:
         everyone = shards.gather(episode_returns).ravel()
         shaped = centred_ranks(episode_returns, everyone) if ranks else episode_returns
         mean = weights(state.params)
-        ascent = antithetic_gradient(shaped, state.perturbation, hparams.noise_std)
+        ascent = antithetic_gradient(shaped, perturbation(state), state.noise_std)
         grads = jax.tree.map(lambda g, w: hparams.weight_decay.astype(w.dtype) * w - g, ascent, mean)
         learning_rate = linear_schedule(hparams.learning_rate, 0.0, hparams.learning_rate_iterations, iteration)
         new, opt_state, norm = optimizer_step(
             optimizer, learning_rate, iteration, grads, state.opt_state, mean, max_grad_norm=jnp.inf
         )
-        perturbation = _perturbation(key, state.params, rollout.reward.shape[1] // 2, hparams.noise_std)
         done = rollout.terminated | rollout.truncated
         metrics = {
             "return_std": jnp.std(everyone),
             "gradient_norm": norm,
             "unfinished": 1.0 - jnp.any(done, axis=0).astype(jnp.float32),
         }
-        return OpenAIESState(with_weights(state.params, new), opt_state, perturbation), metrics
+        num_pairs = rollout.reward.shape[1] // 2
+        return _with_noise(with_weights(state.params, new), opt_state, key, num_pairs, hparams.noise_std), metrics
 
     return update
 
@@ -190,9 +189,23 @@ def antithetic_gradient(fitness: jax.Array, perturbation: Any, noise_std) -> Any
     return jax.tree.map(lambda p: jnp.tensordot(difference.astype(p.dtype), p, axes=1), perturbation)
 
 
-def _perturbation(key: jax.Array, params: Any, num: int, noise_std) -> Any:
-    """Normal numbers with standard deviation `noise_std` for each weight, leaves `[num, ...]`. The key is consumed."""
-    leaves, treedef = jax.tree.flatten(weights(params))
-    keys = jax.random.split(key, len(leaves))
-    draws = [jax.random.normal(k, (num, *x.shape), x.dtype) for k, x in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(treedef, [jnp.asarray(noise_std, x.dtype) * x for x in draws])
+def perturbation(state: OpenAIESState) -> Any:
+    """σ ε of the present iteration, leaves `[n, ...]`: normal numbers for each weight and pair. The same at every call.
+
+    They are drawn for acting and again for the update, so that neither a state nor a checkpoint holds them.
+    """
+    leaves, treedef = jax.tree.flatten(weights(state.params))
+    ends = np.cumsum([x.size for x in leaves])
+
+    def one(key_data):
+        numbers = state.noise_std * jax.random.normal(jax.random.wrap_key_data(key_data), (ends[-1],), jnp.float32)
+        parts = jnp.split(numbers, ends[:-1])
+        return [part.reshape(x.shape).astype(x.dtype) for part, x in zip(parts, leaves, strict=True)]
+
+    return jax.tree.unflatten(treedef, jax.vmap(one)(state.noise_keys))
+
+
+def _with_noise(params: Any, opt_state: Any, key: jax.Array, num_pairs: int, noise_std) -> OpenAIESState:
+    """The state at the start of an iteration. The key is consumed."""
+    noise_keys = jax.random.key_data(jax.random.split(key, num_pairs))
+    return OpenAIESState(params, opt_state, noise_keys, jnp.asarray(noise_std, jnp.float32))

@@ -33,7 +33,7 @@ class SavedPolicy(NamedTuple):
 def policy_of(learner: Learner, state: LearnerState) -> SavedPolicy:
     """The policy of a run, without the state that only training needs."""
     env_state = () if learner.env.carry_over is None else unwrap_keys(state.env)
-    return SavedPolicy(learner.agent.policy(state.agent), env_state)
+    return SavedPolicy(learner.agent.greedy(learner.agent.policy(state.agent)), env_state)
 
 
 def restored_env_state(learner: Learner, policy: SavedPolicy) -> EnvState | None:

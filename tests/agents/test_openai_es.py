@@ -10,8 +10,10 @@ import pytest
 from scipy import stats
 
 import jaxrl
+from jaxrl import dynamic_programming as dp
 from jaxrl import shards
-from jaxrl.agents._openai_es import Population, antithetic_gradient, centred_ranks
+from jaxrl.agents._openai_es import Population, antithetic_gradient, centred_ranks, perturbation
+from jaxrl.experiment.policies import policy_of
 from jaxrl.experiment.statistics import iqm
 from jaxrl.types import Box, Environment, NetworkParams, Step
 from tests.problems import openai_es_learner, short_point_mass
@@ -28,9 +30,9 @@ def test_the_gradient_of_a_linear_and_of_a_quadratic_function_is_exact_for_ortho
     matrix = (matrix + matrix.T) * (order - 1)
     f = lambda x: x @ matrix @ x / 2 + vector @ x + 3.0
     orthogonal, _ = np.linalg.qr(rng.normal(size=(dim, dim)))
-    perturbation = SIGMA * np.sqrt(dim) * orthogonal
-    fitness = np.array([f(mean + p) for p in perturbation] + [f(mean - p) for p in perturbation])
-    tree = {"a": jnp.float32(perturbation[:, :2]), "b": jnp.float32(perturbation[:, 2:]).reshape(dim, 2, 2)}
+    noise = SIGMA * np.sqrt(dim) * orthogonal
+    fitness = np.array([f(mean + p) for p in noise] + [f(mean - p) for p in noise])
+    tree = {"a": jnp.float32(noise[:, :2]), "b": jnp.float32(noise[:, 2:]).reshape(dim, 2, 2)}
     found = antithetic_gradient(jnp.float32(fitness), tree, SIGMA)
     assert found["b"].shape == (2, 2)
     np.testing.assert_allclose(np.concatenate([found["a"], found["b"].ravel()]), matrix @ mean + vector, rtol=1e-4, atol=1e-4)
@@ -116,19 +118,20 @@ def test_a_step_is_that_of_a_loop_in_numpy():
                 break
         returns.append(total)
     ranks = (stats.rankdata(returns) - 1) / (num_envs - 1) - 0.5
-    pairs = zip(*map(jax.tree.leaves, (state.params.weights, state.perturbation, after.params.weights)), strict=True)
-    for old, perturbation, new in pairs:
-        gradient = sum((ranks[i] - ranks[i + 4]) * np.asarray(perturbation[i]) / SIGMA for i in range(4)) / (2 * 4 * SIGMA)
+    noise, fresh = perturbation(state), perturbation(after)
+    for old, drawn, new in zip(*map(jax.tree.leaves, (state.params.weights, noise, after.params.weights)), strict=True):
+        gradient = sum((ranks[i] - ranks[i + 4]) * np.asarray(drawn[i]) / SIGMA for i in range(4)) / (2 * 4 * SIGMA)
         np.testing.assert_allclose(new, old + 0.5 * (gradient - 0.1 * old), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(metrics["return_std"], np.std(returns), rtol=1e-5)
     np.testing.assert_allclose(np.mean(metrics["unfinished"]), np.mean(~done.any(axis=0)))
 
     population = agent.policy(after)
-    drawn = np.concatenate([np.ravel(x) for x in jax.tree.leaves(after.perturbation)])
+    drawn = np.concatenate([np.ravel(x) for x in jax.tree.leaves(fresh)])
+    assert len(set(drawn.tolist())) == drawn.size == 12  # independent in every pair and weight
     assert 0.4 * SIGMA < np.std(drawn) < 2 * SIGMA
-    assert not set(drawn.tolist()) & {float(x) for leaf in jax.tree.leaves(state.perturbation) for x in np.ravel(leaf)}
-    for mean, members in zip(jax.tree.leaves(after.params.weights), jax.tree.leaves(population.members), strict=True):
-        np.testing.assert_allclose(members[:4] + members[4:], np.broadcast_to(2 * mean, members[:4].shape), atol=1e-5)
+    assert not set(drawn.tolist()) & {float(x) for leaf in jax.tree.leaves(noise) for x in np.ravel(leaf)}
+    for mean, added, members in zip(*map(jax.tree.leaves, (after.params.weights, fresh, population.members)), strict=True):
+        np.testing.assert_allclose(members, np.concatenate([mean[None] + added, mean[None] - added]), atol=1e-6)
 
 
 def test_each_environment_acts_with_its_own_weights_and_evaluation_with_the_mean():
@@ -145,6 +148,16 @@ def test_each_environment_acts_with_its_own_weights_and_evaluation_with_the_mean
     np.testing.assert_allclose(without_noise, learner.agent.exploit(population, obs, (), None)[0], rtol=1e-5, atol=1e-6)
 
 
+def test_states_and_saved_policies_hold_no_weights_of_members():
+    """The mean, its two moments in Adam, and a few numbers for each pair; a saved policy holds the mean alone."""
+    learner = openai_es_learner(short_point_mass(), num_envs=64, rollout_length=5, hidden=(64, 64))
+    state = jax.eval_shape(learner.init, jax.random.key(0), learner.agent.hparams)
+    size = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
+    mean = size(state.agent.params)
+    assert size(state.agent) < 3 * mean + 10 * 32
+    assert size(jax.eval_shape(lambda s: policy_of(learner, s), state)) == mean
+
+
 def test_two_shards_follow_the_gradient_of_the_whole_population():
     """Each has half of the pairs, and ranks its returns among all."""
     agent = jaxrl.agents.openai_es(Linear(), Box(-1, 1, (1,)), optimizer=optax.sgd)
@@ -152,8 +165,7 @@ def test_two_shards_follow_the_gradient_of_the_whole_population():
     over_shards = functools.partial(jax.vmap, axis_name=shards.AXIS, axis_size=2)
     init = lambda _: agent.init(jax.random.key(0), jnp.zeros((4, 2)), hparams)
     states = over_shards(init)(jnp.arange(2))
-    pairs = jax.tree.leaves(states.perturbation)[0]
-    assert not np.allclose(pairs[0], pairs[1])
+    assert not set(np.ravel(states.noise_keys[0]).tolist()) & set(np.ravel(states.noise_keys[1]).tolist())
     reward = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 4)), jnp.float32)
 
     def update(state, reward):
@@ -162,10 +174,9 @@ def test_two_shards_follow_the_gradient_of_the_whole_population():
         return agent.update(state, rollout, jax.random.key(1), hparams, jnp.int32(0))[0].params.weights
 
     found = over_shards(update)(states, reward)
-    joined = jax.tree.map(lambda x: x.reshape(4, *x.shape[2:]), states.perturbation)
-    one = states._replace(params=jax.tree.map(lambda x: x[0], states.params), perturbation=joined)
+    one = jax.tree.map(lambda x: x[0], states)._replace(noise_keys=states.noise_keys.reshape(4, -1))
     one_reward = jnp.concatenate([reward[0, :, :2], reward[1, :, :2], reward[0, :, 2:], reward[1, :, 2:]], axis=1)
-    expected = update(one._replace(opt_state=jax.tree.map(lambda x: x[0], states.opt_state)), one_reward)
+    expected = update(one, one_reward)
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], np.stack([values, values]), rtol=1e-5)
 
@@ -185,3 +196,30 @@ def test_it_learns_cartpole_in_a_million_steps():
         return jaxrl.evaluate(jax.random.fold_in(key, 1), learner, state, num_episodes=20).mean()
 
     assert iqm(np.asarray(jaxrl.vectorize(run)(jax.random.split(jax.random.key(0), 8)))) > 475
+
+
+@pytest.mark.slow
+def test_it_finds_the_best_of_all_policies_of_the_chain():
+    """What it maximises is the undiscounted return of an episode, so the expected returns of all 32 policies are computed."""
+    chosen, returns = chain_policies(jax.random.key(1))
+    best, second = np.sort(returns.ravel())[[-1, -2]]
+    assert second < 0.9 * best
+    assert [returns[tuple(actions)] for actions in chosen] == [best] * len(chosen)
+
+
+def chain_policies(key, num_seeds=8):
+    """The greedy actions that are learned, `[seed, S]`, and the expected return of every policy, `[A, ..., A]` by its actions."""
+    env = jaxrl.make("Chain")
+    mdp, horizon, states = env.params.mdp, int(env.params.max_steps_in_episode), jnp.eye(5)
+    learner = openai_es_learner(env, num_envs=64, rollout_length=horizon, hidden=())
+    agent, num_iterations = learner.agent, 200
+    hparams = agent.hparams._replace(learning_rate=0.05, learning_rate_iterations=float(num_iterations), noise_std=0.2)
+
+    def one(key):
+        state, _ = jaxrl.train(key, learner, num_iterations, hparams)
+        return agent.exploit(agent.policy(state.agent), states, (), key)[0]
+
+    every = np.stack(np.meshgrid(*[[0, 1]] * 5, indexing="ij"), axis=-1)
+    value = lambda actions: dp.expected_return(mdp, jax.nn.one_hot(actions, 2), 1.0, horizon=horizon)
+    returns = np.asarray(jax.lax.map(value, every.reshape(32, 5))).reshape(every.shape[:-1])
+    return np.asarray(jaxrl.vectorize(one)(jax.random.split(key, num_seeds))), returns

@@ -11,7 +11,6 @@ import scipy.stats
 
 import jaxrl
 from jaxrl import losses
-from jaxrl.envs.problems.lqr import policy_value, riccati, start_value
 from jaxrl.envs.problems.probes import PROBES
 from jaxrl.types import ActorCritic, Box, Discrete, Transition
 from tests.problems import LOPSIDED, best_lopsided_action, lopsided, td3_learner
@@ -46,6 +45,7 @@ def products(obs, action, xp=jnp):
 
 class Quadratic(NamedTuple):
     num: int  # K
+    scale: float = 1.0  # of the features: how fast a critic learns beside the actor, with one learning rate
 
     def init(self, key, obs, action):
         n = obs.shape[-1] + action.shape[-1] + 1
@@ -53,7 +53,7 @@ class Quadratic(NamedTuple):
         return noise - jnp.broadcast_to(0.3 * jnp.eye(n).reshape(1, -1), noise.shape)  # concave in the action
 
     def apply(self, params, obs, action):
-        return jnp.moveaxis(jnp.matmul(products(obs, action), params.T), -1, 0)
+        return jnp.moveaxis(jnp.matmul(self.scale * products(obs, action), params.T), -1, 0)
 
 
 def example(num_critics=2, **static):
@@ -289,30 +289,6 @@ def test_it_learns_the_answer_of_a_probe(name):
         for choice in {0, last}:
             q = network.critic.apply(params.critic, obs, jnp.full((len(obs), 1), float(choice)))
             np.testing.assert_allclose(q, np.broadcast_to(probe.q[:, choice], q.shape), atol=0.1)
-
-
-@pytest.mark.slow
-def test_it_finds_the_gain_of_riccati():
-    """Q is quadratic and the best policy linear, so these networks can represent both; discounted, with no horizon.
-
-    The costs are scaled down, so that Adam moves the critics faster than the actor, which starts at 0: a policy that makes the
-    system unstable fills the replay with states that no critic learns from.
-    """
-    env = jaxrl.make("LQR", state_cost=0.1 * np.eye(2), action_cost=0.01 * np.eye(1))
-    discount, num_iterations = 0.95, 8_000
-    network = ActorCritic(Linear(1, scale=0.0), Quadratic(2))
-    agent = jaxrl.agents.td3(network, env.action_space, batch_size=128, capacity=64_000, warmup=100, updates_per_iteration=4)
-    learner = jaxrl.make_learner(env, agent, num_envs=16, rollout_length=1)
-    hparams = agent.hparams._replace(
-        learning_rate=3e-3, learning_rate_iterations=float(num_iterations), discount=discount, exploration_noise=0.5, tau=0.02
-    )
-    state, _ = trained(learner, num_iterations, hparams)
-    cost = lambda gain, offset: -start_value(env.params, policy_value(env.params, gain, discount, offset=offset))
-    best = cost(riccati(env.params, discount).gain, jnp.zeros(1))
-    excess = jax.vmap(lambda actor: cost(-actor["w"].T, actor["b"]))(state.agent.params.actor) / best - 1
-    print(f"excess cost {np.asarray(excess).round(5)}")
-    assert np.all(excess > -1e-4)
-    assert np.all(excess < 0.01)
 
 
 # --- what does not fit
