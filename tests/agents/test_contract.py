@@ -147,16 +147,6 @@ def test_runs_in_a_batch_equal_each_alone(learner, train, hparams):
     chex.assert_trees_all_close(plain(one.env), plain(alone.env), rtol=1e-4, atol=1e-5)
 
 
-def test_a_map_over_seeds_equals_each_alone_to_the_bit(learner, train, hparams):
-    """At the compiler's level of the tests; `test_determinism` goes on to those of the users."""
-    keys = jax.random.split(jax.random.key(3), 2)
-    # Hyperparameters that are constants would be compiled otherwise: a division by one is a product with its reciprocal.
-    over_seeds = lambda keys, h: jax.lax.map(lambda key: jaxrl.train(key, learner, NUM_ITERATIONS, h)[0], keys)
-    mapped = jax.jit(over_seeds)(keys, hparams)
-    alone = train(keys[1], hparams)[0]
-    chex.assert_trees_all_equal(plain(jax.tree.map(lambda x: x[1], mapped)), plain(alone))
-
-
 def test_seeds_differ_in_everything_that_is_random(train, hparams):
     """In every array of parameters, moments and observations, with the same hyperparameters."""
     one, other = (plain(train(jax.random.key(seed), hparams)[0]) for seed in (3, 4))
