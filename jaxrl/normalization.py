@@ -100,6 +100,11 @@ def normalize_agent(agent: Agent, *, observations: bool = False, rewards: bool =
         inner = agent.policy(state.agent)
         return NormalizedPolicy(inner, _scale_of(state.observations)) if observations else inner
 
+    def greedy(policy_params):
+        if not observations:
+            return agent.greedy(policy_params)
+        return policy_params._replace(policy=agent.greedy(policy_params.policy))
+
     def explore(policy_params, obs, carry, noise_t, hparams, iteration):
         policy_params, obs = normalized_input(policy_params, obs)
         return agent.explore(policy_params, obs, carry, noise_t, hparams, iteration)
@@ -122,7 +127,7 @@ def normalize_agent(agent: Agent, *, observations: bool = False, rewards: bool =
         inner, metrics = agent.update(state.agent, normalized, noise, hparams, iteration)
         return state._replace(agent=inner), metrics
 
-    return agent._replace(init=init, policy=policy, explore=explore, exploit=exploit, update=update)
+    return agent._replace(init=init, policy=policy, greedy=greedy, explore=explore, exploit=exploit, update=update)
 
 
 def normalized_input(policy_params: PolicyParams, obs: Obs) -> tuple[PolicyParams, Obs]:

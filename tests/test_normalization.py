@@ -178,6 +178,15 @@ def test_without_either_option_the_agent_is_the_same():
     assert learner.agent.policy(state) is state.params
 
 
+@pytest.mark.parametrize("observations", [True, False])
+def test_a_saved_policy_holds_what_the_agent_says(observations):
+    agent = recorder()._replace(policy=lambda state: (state.params, "all"), greedy=lambda params: (params[0], "greedy"))
+    agent = normalize_agent(agent, observations=observations, rewards=True)
+    state = agent.init(jax.random.key(0), jnp.zeros((NUM_ENVS, 3)), HParams())
+    policy = agent.greedy(agent.policy(state))
+    assert (policy.policy if observations else policy)[1] == "greedy"
+
+
 @pytest.mark.parametrize("learner", [dqn_learner, lambda: reinforce_learner(short_point_mass())], ids=["dqn", "reinforce"])
 def test_agents_with_a_replay_or_fresh_episodes_are_refused(learner):
     with pytest.raises(ValueError, match="must have no replay, and no fresh episodes"):
