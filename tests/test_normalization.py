@@ -1,5 +1,6 @@
 """An agent that normalises: statistics against NumPy over everything it has seen, and what acting and learning read of them."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -38,7 +39,8 @@ def recorder():
     def init(key, obs, hparams):
         sequence = jax.tree.map(lambda x: jnp.zeros((NUM_STEPS, *x.shape), x.dtype), obs)
         return Recorded(
-            jnp.zeros(1), (sequence, sequence, jnp.zeros((NUM_STEPS, NUM_ENVS)), jnp.zeros((NUM_STEPS, NUM_ENVS), bool))
+            jnp.float32([0]),
+            (sequence, sequence, jnp.zeros((NUM_STEPS, NUM_ENVS), jnp.float32), jnp.zeros((NUM_STEPS, NUM_ENVS), bool)),
         )
 
     def explore(params, obs, carry, noise_t, hparams, iteration):
@@ -47,7 +49,7 @@ def recorder():
     return Agent(
         hparams=HParams(),
         init=init,
-        noise=lambda key, num_steps, num_envs: Noise(jax.random.randint(key, (num_steps, num_envs), 0, 2)),
+        noise=lambda key, num_steps, num_envs: Noise(jax.random.randint(key, (num_steps, num_envs), 0, 2, jnp.int32)),
         policy=lambda state: state.params,
         explore=explore,
         exploit=lambda params, obs, carry, key: (jnp.zeros(NUM_ENVS, jnp.int32), carry),
@@ -73,13 +75,15 @@ SPACE = Dict(
 def stream():
     """Random observations of several kinds, among them floats far from zero, and episodes of 5 steps or of random length."""
 
+    normal = functools.partial(jax.random.normal, dtype=jnp.float32)
+
     def observe(key):
         one, two, three = jax.random.split(key, 3)
         return {
             "action_mask": jnp.ones(2, bool),
-            "index": jax.random.randint(one, (), 0, 7),
-            "near": 0.01 * jax.random.normal(two),
-            "far": jnp.float32([1e6, -300.0]) + jax.random.normal(three, (2,)) * jnp.float32([1.0, 100.0]),
+            "index": jax.random.randint(one, (), 0, 7, jnp.int32),
+            "near": 0.01 * normal(two, ()),
+            "far": jnp.float32([1e6, -300.0]) + normal(three, (2,)) * jnp.float32([1.0, 100.0]),
         }
 
     def reset(key, params):
@@ -87,7 +91,7 @@ def stream():
 
     def step(key, state, action, params):
         obs_key, end_key, reward_key = jax.random.split(key, 3)
-        reward = 100 * jax.random.normal(reward_key) + 50
+        reward = 100 * normal(reward_key, ()) + 50
         return state + 1, Step(observe(obs_key), reward, jax.random.uniform(end_key) < 0.1, state + 1 >= 5)
 
     return Environment(reset, step, (), SPACE, Discrete(2), "stream")

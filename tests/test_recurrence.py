@@ -15,6 +15,7 @@ from jaxrl.networks import recurrent_policy, recurrent_q_network
 from jaxrl.policies import policy_head
 from jaxrl.recurrence import reset_carry, successor_outputs, unroll_network
 from jaxrl.types import Box, Dict, Discrete, MultiDiscrete
+from tests.precision import tolerance
 
 T = 4
 DONE = np.array(list(itertools.product([False, True], repeat=T))).T  # [T, B]: each column is one pattern of episode ends
@@ -175,7 +176,7 @@ def test_a_recurrent_policy_is_a_gru_between_layers():
     p = params["params"]
     h = gru(p["GRU_0"], np.tanh(dense(p["body"], "Dense_0", obs[0].astype(np.float64))), np.asarray(carry, np.float64))
     for got, expected in ((new_carry, h), (mean, dense(p, "actor", h)), (value, dense(p, "critic", h)[:, 0])):
-        assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+        assert_allclose(got, expected, **tolerance(1e-4, 1e-4))
     np.testing.assert_array_equal(log_std, np.broadcast_to(p["log_std"], (B, 2)))
 
 

@@ -27,7 +27,7 @@ def counting_agent():
     return Agent(
         hparams=HP(),
         init=lambda key, obs, hparams: (),
-        noise=lambda key, num_steps, num_envs: Noise(jax.random.randint(key, (num_steps, num_envs), 0, 2)),
+        noise=lambda key, num_steps, num_envs: Noise(jax.random.randint(key, (num_steps, num_envs), 0, 2, jnp.int32)),
         policy=lambda state: (),
         explore=explore,
         exploit=lambda policy_params, obs, carry, key: (jnp.zeros(len(carry), jnp.int32), carry + 1),

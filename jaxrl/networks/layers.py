@@ -1,6 +1,7 @@
 """The building blocks of all networks: initialisers, the encoder of observations, and a multilayer perceptron."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,9 +25,12 @@ _LECUN: Initializer = nn.initializers.lecun_normal()  # flax's own default
 def orthogonal(scale: float) -> Initializer:
     """An initialiser for matrices with orthogonal rows or columns of length `scale` (Saxe et al. 2014).
 
-    It applies Gram-Schmidt to normal random numbers, twice per column for accuracy in float32. flax's own initialiser calls
-    LAPACK's QR. Batched by `vmap`, that can hang on a CPU with two cores (jaxlib 0.10.2), and it is slow on a GPU.
+    It applies Gram-Schmidt to normal random numbers, twice per column for accuracy in float32, in full precision on every device.
+    flax's own initialiser calls LAPACK's QR. Batched by `vmap`, that can hang on a CPU with two cores (jaxlib 0.10.2), and it is
+    slow on a GPU.
     """
+
+    product = partial(jnp.matmul, precision="highest")
 
     def init(key, shape, dtype=jnp.float32):
         rows, columns = shape
@@ -35,7 +39,7 @@ def orthogonal(scale: float) -> Initializer:
         def orthonormalize(i, q):
             column = jax.lax.dynamic_index_in_dim(tall, i, axis=1, keepdims=False)
             for _ in range(2):
-                column = column - q @ (column @ q)
+                column = column - product(q, product(column, q))
             column = column / jnp.linalg.norm(column)
             return jax.lax.dynamic_update_index_in_dim(q, column, i, axis=1)
 

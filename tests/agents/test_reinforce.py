@@ -28,11 +28,11 @@ def sgd_learner(baseline, num_envs):
 
 def exact_return(network, params, value):
     """The expected return from state 0, by dynamic programming: differentiable in the parameters."""
-    out = network.apply(params, jnp.eye(NUM_STATES))
+    out = network.apply(params, jnp.eye(NUM_STATES, dtype=jnp.float32))
     policy = jax.nn.softmax(out[0] if value else out)
-    values = jnp.zeros(NUM_STATES)
+    values = jnp.zeros(NUM_STATES, jnp.float32)
     for _ in range(HORIZON):
-        values = jnp.sum(policy * (REWARD + jnp.asarray(TRANSITION, jnp.float32) @ values), axis=1)
+        values = jnp.sum(policy * (jnp.float32(REWARD) + jnp.float32(TRANSITION) @ values), axis=1)
     return values[0]
 
 
@@ -45,7 +45,7 @@ def test_the_gradient_is_the_exact_policy_gradient(baseline):
     state = learner.init(jax.random.key(0), hparams)
     leaves, treedef = jax.tree.flatten(state.agent.params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
-    params = treedef.unflatten([jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)])
+    params = treedef.unflatten([jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)])
     state = state._replace(agent=state.agent._replace(params=params))
 
     def estimate(key):
@@ -210,7 +210,7 @@ def test_actions_stay_in_the_box_and_squashed_ones_inside():
     for squash in (False, True):
         learner = reinforce_learner(env, rollout_length=5, squash=squash)
         state = learner.init(jax.random.key(0), learner.agent.hparams)
-        noise = jax.random.normal(jax.random.key(1), (4, 2)) * 3
+        noise = jax.random.normal(jax.random.key(1), (4, 2), jnp.float32) * 3
         action, _, raw = learner.agent.explore(state.agent.params, state.obs, (), noise, learner.agent.hparams, jnp.int32(0))
         assert float(jnp.max(jnp.abs(action))) <= 0.1 + 1e-7
         assert float(jnp.max(jnp.abs(raw))) > 0.1

@@ -225,13 +225,13 @@ def test_the_minimum_of_the_pinball_loss_is_the_quantile(tau):
 
 def test_descent_on_the_pinball_loss_finds_all_quantiles():
     sample = jnp.asarray(np.random.default_rng(1).normal(size=201).astype(np.float32))
-    tau = jnp.array([0.1, 0.5, 0.8])
+    tau = jnp.float32([0.1, 0.5, 0.8])
     gradient = jitted_grad(lambda q: functions["quantile_regression"](q, tau, sample, kappa=0))
 
     def step(q, k):
         return q - gradient(q) / jnp.sqrt(k + 1.0), None
 
-    quantiles, _ = jax.lax.scan(step, jnp.zeros(3), jnp.arange(500, dtype=jnp.float32))
+    quantiles, _ = jax.lax.scan(step, jnp.zeros(3, jnp.float32), jnp.arange(500, dtype=jnp.float32))
     np.testing.assert_allclose(quantiles, np.quantile(sample, tau), atol=0.06)
 
 

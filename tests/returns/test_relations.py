@@ -113,7 +113,7 @@ def test_the_fixed_point_of_vtrace_is_the_value_of_the_clipped_policy():
         v_t=constant,
         rho_tm1=ratio[actions].astype(np.float32),
     )
-    close(result.target @ behaviour[actions].prod(axis=0), np.full(3, value), rtol=1e-5)
+    close(np.asarray(result.target) @ behaviour[actions].prod(axis=0), np.full(3, value), rtol=1e-5)
 
 
 @each_lambda
