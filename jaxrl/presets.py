@@ -300,6 +300,15 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             hparams={"entropy_coef": 0.0, "max_grad_norm": 0.5},
         ),
     ),
+    ("sac", "CartPole-v1"): (
+        override(
+            _SAC,
+            steps=50_000,
+            num_envs=4,
+            agent={"updates_per_iteration": 4},
+            hparams={"learning_rate": 2.4e-3, "tau": 0.02, "relative_target_entropy": 0.3},
+        ),
+    ),
     ("sac", "Pendulum-v1"): (override(_SAC, agent={"capacity": 20_000}, hparams={"discount": 0.98}),),
     ("sac", "MountainCarContinuous-v0"): (
         override(

@@ -120,6 +120,10 @@ EXPECTED = {
     ("reinforce", "PointMass", 2_000_000): (
         16, 50, 0, 2500, 2000000, {"learning_rate": 3e-3, "learning_rate_iterations": 2500.0, "max_grad_norm": 0.5},
     ),
+    ("sac", "CartPole-v1", 50_000): (
+        4, 1, 125, 12320, 49780,
+        {"learning_rate": 2.4e-3, "learning_rate_iterations": 12320.0, "tau": 0.02, "relative_target_entropy": 0.3},
+    ),
     ("td3", "Pendulum-v1", None): (
         1, 2, 250, 9696, 19892, {"learning_rate": 2e-3, "learning_rate_iterations": 9696.0, "tau": 0.01},
     ),
