@@ -1,5 +1,7 @@
 """REINFORCE against exact gradients and hand-made rollouts."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,6 +57,7 @@ def test_the_gradient_is_the_exact_policy_gradient(baseline):
 
     estimates = jax.jit(lambda keys: jax.lax.map(estimate, keys))(jax.random.split(jax.random.key(2), repeats))
     exact = jax.grad(lambda p: exact_return(network, p, baseline == "value"))(params)
+    estimates, exact = jax.tree.map(np.asarray, (estimates, exact))
     checked = 0
     for samples, truth in zip(jax.tree.leaves(estimates), jax.tree.leaves(exact), strict=True):
         error = np.std(samples, axis=0, ddof=1) / np.sqrt(repeats)
@@ -91,8 +94,8 @@ def written_out(params, rollout, network, hparams, mode, baseline, normalize):
     def loss(params):
         (mean, log_std), value = outputs(params, rollout.obs)
         squares = jnp.square((rollout.extras - mean) / jnp.exp(log_std))
-        log_prob = jnp.sum(-0.5 * (squares + np.log(2 * np.pi)) - log_std, axis=-1)
-        entropy = jnp.mean(weight * jnp.sum(log_std + 0.5 * np.log(2 * np.pi * np.e), axis=-1))
+        log_prob = jnp.sum(-0.5 * (squares + math.log(2 * math.pi)) - log_std, axis=-1)
+        entropy = jnp.mean(weight * jnp.sum(log_std + 0.5 * math.log(2 * math.pi * math.e), axis=-1))
         value_loss = jnp.mean(weight * jnp.square(value - target)) if baseline == "value" else 0.0
         loss = -jnp.mean(weight * log_prob * advantage) - hparams.entropy_coef * entropy + hparams.value_coef * value_loss
         return loss, {"entropy": entropy / jnp.mean(weight), "value_loss": value_loss}
