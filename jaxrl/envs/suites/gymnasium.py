@@ -49,7 +49,7 @@ def from_gymnasium(make_env: Callable[[], gymnasium.Env], *, name: str | None = 
     The environment is stepped in Python; nothing of it is compiled. Spaces are converted as follows:
 
     - `Discrete` and `MultiDiscrete` are shifted to start at 0; a `MultiDiscrete` is flattened to one axis.
-    - `Box` keeps its shape and dtype, but 64-bit types become 32 bits wide unless `jax_enable_x64` is set. An integer
+    - `Box` keeps its shape and dtype, but 64-bit types become 32 bits wide, also with `jax_enable_x64`. An integer
       Box of observations whose bounds do not fit the narrower type becomes float32, which rounds large integers.
     - `MultiBinary` becomes a bool `Box` in observations, and a `MultiDiscrete` of twos in actions.
     - `Dict` becomes a `Dict`, and `Tuple` a `Dict` with the entries "0", "1", ...; both in observations only.
@@ -110,7 +110,7 @@ def _observations(space: gymnasium.Space) -> tuple[Space, Convert]:
         case spaces.MultiBinary():
             return Box(False, True, space.shape, np.bool_), lambda x: x.astype(np.bool_)
         case spaces.Box():
-            dtype = jax.dtypes.canonicalize_dtype(space.dtype)
+            dtype = _in_32_bits(space.dtype)
             if not _fits(space, dtype):
                 dtype = np.dtype(np.float32)
             return _box(space, dtype), lambda x: _narrow(x, dtype)
@@ -138,7 +138,7 @@ def _actions(space: gymnasium.Space) -> tuple[Discrete | MultiDiscrete | Box, Co
             size = int(np.prod(space.shape))
             return MultiDiscrete((2,) * size), lambda x: x.astype(space.dtype).reshape(-1, *space.shape)
         case spaces.Box():
-            return _box(space, jax.dtypes.canonicalize_dtype(space.dtype)), lambda x: x.astype(space.dtype)
+            return _box(space, _in_32_bits(space.dtype)), lambda x: x.astype(space.dtype)
     raise ValueError(
         f"action space {space} is not supported: turn it into a Discrete, MultiDiscrete, MultiBinary or Box with a "
         "gymnasium.ActionWrapper"
@@ -169,6 +169,11 @@ def _bool_mask(space: Space, convert: Convert, action_space: Space) -> tuple[Spa
 
     entries = dict(cast(Dict, space)) | {ACTION_MASK: Box(False, True, shape, np.bool_)}
     return Dict(entries), convert_all
+
+
+def _in_32_bits(dtype: Any) -> np.dtype:
+    dtype = np.dtype(dtype)
+    return np.dtype(f"{dtype.kind}4") if dtype.itemsize == 8 else dtype
 
 
 def _fits(space: spaces.Box, dtype: np.dtype) -> bool:

@@ -125,7 +125,7 @@ def test_noise_is_normal_of_its_scale_in_every_component(noise_scale):
 
 def test_the_noise_scale_may_be_batched():
     env = point_mass()
-    state, action = State(jnp.zeros(2), jnp.int32(0)), jnp.zeros(2)
+    state, action = State(jnp.zeros(2, jnp.float32), jnp.int32(0)), jnp.zeros(2, jnp.float32)
 
     def after(noise_scale):
         return env.step(jax.random.key(0), state, action, env.params._replace(noise_scale=noise_scale))[1].obs

@@ -13,6 +13,7 @@ from gymnax.wrappers import FlattenObservationWrapper
 
 import jaxrl
 from jaxrl import envs
+from jaxrl.envs.suites.adapter import lenient, narrow
 from jaxrl.envs.suites.gymnax import CORRECTIONS, REFUSED, from_gymnax, names
 from jaxrl.envs.wrappers import randomize_params, uniform_params
 from jaxrl.networks import Encoder
@@ -26,11 +27,9 @@ CHEAP = ["Breakout-MinAtar", "DeepSea-bsuite", "CartPole-v1"]  # planes, both fl
 ROUNDED = {"CartPole-v1", "Acrobot-v1"}
 SHORTER = {"Freeway-MinAtar": {"max_steps_in_episode": 300}}  # no episode would end within the test
 
-as_gymnax = partial(jax.numpy_dtype_promotion, "standard"), partial(jax.numpy_rank_promotion, "allow")
-
 
 def theirs_of(name, **overrides):
-    with as_gymnax[0](), as_gymnax[1]():
+    with lenient():
         env, params = gymnax.make(name)
     return env, params.replace(**overrides)
 
@@ -62,15 +61,15 @@ def compare(name, num_steps, num_seeds):
 
     def run(key):
         reset_key, run_key = jax.random.split(key)
-        with as_gymnax[0](), as_gymnax[1]():
+        with lenient():
             obs, state = theirs.reset(reset_key, params)
         own_state, own_obs = env.reset(reset_key, env.params)
 
         def step(state, key):
             action_key, step_key = jax.random.split(key)
             action = random_action(env.action_space, action_key)
-            with as_gymnax[0](), as_gymnax[1]():
-                _, after, reward, terminated, truncated, info = theirs.step(step_key, state, action, params)
+            with lenient():
+                _, after, reward, terminated, truncated, info = theirs.step(step_key, state, narrow(action), params)
             inner_key, _ = jax.random.split(step_key)  # as gymnax does inside
             # Both step from gymnax's state: chaotic dynamics would magnify the last bit of the step before.
             own, out = env.step(inner_key, state, action, env.params)
