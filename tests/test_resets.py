@@ -11,6 +11,7 @@ import jaxrl
 from jaxrl import learner as driver
 from jaxrl import resets
 from jaxrl.types import Box, Discrete, Environment, Step
+from tests.compiling import EMITTERS
 from tests.problems import dqn_learner, plain, reinforce_learner
 from tests.test_rollout import HP, counting_agent, play
 
@@ -69,12 +70,13 @@ def test_evaluation_begins_with_what_training_left():
 
 @pytest.mark.parametrize("make", [dqn_learner, lambda: reinforce_learner(mode="continuing", baseline="value")])
 def test_fresh_episodes_made_in_the_step_are_those_drawn_ahead(make, monkeypatch):
-    ahead = jaxrl.train(jax.random.key(0), make(), 6)
+    train = lambda learner: jax.jit(lambda key: jaxrl.train(key, learner, 6), compiler_options=EMITTERS)(jax.random.key(0))
+    ahead = train(make())
     monkeypatch.setattr(resets, "MAX_NOISE_BYTES", 64)
     monkeypatch.setattr(driver, "MAX_NOISE_BYTES", 64)
     learner = make()
     assert jnp.issubdtype(learner.noise(jax.random.key(0)).rollout.reset.steps.dtype, jax.dtypes.prng_key)
-    late = jaxrl.train(jax.random.key(0), learner, 6)
+    late = train(learner)
     jax.tree.map(np.testing.assert_array_equal, plain(ahead), plain(late))
 
 

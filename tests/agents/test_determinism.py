@@ -5,7 +5,6 @@ alone.
 """
 
 import functools
-import os
 
 import chex
 import jax
@@ -13,13 +12,8 @@ import jax.numpy as jnp
 import pytest
 
 import jaxrl
+from tests.compiling import LEVELS
 from tests.problems import LEARNERS, plain
-
-VECTORIZE = {"xla_backend_optimization_level": 1}
-DEFAULT = {"xla_backend_optimization_level": 3}
-if "xla_cpu_use_fusion_emitters" in os.environ["XLA_FLAGS"]:  # by conftest
-    VECTORIZE, DEFAULT = ({**options, "xla_cpu_use_fusion_emitters": True} for options in (VECTORIZE, DEFAULT))
-LEVELS = {"vectorize": VECTORIZE, "default": DEFAULT}
 
 
 def jit(level, function):
@@ -47,11 +41,11 @@ def test_a_map_over_seeds_equals_each_alone(name, level):
 
 CUTS = [
     ("dqn", False, "default"),
-    ("double dqn, huber, hard sync, rollouts", True, "vectorize"),
-    ("reinforce, continuing", True, "vectorize"),
-    ("reinforce, episodic", False, "vectorize"),
     ("ppo", False, "vectorize"),
-    ("recurrent ppo", True, "vectorize"),
+    pytest.param("double dqn, huber, hard sync, rollouts", True, "vectorize", marks=pytest.mark.slow),
+    pytest.param("reinforce, continuing", True, "vectorize", marks=pytest.mark.slow),
+    pytest.param("reinforce, episodic", False, "vectorize", marks=pytest.mark.slow),
+    pytest.param("recurrent ppo", True, "vectorize", marks=pytest.mark.slow),
 ]
 
 
