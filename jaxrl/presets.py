@@ -258,10 +258,10 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
         override(
             _QR_DQN,
             steps=100_000,
-            network={"num_atoms": 25},
+            network={"num_atoms": 25, "hidden": (128, 128)},
             agent={"kappa": 10.0, "double": True},
             schedules={"epsilon_fraction": 0.2},
-            hparams={"learning_rate": 2.8e-3, "tau": 0.01},
+            hparams={"learning_rate": 1.4e-3, "tau": 0.01},
         ),
     ),
     ("iqn", "CartPole-v1"): (

@@ -75,10 +75,10 @@ EXPECTED = {
         },
     ),
     ("dqn", "CartPole-v1", 500_000): (
-        10, 1, 1000, 48960, 499600,
+        8, 1, 125, 62016, 497128,
         {
-            "learning_rate": 6e-4, "munchausen_temperature": 0.1, "learning_rate_iterations": 48960.0,
-            "importance_exponent_iterations": 49960.0, "epsilon_iterations": 24980.0, "tau": 1.0,
+            "learning_rate": 2e-3, "learning_rate_iterations": 62016.0,
+            "importance_exponent_iterations": 62141.0, "epsilon_iterations": 18642.3, "epsilon_end": 0.02, "tau": 0.01,
         },
     ),
     ("dqn", "Acrobot-v1", 200_000): (
