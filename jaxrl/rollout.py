@@ -14,6 +14,7 @@ from jaxrl._src.packing import pack, unpack
 from jaxrl.resets import Episode, ResetNoise, begin_episodes, reset_all
 from jaxrl.types import (
     Agent,
+    AgentState,
     Carry,
     Environment,
     EnvState,
@@ -164,7 +165,7 @@ def play_episodes(
     Args:
       key: consumed. Equal keys give equal starts.
       env, agent: the environment and the agent.
-      policy_params: from `agent.policy`, the only part of the agent's state that is used.
+      policy_params: from `greedy_policy`, the only part of the agent's state that is used.
       record: `(record, t, step) -> record`, called after each step t, an int32 scalar, to update what is recorded.
       start: `(env_state, obs) -> record`, called with the fresh episodes to initialise what is recorded.
       num_episodes: E.
@@ -220,10 +221,15 @@ def evaluate(key: jax.Array, learner: Learner, state: LearnerState, *, num_episo
             f"evaluate takes the state of one run, and this is a batch of states (statistics "
             f"{list(jnp.shape(state.stats.finished))}, not [{learner.num_envs}]): use jax.vmap over the states"
         )
-    policy_params = learner.agent.policy(state.agent)
+    policy_params = greedy_policy(learner.agent, state.agent)
     return evaluate_policy(
         key, learner.env, learner.agent, policy_params, num_episodes=num_episodes, max_steps=max_steps, env_state=state.env
     )
+
+
+def greedy_policy(agent: Agent, agent_state: AgentState) -> PolicyParams:
+    """What `agent.exploit` reads of the agent's state, and all that a saved policy holds."""
+    return agent.greedy(agent.policy(agent_state))
 
 
 def evaluate_policy(

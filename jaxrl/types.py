@@ -200,7 +200,7 @@ class ExploreFn(Protocol):
 
 class ExploitFn(Protocol):
     def __call__(self, policy_params: PolicyParams, obs: Obs, carry: Carry, key: jax.Array, /) -> tuple[jax.Array, Carry]:
-        """Choose greedy actions `[B, *action_shape]`, for evaluation; most agents ignore the key."""
+        """Choose greedy actions `[B, *action_shape]`, for evaluation, by what `greedy` returns; most agents ignore the key."""
 
 
 class UpdateFn(Protocol):

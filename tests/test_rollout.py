@@ -160,6 +160,21 @@ def test_evaluate_plays_whole_episodes_and_marks_endless_ones():
     assert np.isnan(cut).all()
 
 
+def test_evaluation_reads_what_a_saved_policy_holds():
+    """`exploit` need not know that there is more."""
+    learner = dqn_learner()
+    plain = learner.agent
+    agent = plain._replace(
+        greedy=lambda params: {"only": params}, exploit=lambda policy, *rest: plain.exploit(policy["only"], *rest)
+    )
+    state = learner.init(jax.random.key(0), jax.tree.map(jnp.float32, plain.hparams))
+    returns = [
+        jaxrl.evaluate(jax.random.key(1), learner._replace(agent=each), state, num_episodes=3, max_steps=20)
+        for each in (plain, agent)
+    ]
+    np.testing.assert_array_equal(*returns)
+
+
 def test_evaluate_refuses_no_episodes():
     learner = dqn_learner(countdown())
     state = learner.init(jax.random.key(0), learner.agent.hparams)

@@ -18,7 +18,7 @@ import numpy as np
 from jaxrl._src.checks import check_key, check_size
 from jaxrl.envs.suites.host import Host, HostEnvs
 from jaxrl.learner import check_and_cast, check_iterations, check_log_every, episode_means, reset_log_interval
-from jaxrl.rollout import count_step, select_done, zero_stats
+from jaxrl.rollout import count_step, greedy_policy, select_done, zero_stats
 from jaxrl.types import Agent, EpisodeStats, HParams, Learner, LearnerState, Metrics, Noise, PolicyParams, Transition
 
 MetricsRow = dict[str, float]  # the metrics of a logging interval
@@ -120,9 +120,8 @@ def evaluate_on_host(
       TypeError: for an environment that is a JAX program.
       TypeError, ValueError: as `jaxrl.evaluate`.
     """
-    return evaluate_policy_on_host(
-        key, learner, learner.agent.policy(state.agent), num_episodes=num_episodes, max_steps=max_steps
-    )
+    policy_params = greedy_policy(learner.agent, state.agent)
+    return evaluate_policy_on_host(key, learner, policy_params, num_episodes=num_episodes, max_steps=max_steps)
 
 
 def evaluate_policy_on_host(

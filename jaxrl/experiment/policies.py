@@ -12,7 +12,7 @@ from jaxrl._src.keys import unwrap_keys, wrap_keys
 from jaxrl.experiment.config import Config
 from jaxrl.experiment.host import evaluate_policy_on_host, is_on_host
 from jaxrl.presets import Preset
-from jaxrl.rollout import evaluate_policy
+from jaxrl.rollout import evaluate_policy, greedy_policy
 from jaxrl.types import EnvState, Learner, LearnerState, PolicyParams
 from jaxrl.vectorization import vectorize
 
@@ -33,7 +33,7 @@ class SavedPolicy(NamedTuple):
 def policy_of(learner: Learner, state: LearnerState) -> SavedPolicy:
     """The policy of a run, without the state that only training needs."""
     env_state = () if learner.env.carry_over is None else unwrap_keys(state.env)
-    return SavedPolicy(learner.agent.greedy(learner.agent.policy(state.agent)), env_state)
+    return SavedPolicy(greedy_policy(learner.agent, state.agent), env_state)
 
 
 def restored_env_state(learner: Learner, policy: SavedPolicy) -> EnvState | None:

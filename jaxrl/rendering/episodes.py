@@ -11,7 +11,7 @@ from jaxrl._src.keys import unwrap_keys
 from jaxrl.rendering import film
 from jaxrl.rendering.drawings import Draw, Drawing, drawing_of
 from jaxrl.rendering.film import Play
-from jaxrl.rollout import play_episodes
+from jaxrl.rollout import greedy_policy, play_episodes
 from jaxrl.types import Agent, Environment, EnvState, Learner, LearnerState, PolicyParams
 from jaxrl.vectorization import vectorize
 
@@ -58,7 +58,7 @@ def render(
             key,
             learner.env,
             learner.agent,
-            learner.agent.policy(state.agent),
+            greedy_policy(learner.agent, state.agent),
             num_episodes=num_episodes,
             max_steps=max_steps,
             env_state=state.env,
