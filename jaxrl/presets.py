@@ -110,20 +110,9 @@ _DDPG = Settings(
     hparams={"learning_rate": 1e-3, "tau": 0.01},
 )
 
-_FEW_UPDATES: dict[str, Any] = {  # one for every ten environment steps
-    "steps": 500_000,
-    "num_envs": 10,
-    "network": {"hidden": (120, 84)},
-    "agent": {
-        "capacity": 10_000,
-        "warmup_steps": 10_000,
-        "updates_per_iteration": 1,
-        "target_update_period": 50,
-        "double": True,
-    },
-    "schedules": {"epsilon_fraction": 0.5},
-    "hparams": {"learning_rate": 5e-4, "tau": 1.0, "epsilon_end": 0.05},
-}
+_DQN_CARTPOLE = override(
+    _DQN, steps=100_000, network={"hidden": (120, 84)}, agent={"n_step": 3}, hparams={"learning_rate": 2e-3, "tau": 0.01}
+)
 
 # The settings for environments that are not in PRESETS.
 _ALL = (_A2C, _C51, _DDPG, _DQN, _IQN, _OPENAI_ES, _PPO, _PQN, _QR_DQN, _RAINBOW, _RECURRENT_PPO, _REINFORCE, _SAC, _TD3)
@@ -182,7 +171,25 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             hparams={"learning_rate": 6e-4, "gae_lambda": 0.9, "entropy_coef": 0.0},
         ),
     ),
-    ("c51", "CartPole-v1"): (override(override(_C51, **_FEW_UPDATES), agent={"v_min": 0.0, "v_max": 100.0}),),
+    ("c51", "CartPole-v1"): (
+        override(
+            _C51,
+            steps=500_000,
+            num_envs=10,
+            network={"hidden": (120, 84)},
+            agent={
+                "capacity": 10_000,
+                "warmup_steps": 10_000,
+                "updates_per_iteration": 1,
+                "target_update_period": 50,
+                "double": True,
+                "v_min": 0.0,
+                "v_max": 100.0,
+            },
+            schedules={"epsilon_fraction": 0.5},
+            hparams={"learning_rate": 5e-4, "tau": 1.0, "epsilon_end": 0.05},
+        ),
+    ),
     ("c51", "MountainCar-v0"): (  # the support is wider than the returns: its middle, the initial value, is optimistic
         override(
             _C51,
@@ -195,20 +202,9 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
         ),
     ),
     ("dqn", "CartPole-v1"): (
-        override(
-            _DQN,
-            steps=100_000,
-            network={"hidden": (120, 84)},
-            agent={"n_step": 3},
-            hparams={"learning_rate": 2e-3, "tau": 0.01},
-        ),
-        override(  # the replay keeps the whole run: without the failures of its beginning, some seeds forget late how to recover
-            _DQN,
-            steps=500_000,
-            network={"hidden": (120, 84)},
-            agent={"n_step": 3, "capacity": 500_000, "updates_per_iteration": 1},
-            hparams={"learning_rate": 2e-3, "tau": 0.01},
-        ),
+        _DQN_CARTPOLE,
+        # The replay keeps the whole run: without the failures of its beginning, some seeds forget late how to recover.
+        override(_DQN_CARTPOLE, steps=500_000, agent={"capacity": 500_000, "updates_per_iteration": 1}),
     ),
     ("dqn", "Acrobot-v1"): (override(_DQN, steps=200_000, agent={"updates_per_iteration": 2}),),
     ("dqn", "MountainCar-v0"): (
