@@ -1,6 +1,5 @@
 """Learning curves and curves of evaluations: the IQM over seeds with its 95 % bootstrap interval."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,8 +111,9 @@ def draw(axes: Any, env_steps: np.ndarray, returns: np.ndarray, **style: Any) ->
 
 def draw_run(run: Path) -> None:
     """Draw the pictures of a run folder. The learning curve comes last and whole: a folder that has it is finished."""
-    with suppress(ValueError):  # there was no evaluation during training
-        plot(read_evaluation_curves(run), run / EVALUATION_CURVE, "greedy return")
+    found = read_evaluations(run)
+    if len(found.env_steps) > 1:  # there were evaluations during training
+        plot(curves_of_evaluations(load_config(run), found), run / EVALUATION_CURVE, "greedy return")
     plot(read_curves(run), run / f"unfinished-{CURVE}").replace(run / CURVE)
 
 
