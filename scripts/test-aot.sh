@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Compile training runs for a GPU and a TPU, without the devices, and test what they launch. Arguments go to pytest: `-m slow` runs
-# the tests that take minutes. `scripts/test-aot.sh --print` prints all counts instead. The compilers (0.7 GB) are installed in .aot, next to the environment.
+# the tests that take minutes. `scripts/test-aot.sh --print` prints all counts instead. The compilers (0.7 GB) are installed in
+# .aot, next to the environment.
 set -euo pipefail
 . "$(dirname "$0")/environment.sh"
 prepare "[gymnax,test]"

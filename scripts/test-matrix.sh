@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The circumstances that .ci/run does not have, one after the other: 64-bit types, lowest and newest versions, TF32. Before a release, and
-# after a change of the versions in pyproject.toml. Arguments go to pytest. It goes on after a failure, and fails at the end.
+# Other circumstances, one after the other: 64-bit types, lowest and newest versions, TF32; .ci/run has only the first. Before a
+# release, and after a change of the versions in pyproject.toml. Arguments go to pytest. It goes on after a failure, and fails at
+# the end.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 failed=""
