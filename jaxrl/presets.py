@@ -178,7 +178,7 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             num_envs=10,
             network={"hidden": (120, 84)},
             agent={
-                "capacity": 10_000,
+                "capacity": 500_000,  # the whole run, as for DQN
                 "warmup_steps": 10_000,
                 "updates_per_iteration": 1,
                 "target_update_period": 50,
