@@ -136,13 +136,13 @@ def _mesh(devices: Any, axes: tuple[str, ...]) -> Mesh:
 
 def _run_shards(fn: Callable[..., Any], num: int, groups: int, width: int, used: Any, args: Any) -> Any:
     """`fn` in `num` shards, over an axis of length devices × `groups` × `width`. A `LearnerState` has an axis of shards."""
-    structure: list[Any] = []  # of the results, found while tracing
+    joins: list[Callable[..., Any]] = []  # the last one is for the results, found while tracing
 
     def separate(*args):
         """`fn`, with its results in two lists: those that are `LearnerState`s, and the others."""
-        leaves, treedef = jax.tree.flatten(fn(*args), is_leaf=_is_state)
-        structure[:] = treedef, [_is_state(x) for x in leaves]
-        return [x for x in leaves if _is_state(x)], [x for x in leaves if not _is_state(x)]
+        states, others, join = _separate(fn(*args))
+        joins.append(join)
+        return states, others
 
     def on_one_device(*args):
         in_axes = _for_states(args, 0, None)
@@ -162,9 +162,8 @@ def _run_shards(fn: Callable[..., Any], num: int, groups: int, width: int, used:
         _in_groups(on_its_device if spread else on_one_device, groups, width),
         mesh=mesh, in_specs=_for_states(args, own, alike), out_specs=(own, alike), check_vma=False,
     )  # fmt: skip
-    states, others = map(iter, over_seeds(*args))
-    treedef, are_states = structure
-    return jax.tree.unflatten(treedef, [next(states if is_state else others) for is_state in are_states])
+    results = over_seeds(*args)
+    return joins[-1](*results)
 
 
 def _check_equal_in_shards(on_one_device: Callable[..., Any], args: Any) -> None:
@@ -182,6 +181,18 @@ def _check_equal_in_shards(on_one_device: Callable[..., Any], args: Any) -> None
 
 def _is_state(x: Any) -> bool:
     return isinstance(x, LearnerState)
+
+
+def _separate(tree: Any) -> tuple[list[LearnerState], list[Any], Callable[[list[Any], list[Any]], Any]]:
+    """The `LearnerState`s in a tree, its other leaves, and the function that puts two such lists into the tree's structure."""
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=_is_state)
+    are_states = [_is_state(x) for x in leaves]
+
+    def join(states, others):
+        states, others = iter(states), iter(others)
+        return jax.tree.unflatten(treedef, [next(states if is_state else others) for is_state in are_states])
+
+    return [x for x in leaves if _is_state(x)], [x for x in leaves if not _is_state(x)], join
 
 
 def _for_states(tree: Any, state: Any, other: Any) -> Any:
@@ -223,10 +234,35 @@ def _in_groups(fn: Callable[..., Any], groups: int, width: int) -> Callable[...,
         if groups == 1:
             return one(*args)
         split = jax.tree.map(lambda x: x.reshape(groups, width, *x.shape[1:]), args)
-        out = jax.lax.map(lambda group: one(*group), split)
+        out = _map_in_place(one, split)
         return jax.tree.map(lambda x: x.reshape(groups * width, *x.shape[2:]), out)
 
     return on_a_device
+
+
+def _map_in_place(fn: Callable[..., Any], args: Any) -> Any:
+    """`lax.map` of `fn(*args)`, in which the next `LearnerState`s, if `fn` returns as many as it takes, replace the former ones.
+
+    `lax.map` cannot write its results over its arguments, even if they are donated: it would copy a replay four times instead
+    of twice, and have it in memory twice.
+    """
+    states, others, join = _separate(args)
+    first = jax.eval_shape(lambda args: jax.tree.map(lambda x: x[0], args), args)
+    results, _, join_results = _separate(jax.eval_shape(fn, *first) if states else None)
+    if not states or _shapes(results) != _shapes(_separate(first)[0]):
+        return jax.lax.map(lambda group: fn(*group), args)
+
+    def step(states, i_and_others):
+        i, others = i_and_others
+        now = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), states)
+        new, others, _ = _separate(fn(*join(now, others)))
+        return jax.tree.map(lambda all, x: jax.lax.dynamic_update_index_in_dim(all, x, i, 0), states, new), others
+
+    return join_results(*jax.lax.scan(step, states, (jnp.arange(_axis_size(args)), others)))
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
 
 
 def _without_axis(fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -114,6 +114,28 @@ def test_a_traced_clock_is_shared_and_a_state_donated():
     assert metrics["loss"].shape == (2, 2)
 
 
+def test_states_are_replaced_in_place():
+    """Beside the donated states there is one state in memory, and no second one of all; other arguments and results are free."""
+    num, size = 8, 2**18
+    states = jaxrl.types.LearnerState(jax.random.split(jax.random.key(0), num), jnp.ones((num, size)), *jnp.zeros((4, num)))
+    scales, device = jnp.arange(float(num)), jax.devices()[:1]
+
+    def fn(scale, state):
+        agent = jax.lax.fori_loop(0, 3, lambda i, x: x.at[i].add(scale), state.agent)
+        return {"sum": jnp.sum(agent), "state": state._replace(agent=agent), "scale": scale}
+
+    compiled = jax.jit(jaxrl.vectorize(fn, devices=device), donate_argnums=1).lower(scales, states).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 1.5 * 4 * size
+    out = compiled(scales, states)
+    expected = np.ones((num, size), np.float32)
+    expected[:, :3] += np.arange(8.0)[:, None]
+    np.testing.assert_array_equal(out["state"].agent, expected)
+    np.testing.assert_array_equal(out["sum"], expected.sum(axis=1))
+    np.testing.assert_array_equal(out["scale"], scales)
+    longer = jaxrl.vectorize(lambda state: state._replace(agent=jnp.append(state.agent, 1.0)), devices=device)(out["state"])
+    assert longer.agent.shape == (num, size + 1)  # the next state may be of another shape
+
+
 def test_chosen_devices_are_used():
     out = jaxrl.vectorize(lambda x: x + 1, devices=jax.devices()[:1])(jnp.arange(4.0))
     assert len(out.sharding.device_set) == 1
