@@ -10,12 +10,10 @@ import numpy as np
 from jaxrl.experiment import folder
 from jaxrl.experiment.config import Config
 from jaxrl.experiment.csv_file import CsvFile
-from jaxrl.experiment.evaluations import evaluation_rows, mean_of_ended
+from jaxrl.experiment.evaluations import evaluation_due, evaluation_rows, mean_of_ended
 from jaxrl.experiment.policies import SELECTION_STREAM, Evaluate, SavedPolicy, stream_of
 from jaxrl.experiment.trainers import Chunk
 from jaxrl.presets import Preset
-
-_EVALUATIONS = 10  # in a run, by default
 
 
 class Best(NamedTuple):
@@ -31,13 +29,6 @@ class Trained(NamedTuple):
 
     policies: SavedPolicy  # the last ones, leaves [N, ...]
     best: Any  # Best, or () without evaluations
-
-
-def interval_of(config: Config, env_steps: int) -> int | None:
-    """Environment steps between two evaluations in runs of `env_steps`; None if there are none."""
-    if config.eval_every == "none":
-        return None
-    return -(-env_steps // _EVALUATIONS) if config.eval_every == "auto" else int(config.eval_every)
 
 
 def abstract_best(config: Config, policies: SavedPolicy) -> Any:
@@ -71,14 +62,11 @@ class Evaluation:
     def __init__(self, config: Config, preset: Preset, batch_size: int, evaluate: Evaluate, file: CsvFile):
         self.seconds = 0.0
         self._config, self._env_steps, self._file = config, preset.env_steps, file
-        self._every = interval_of(config, preset.env_steps)
         self._width, self._evaluate = batch_size, evaluate
-        self._keys: Any = () if self._every is None else stream_of(config.runs(preset)[0], SELECTION_STREAM)
+        self._keys: Any = () if config.eval_every == "none" else stream_of(config.runs(preset)[0], SELECTION_STREAM)
 
     def due(self, chunk: Chunk) -> bool:
-        if self._every is None:
-            return False
-        return chunk.env_steps >= self._env_steps or chunk.env_steps // self._every > chunk.env_steps_before // self._every
+        return evaluation_due(self._config, self._env_steps, chunk.env_steps_before, chunk.env_steps)
 
     def __call__(self, chunk: Chunk, policies: SavedPolicy, best: Best | None) -> tuple[Best, np.ndarray]:
         """The best policies, and the mean return of each run, `[N]`."""

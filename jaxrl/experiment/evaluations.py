@@ -12,6 +12,7 @@ from jaxrl.experiment.csv_file import CsvFile, Position, position_at_end
 
 EVALUATION = "evaluation.csv"
 EPISODES = 32  # for each policy
+_EVALUATIONS = 10  # in a run, by default
 
 
 class Evaluations(NamedTuple):
@@ -27,6 +28,19 @@ class Returns(NamedTuple):
     values: np.ndarray  # [num_runs], the mean over episodes; NaN for a run that has none
     env_steps: int  # of the policies
     source: str  # where the returns are from, for the reader
+
+
+def interval_of(config: Config, env_steps: int) -> int | None:
+    """Environment steps between two evaluations in runs of `env_steps`; None if there are none."""
+    if config.eval_every == "none":
+        return None
+    return -(-env_steps // _EVALUATIONS) if config.eval_every == "auto" else int(config.eval_every)
+
+
+def evaluation_due(config: Config, env_steps: int, before: int, now: int) -> bool:
+    """Whether runs of `env_steps` environment steps are to be evaluated after `now` steps, if they were asked at `before`."""
+    every = interval_of(config, env_steps)
+    return every is not None and (now >= env_steps or now // every > before // every)
 
 
 def evaluation_rows(config: Config, runs: slice, env_steps: int, returns: np.ndarray) -> Iterator[dict[str, Any]]:

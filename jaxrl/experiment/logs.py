@@ -44,10 +44,16 @@ def logging(loggers: Sequence[Logger], config: Config, out: Path) -> Iterator[Lo
         for thread in threads:
             thread.log([])
 
+        waiting = []
+
         def log(total, seconds, chunk, means):
-            rows = rows_of(total, seconds, chunk, means)
-            for thread in threads:
-                thread.log(rows)
+            waiting.append(rows_of(total, seconds, chunk, means))
+            if chunk.states is None:  # the threads begin when the program runs again, not while there is work between its calls
+                return
+            for rows in waiting:
+                for thread in threads:
+                    thread.log(rows)
+            waiting.clear()
 
         yield log
 

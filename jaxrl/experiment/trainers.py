@@ -1,6 +1,11 @@
-"""Trainers: how the runs of an experiment are advanced chunk by chunk, in a compiled program or on the host."""
+"""Trainers: how the runs of an experiment are advanced chunk by chunk, in a compiled program or on the host.
+
+A chunk is a logging interval. A call of the compiled program takes as many of them as fit into two seconds, or fewer if an
+evaluation is due before: for each call the states of all runs are copied, and the host takes some milliseconds.
+"""
 
 import math
+import time
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,12 +17,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 
 from jaxrl._src.device_memory import DoesNotFit, largest_that_fits
 from jaxrl.experiment.config import Config
+from jaxrl.experiment.evaluations import evaluation_due
 from jaxrl.experiment.host import chunks_on_host, is_on_host
 from jaxrl.experiment.policies import SavedPolicy, abstract_policies, as_numpy, policy_of
 from jaxrl.learner import advance, default_log_every
 from jaxrl.presets import Preset
-from jaxrl.types import Learner, LearnerState
+from jaxrl.types import HParams, Learner, LearnerState, Metrics
 from jaxrl.vectorization import compiler_options, rows_of_devices, spread_over, vectorize
+
+_SECONDS = 2.0  # that a call should take, unless a single interval takes longer
+_MOST_INTERVALS = 64  # in a call
 
 
 class Chunk(NamedTuple):
@@ -26,7 +35,7 @@ class Chunk(NamedTuple):
     runs: slice  # of all runs of the configuration
     done: int  # iterations so far, without the warm-up
     env_steps: int  # of each run so far, warm-up included
-    states: LearnerState  # leaves [batch_size, ...]; elements past the end of `runs` are copies
+    states: Any  # leaves [batch_size, ...], of which those past the end of `runs` are copies; None in the middle of a call
     metrics: dict[str, np.ndarray]  # each [num_runs]: means over the interval
     env_steps_before: int  # of each run when the interval began
 
@@ -37,7 +46,7 @@ class Trainer(NamedTuple):
     batch_size: int  # number of runs that are trained at once
     num_devices: int  # over which they are spread
     # (runs, done, states): from the chunk after `done` iterations to the last. `states` are those of that chunk, or None if
-    # `done` is 0. The states of a chunk are gone with the next one.
+    # `done` is 0. The last chunk has states, and every one after which an evaluation is due. They are gone with the next chunk.
     chunks: Callable[[slice, int, Any], Generator[Chunk, None, None]]
     policies: Callable[[Chunk], SavedPolicy]  # as NumPy arrays, leaves [num_runs, ...]
     abstract_states: Any  # shapes and shardings of `Chunk.states`; None if a batch cannot go on from its states
@@ -66,13 +75,18 @@ def _device_trainer(config: Config, preset: Preset, batch: tuple[int, int] | Non
         indices = np.minimum(runs.start + np.arange(size), config.num_runs - 1)  # the last batch may be smaller: repeat a run
         num = runs.stop - runs.start
         batch_keys, batch_hparams = jax.tree.map(lambda x: jnp.asarray(x[indices]), (keys, hparams))
-        states = init(batch_keys, batch_hparams) if states is None else states
-        for start in range(done, preset.num_iterations, interval):
-            args = states, jnp.int32(learner.agent.warmup + start), batch_hparams
+        states, seconds = init(batch_keys, batch_hparams) if states is None else states, math.inf
+        while done < preset.num_iterations:
+            ends = _ends_of_call(config, preset, range(done + interval, preset.num_iterations + 1, interval), seconds)
+            begun = time.perf_counter()
+            args = states, jnp.int32(learner.agent.warmup + done), jnp.int32(len(ends)), batch_hparams
             states, metrics = program(*jax.device_put(args, program.input_shardings[0]))
-            rows = {name: np.asarray(values)[:num, 0] for name, values in metrics.items()}
-            done = start + interval
-            yield Chunk(runs, done, _env_steps(learner, done), states, with_gaps(rows), _env_steps(learner, start))
+            metrics = {name: np.asarray(values)[:num] for name, values in metrics.items()}
+            seconds = (time.perf_counter() - begun) / len(ends)
+            for i, done in enumerate(ends):
+                rows = with_gaps({name: values[:, i] for name, values in metrics.items()})
+                states_now = states if done == ends[-1] else None
+                yield Chunk(runs, done, _env_steps(learner, done), states_now, rows, _env_steps(learner, done - interval))
 
     def policies(chunk):
         policy, num = partial(policy_of, learner), chunk.runs.stop - chunk.runs.start
@@ -90,6 +104,14 @@ def _device_trainer(config: Config, preset: Preset, batch: tuple[int, int] | Non
     return Trainer(size, len(devices), chunks, policies, jax.tree.map(place, jax.eval_shape(init, *specs)))
 
 
+def _ends_of_call(config: Config, preset: Preset, ends: range, seconds: float) -> range:
+    """Those of the intervals that are left, by their last iterations, that the next call takes; one takes `seconds`."""
+    most = min(len(ends), _MOST_INTERVALS, max(1, int(_SECONDS / seconds)))
+    steps = [_env_steps(preset.learner, done) for done in (ends.start - ends.step, *ends[:most])]
+    due = (i for i in range(1, most) if evaluation_due(config, preset.env_steps, steps[i - 1], steps[i]))
+    return ends[: next(due, most)]
+
+
 def _compile_batch(config: Config, learner: Learner, interval: int, runs: Any, batch: tuple[int, int] | None) -> Any:
     """Choose the number of runs in a batch and compile the program of a chunk; `runs` are all keys and hyperparameters.
 
@@ -100,8 +122,8 @@ def _compile_batch(config: Config, learner: Learner, interval: int, runs: Any, b
     def compile_on(devices):
         init = vectorize(learner.init, devices=devices, num_shards=config.num_shards)
 
-        def advance_batch(states, iteration, hparams):
-            advance_run = lambda state, h: advance(state, iteration, learner, interval, h, log_every=interval)
+        def advance_batch(states, iteration, num_intervals, hparams):
+            advance_run = partial(_advance_run, learner, interval, iteration, num_intervals)
             return vectorize(advance_run, devices=devices, num_shards=config.num_shards)(states, hparams)
 
         jitted = jax.jit(advance_batch, donate_argnums=0, compiler_options=compiler_options(devices))
@@ -110,7 +132,8 @@ def _compile_batch(config: Config, learner: Learner, interval: int, runs: Any, b
 
         def compile_for(each):
             specs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((each * num_rows, *x.shape[1:]), x.dtype), runs)
-            return jitted.lower(jax.eval_shape(init, *specs), jax.ShapeDtypeStruct((), jnp.int32), specs[1]).compile()
+            number = jax.ShapeDtypeStruct((), jnp.int32)
+            return jitted.lower(jax.eval_shape(init, *specs), number, number, specs[1]).compile()
 
         return init, compile_for
 
@@ -131,6 +154,24 @@ def _compile_batch(config: Config, learner: Learner, interval: int, runs: Any, b
             rows = rows[: len(rows) // 2]  # they share one memory
     equal = math.ceil(share / math.ceil(share / each))  # batches of equal size repeat the fewest runs
     return equal * len(rows), devices, init, program if equal == each else compile_for(equal)
+
+
+def _advance_run(
+    learner: Learner, interval: int, iteration: jax.Array, num_intervals: jax.Array, state: LearnerState, hparams: HParams
+) -> tuple[LearnerState, Metrics]:
+    """Advance a run by a number of intervals that is known when the program runs; metrics are `[_MOST_INTERVALS]`."""
+
+    def advance_by_one(i, state):
+        return advance(state, iteration + i * interval, learner, interval, hparams, log_every=interval)
+
+    def advance_and_log(i, carry):
+        state, rows = carry
+        state, row = advance_by_one(i, state)
+        return state, jax.tree.map(lambda all, x: all.at[i].set(x[0]), rows, row)
+
+    shapes = jax.eval_shape(advance_by_one, 0, state)[1]
+    rows = jax.tree.map(lambda x: jnp.zeros((_MOST_INTERVALS, *x.shape[1:]), x.dtype), shapes)
+    return jax.lax.fori_loop(0, num_intervals, advance_and_log, (state, rows))
 
 
 def rows_of_runs(config: Config) -> tuple[tuple[jax.Device, ...], ...]:

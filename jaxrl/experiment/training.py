@@ -74,7 +74,8 @@ def run(
       report: called once before compilation, and after every chunk.
       checkpoint_every: seconds between checkpoints, from which `resume` continues if the process ends in the middle; more where
         they would take over 3 % of the time. None for no checkpoints.
-      stop: called between chunks; if it returns a true value, a checkpoint is saved and Interrupted raised.
+      stop: called after a chunk, or after several that take less than two seconds together; if it returns a true value, a
+        checkpoint is saved and Interrupted raised.
       loggers: what receives the metrics besides `metrics.csv`, in a thread of its own, such as
         `jaxrl.experiment.loggers.tensorboard(out)`. A note says if one fails or is too slow; training goes on.
 
@@ -210,8 +211,8 @@ def _train(
                     log(progress.env_steps, progress.seconds, chunk, means)
                     if finished:
                         parts.append((runs, Trained(policies, best or ())))
-                    stop, last = session.stop(), finished and runs.stop == config.num_runs
-                    if (stop or saving.due()) and not last:
+                    last = finished and runs.stop == config.num_runs
+                    if chunk.states is not None and not last and ((stop := session.stop()) or saving.due()):
                         place_now = partial(_place, session, trainer, chunk, files, begun)
                         saved = saving.save(place_now, parts, chunk.states, best)
                         if stop:

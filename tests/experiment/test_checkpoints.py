@@ -466,7 +466,7 @@ def init_state(learner):
 
 def test_dqn_goes_on_bit_for_bit_on_two_devices(tmp_path):
     config = Config(env="CartPole-v1", settings=SETTINGS, seeds=2)
-    asked = iter([False] * 20)
+    asked = iter([False] * 5)
     with pytest.raises(Interrupted):
         run(config, tmp_path / "run", stop=lambda: next(asked, True))
     result = resume(tmp_path / "run")

@@ -7,13 +7,14 @@ import pytest
 
 import jaxrl
 from jaxrl.cli import main
-from jaxrl.experiment import Config, curves, evaluate_policies, folder, load_policies, run, training
-from jaxrl.experiment.best_policies import Evaluation, better, interval_of
+from jaxrl.experiment import Config, curves, evaluate_policies, folder, load_policies, run, trainers, training
+from jaxrl.experiment.best_policies import Evaluation, better
 from jaxrl.experiment.csv_file import CsvFile
-from jaxrl.experiment.evaluations import read_evaluations
+from jaxrl.experiment.evaluations import interval_of, read_evaluations
 from jaxrl.experiment.policies import EVALUATION_STREAM, SELECTION_STREAM, SavedPolicy, abstract_policies, greedy_evaluation
 from jaxrl.experiment.trainers import Chunk
 from jaxrl.presets import DEFAULTS, Preset, override
+from tests.problems import dqn_learner
 
 pytestmark = pytest.mark.xdist_group("evaluation")
 
@@ -105,6 +106,7 @@ def trained(tmp_path_factory):
             return real(self, chunk, policies, best)
 
         patch.setattr(Evaluation, "__call__", recorded)
+        patch.setattr(trainers, "_SECONDS", 1e9)  # that a call of the program may take: it goes on up to the next evaluation
         patch.setattr(training.curves, "plot", lambda curves, path, what="": path.touch() or path)
         result = run(config_of(eval_every=150), out)
     return out, result, seen
@@ -146,6 +148,30 @@ def test_evaluations_change_nothing_else(trained, tmp_path):
         load_policies(tmp_path / "without", abstract_policies(without.config), "best")
     with pytest.raises(ValueError, match="has no evaluations during training"):
         curves.read_evaluation_curves(tmp_path / "without")
+
+
+def test_a_run_is_the_same_in_calls_of_one_logging_interval_and_of_many(trained, tmp_path, monkeypatch):
+    out, result, _ = trained
+    monkeypatch.setattr(trainers, "_SECONDS", 0.0)
+    short = run(result.config, tmp_path / "short")
+    jax.tree.map(np.testing.assert_array_equal, short.policies, result.policies)
+    assert (tmp_path / "short" / "evaluation.csv").read_bytes() == (out / "evaluation.csv").read_bytes()
+    rows, expected = (folder.read_metrics(path) for path in (tmp_path / "short", out))
+    for name in rows.keys() - {"wall_seconds"}:
+        np.testing.assert_array_equal(rows[name], expected[name])
+    assert len(np.unique(expected["wall_seconds"])) < len(np.unique(expected["env_steps"])) / 2
+
+
+def test_a_call_of_the_program_ends_where_an_evaluation_is_due_or_the_time_is_over():
+    preset = Preset(dqn_learner(), None, 1000, 4020)  # of 4 environment steps each, beside the warm-up of 5 iterations
+    ends = lambda done, seconds: trainers._ends_of_call(config_of(eval_every=100), preset, range(done + 2, 1001, 2), seconds)
+    assert ends(0, np.inf) == range(2, 4, 2), "the first call tells how long an interval takes"
+    assert ends(0, 0.5) == range(2, 10, 2)
+    assert ends(0, 3.0) == range(2, 4, 2)
+    assert ends(0, 1e-3)[-1] == 20  # after 25 iterations
+    assert ends(20, 1e-3)[-1] == 46  # after 51: the first interval that ends after 50
+    assert ends(996, 1e-3) == range(998, 1002, 2)
+    assert len(trainers._ends_of_call(config_of(eval_every="none"), preset, range(2, 1001, 2), 1e-3)) == 64
 
 
 def test_the_best_policy_is_there_for_programs_and_commands(trained, tmp_path, capsys):
