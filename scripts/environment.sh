@@ -9,9 +9,9 @@ fail() {
   exit 1
 }
 
-find_python() {
+find_python() {  # the first that runs of $PYTHON, the arguments and the usual names; pyenv has names of versions that do not
   local candidate
-  for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11; do
+  for candidate in "${PYTHON:-}" "$@" python3 python3.13 python3.12 python3.11; do
     [ -n "$candidate" ] || continue
     if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
       echo "$candidate"

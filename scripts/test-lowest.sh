@@ -4,7 +4,7 @@
 set -euo pipefail
 JAXRL_VENV="${JAXRL_VENV:-.venv-lowest}"
 . "$(dirname "$0")/environment.sh"
-[ -x "$VENV/bin/python" ] || "$(command -v python3.12 || find_python)" -m venv "$VENV"
+[ -x "$VENV/bin/python" ] || "$(find_python python3.12)" -m venv "$VENV"
 # pyparsing: with a later one, matplotlib of that time warns.
 "$VENV/bin/python" - > "$VENV/lowest.txt" <<'END'
 import pathlib, re, tomllib

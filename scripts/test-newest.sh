@@ -4,11 +4,7 @@
 set -euo pipefail
 JAXRL_VENV="${JAXRL_VENV:-.venv-newest}"
 . "$(dirname "$0")/environment.sh"
-newest=""
-for candidate in python3.14 python3.13 python3.12; do
-  [ -n "$newest" ] || newest="$(command -v "$candidate" || true)"
-done
-[ -x "$VENV/bin/python" ] || "${newest:-$(find_python)}" -m venv "$VENV"
+[ -x "$VENV/bin/python" ] || "$(find_python python3.14 python3.13 python3.12)" -m venv "$VENV"
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager --editable ".[test,gymnasium]"
 [ -z "${JAXRL_IGNORE_GYMNAX:-}" ] || "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade jax 2> /dev/null
 "$VENV/bin/python" -c 'import jax, flax, optax, numpy, sys; print(sys.version.split()[0], jax.__version__, flax.__version__, optax.__version__, numpy.__version__)'
