@@ -128,7 +128,7 @@ def title(algorithm: str) -> str:
 
 
 def number(result: Result, value: float) -> str:
-    return f"{value:.2f}" if abs(result.iqm) < 20 else f"{value:.1f}"
+    return f"{value:z.2f}" if abs(result.iqm) < 20 else f"{value:z.1f}"
 
 
 def table(results: list[Result], *columns: str) -> str:

@@ -90,7 +90,7 @@ def _print(found: Any) -> None:
     if found.overall:
         titles = ("IQM", "median", "mean", "optimality gap")
         columns = {"algorithm": "left", "seeds": "right", **dict.fromkeys(titles, "right")}
-        rows = [[m.method, str(len(m.scores)), *("{:.2f} ({:.2f} … {:.2f})".format(*x) for x in m[2:])] for m in found.overall]
+        rows = [[m.method, str(len(m.scores)), *("{:z.2f} ({:z.2f} … {:z.2f})".format(*x) for x in m[2:])] for m in found.overall]
         table(f"normalised scores over {', '.join(found.envs)} (95 % intervals)", columns, rows)
     _print_differences(found, table)
     for pair in found.pairs:
@@ -103,8 +103,8 @@ def _print(found: Any) -> None:
 
 def _row(entry: Any, gap: bool) -> list[str]:
     found = entry.summary
-    interval = "–" if math.isnan(found.low) else f"{found.low:.2f} … {found.high:.2f}"
-    values = [f"{found.iqm:.2f}", interval, f"{found.median:.2f}", f"{found.worst:.2f}"]
+    interval = "–" if math.isnan(found.low) else f"{found.low:z.2f} … {found.high:z.2f}"
+    values = [f"{found.iqm:z.2f}", interval, f"{found.median:z.2f}", f"{found.worst:z.2f}"]
     gaps = [f"{found.optimality_gap:.3f}"] if gap else []
     return [entry.label, str(len(entry.seeds)), *values, *gaps]
 

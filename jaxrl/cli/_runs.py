@@ -130,7 +130,7 @@ def _print_table(runs: list[dict[str, Any]]) -> None:
         rows.append(
             (
                 run["run"], f"{run['algorithm'] or ''}{kind}", f"{run['env'] or ''}{wrappers}", number(run["runs"], ""),
-                number(run["steps"], ","), number(run["iqm"], ".2f") + mark, run["state"], changed,
+                number(run["steps"], ","), number(run["iqm"], "z.2f") + mark, run["state"], changed,
             )
         )  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -83,7 +83,7 @@ def _speed(progress: Progress) -> str:
 
 
 def _mean_return(progress: Progress) -> str:
-    mean = "–" if np.isnan(progress.episode_return) else f"{progress.episode_return:.1f}"
+    mean = "–" if np.isnan(progress.episode_return) else f"{progress.episode_return:z.1f}"
     return mean + (f" ({progress.num_diverged} NaN)" if progress.num_diverged else "")
 
 
@@ -122,9 +122,9 @@ def returns_table(config: Config, returns: np.ndarray, title: str) -> Table:
         finite = seeds[~np.isnan(seeds)]
         low, high = iqm_interval(finite) if len(finite) else (np.nan, np.nan)
         middle = (iqm(finite), np.median(finite)) if len(finite) else (np.nan, np.nan)
-        worst = "NaN" if len(finite) < len(seeds) else f"{seeds.min():.2f}"
+        worst = "NaN" if len(finite) < len(seeds) else f"{seeds.min():z.2f}"
         counts = (str(len(seeds)), *([str(len(seeds) - len(finite))] if nan else []))
-        numbers = (f"{middle[0]:.2f}", f"{low:.2f} … {high:.2f}", f"{middle[1]:.2f}", worst)
+        numbers = (f"{middle[0]:z.2f}", f"{low:z.2f} … {high:z.2f}", f"{middle[1]:z.2f}", worst)
         table.add_row(*(f"{v:g}" for v in combination.values()), *counts, *numbers)
     return table
 
@@ -138,6 +138,6 @@ def search_table(found: Found, rows: int = 10) -> Table:
     for column in (*trials[0].hparams, "env steps", "seeds", "mean", "worst seed"):
         table.add_column(column, justify="right")
     for trial in ranked[:rows]:
-        numbers = (f"{trial.env_steps:,}", str(len(trial.scores)), f"{trial.score:.2f}", f"{trial.scores.min():.2f}")
+        numbers = (f"{trial.env_steps:,}", str(len(trial.scores)), f"{trial.score:z.2f}", f"{trial.scores.min():z.2f}")
         table.add_row(*(f"{value:g}" for value in trial.hparams.values()), *numbers)
     return table

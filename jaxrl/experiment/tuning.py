@@ -74,7 +74,7 @@ class _Log(NamedTuple):
         self.history.extend(trial for _, trial in rows)
         (name, number), best = next(iter(stage.items())), np.nanmax([-np.inf, *(trial.score for _, trial in rows)])
         settings = "1 setting" if len(rows) == 1 else f"{len(rows)} settings"
-        self.report(f"{name} {number}: {settings} after {rows[0][1].env_steps:,} steps, best return {best:.1f}")
+        self.report(f"{name} {number}: {settings} after {rows[0][1].env_steps:,} steps, best return {best:z.1f}")
 
 
 def tune(

@@ -1,5 +1,6 @@
 """Seeds that become NaN are counted, named, and kept out of the curves of the others."""
 
+import dataclasses
 import math
 
 import jax
@@ -92,6 +93,13 @@ def test_progress_and_table_show_them():
     assert cells["NaN seeds"] == ["1", "0"]
     assert cells["IQM"] == ["1.00", "3.50"]
     assert cells["worst seed"] == ["NaN", "3.00"]
+
+
+def test_a_mean_just_below_zero_is_shown_as_zero():
+    assert _mean_return(Progress(1, 2, 1.0, -0.04)) == "0.0"
+    table = returns_table(dataclasses.replace(CONFIG, sweep={}), np.float32([[-0.001], [-0.002]]), "return")
+    cells = {column.header: list(column.cells) for column in table.columns}
+    assert (cells["IQM"], cells["95 % interval"], cells["worst seed"]) == (["0.00"], ["0.00 … 0.00"], ["0.00"])
 
 
 def test_an_interval_without_episodes_has_no_mean():

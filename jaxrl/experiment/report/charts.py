@@ -185,14 +185,14 @@ def _strip(i: int, entry: Entry, place: Any) -> Element:
         order = order[np.linspace(0, len(order) - 1, _MAX_DOTS).round().astype(int)]
     dots = (
         element(
-            "circle", element("title", f"seed {entry.seeds[k]}: {entry.returns[k]:.2f}"),
+            "circle", element("title", f"seed {entry.seeds[k]}: {entry.returns[k]:z.2f}"),
             cx=place(entry.returns[k]), cy=14 + 5 * (n % 3 - 1), r=4,
         )
         for n, k in enumerate(order)
     )  # fmt: skip
     bar = () if math.isnan(found.low) else element("line", x1=place(found.low), x2=place(found.high), y1=14, y2=14, class_="bar")
     mark = element("line", x1=place(found.iqm), x2=place(found.iqm), y1=4, y2=24, class_="mark")
-    text = f"{entry.label}: IQM {found.iqm:.2f}, worst {found.worst:.2f}, best {entry.returns.max():.2f}, {len(order)} seeds"
+    text = f"{entry.label}: IQM {found.iqm:z.2f}, worst {found.worst:z.2f}, best {entry.returns.max():z.2f}, {len(order)} seeds"
     if len(entry.seeds) > _MAX_DOTS:
         text += f" of {len(entry.seeds)}, evenly spaced by rank"
     svg = element("svg", dots, bar, mark, role="img", aria_label=text, width="100%", height=28)

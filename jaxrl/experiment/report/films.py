@@ -77,7 +77,7 @@ def _film_entry(number: int, entry: Entry) -> list[Film]:
         play = jax.tree.map(lambda x, i=i: x[i : i + 1], plays)
         seed = f"{which}: seed {entry.seeds[k]}" if which != "only" else f"seed {entry.seeds[k]}"
         gif, still = _images(seed, play, env, drawing)
-        made.append(Film(number, f"{seed}, return {entry.returns[k]:.2f}", gif, still))
+        made.append(Film(number, f"{seed}, return {entry.returns[k]:z.2f}", gif, still))
     return made
 
 

@@ -138,7 +138,7 @@ def _minutes(run: Path) -> str:
 
 
 def _number(value: float) -> str:
-    return MISSING if math.isnan(value) else f"{value:,.2f}"
+    return MISSING if math.isnan(value) else f"{value:z,.2f}"
 
 
 def _interval(low: float, high: float) -> str:
