@@ -11,11 +11,12 @@ import scipy.stats
 from jaxrl.networks import Encoder, critic, deterministic_policy, ensemble, orthogonal, policy, q_network
 from jaxrl.policies import deterministic_head
 from jaxrl.types import Box, Dict, Discrete, MultiDiscrete
+from tests.precision import tolerance
 
 ONE_IN_A_MILLION = 1e-6
 MATRICES = [(1, 1), (4, 4), (7, 3), (3, 7), (1, 5), (5, 1), (64, 64), (84, 120)]
 
-close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+close = partial(np.testing.assert_allclose, **tolerance(1e-5, 1e-5))
 
 
 @partial(jax.jit, static_argnums=1)
@@ -137,7 +138,7 @@ def test_each_observation_of_a_batch_has_its_own_output(name):
     params, q = apply_random_params(network, obs)
     alone = jax.jit(network.apply)
     for i in [(0, 0), (1, 3), (2, 1)]:
-        np.testing.assert_allclose(q[i], alone(params, obs[i]), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(q[i], alone(params, obs[i]), **tolerance(1e-4, 1e-4))
     assert len(np.unique(np.asarray(q).reshape(12, 3), axis=0)) > 1
 
 
@@ -166,7 +167,7 @@ def test_channels_are_convolutions(name):
     x = np.maximum(convolution(encoder, "Conv_0", x), 0)
     x = np.maximum(convolution(encoder, "Conv_1", x), 0)
     x = np.maximum(dense(params["params"], "Dense_0", x.reshape(4, -1)), 0)
-    np.testing.assert_allclose(q, dense(params["params"], "Dense_1", x), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(q, dense(params["params"], "Dense_1", x), **tolerance(1e-4, 1e-4))
 
 
 # --- encoder
@@ -289,7 +290,7 @@ def test_layer_norm_comes_before_each_activation(name):
         x = np.maximum(normalize(encoder, "LayerNorm_0", convolution(encoder, "Conv_0", x)), 0).reshape(4, -1)
     for i in range(2):
         x = np.maximum(normalize(params, f"LayerNorm_{i}", dense(params, f"Dense_{i}", x)), 0)
-    np.testing.assert_allclose(q, dense(params, "Dense_2", x), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(q, dense(params, "Dense_2", x), **tolerance(1e-4, 1e-4))
 
 
 @pytest.mark.parametrize("layer_norm", [False, True])

@@ -16,6 +16,7 @@ from jaxrl.agents._openai_es import Population, antithetic_gradient, centred_ran
 from jaxrl.experiment.policies import policy_of
 from jaxrl.experiment.statistics import iqm
 from jaxrl.types import Box, Environment, NetworkParams, Step
+from tests.precision import tolerance
 from tests.problems import openai_es_learner, short_point_mass
 
 SIGMA = 0.3
@@ -35,7 +36,7 @@ def test_the_gradient_of_a_linear_and_of_a_quadratic_function_is_exact_for_ortho
     tree = {"a": jnp.float32(noise[:, :2]), "b": jnp.float32(noise[:, 2:]).reshape(dim, 2, 2)}
     found = antithetic_gradient(jnp.float32(fitness), tree, SIGMA)
     assert found["b"].shape == (2, 2)
-    np.testing.assert_allclose(np.concatenate([found["a"], found["b"].ravel()]), matrix @ mean + vector, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(np.concatenate([found["a"], found["b"].ravel()]), matrix @ mean + vector, **tolerance(1e-4, 1e-4))
 
 
 def test_ranks_are_those_of_scipy_and_equal_returns_share_theirs():
@@ -121,7 +122,7 @@ def test_a_step_is_that_of_a_loop_in_numpy():
     noise, fresh = perturbation(state), perturbation(after)
     for old, drawn, new in zip(*map(jax.tree.leaves, (state.params.weights, noise, after.params.weights)), strict=True):
         gradient = sum((ranks[i] - ranks[i + 4]) * np.asarray(drawn[i]) / SIGMA for i in range(4)) / (2 * 4 * SIGMA)
-        np.testing.assert_allclose(new, old + 0.5 * (gradient - 0.1 * old), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(new, old + 0.5 * (gradient - 0.1 * old), **tolerance(1e-4, 1e-5))
     np.testing.assert_allclose(metrics["return_std"], np.std(returns), rtol=1e-5)
     np.testing.assert_allclose(np.mean(metrics["unfinished"]), np.mean(~done.any(axis=0)))
 

@@ -152,7 +152,7 @@ def test_the_projection_conserves_mass_and_within_the_support_the_mean(shapes, s
     close(projected.sum(-1), np.ones(shapes[0]))
     assert (np.asarray(projected) >= 0).all()
     clipped = np.clip(args["atoms_p"], args["atoms_q"][0], args["atoms_q"][-1])
-    close(projected @ args["atoms_q"], (clipped * args["probs"]).sum(-1))
+    close(np.asarray(projected) @ args["atoms_q"], (clipped * args["probs"]).sum(-1))
 
 
 @pytest.mark.parametrize("num_atoms", [1, 2, 7, 51])
