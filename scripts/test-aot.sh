@@ -39,6 +39,7 @@ from benchmarks import launches
 sys.exit(not any(launches.available(device) for device in launches.COMPILERS))" || fail "the compiler in .aot/$compiler does not work"
   if [ "${1:-}" = --print ]; then
     "$VENV/bin/python" benchmarks/launches.py
+    "$VENV/bin/python" benchmarks/traffic.py
   else
     "$VENV/bin/python" -m pytest tests/test_aot.py -p no:cacheprovider "$@"
   fi

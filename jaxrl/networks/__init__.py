@@ -15,9 +15,10 @@ from jaxrl.networks.critics import (
 )
 from jaxrl.networks.distributional import distributional_q_network, implicit_quantile_network
 from jaxrl.networks.feedforward import policy, q_network
-from jaxrl.networks.layers import ACTIVATIONS, DTYPES, MLP, Encoder, orthogonal
+from jaxrl.networks.layers import ACTIVATIONS, MLP, Encoder, orthogonal
 from jaxrl.networks.normalization import BatchRenorm
 from jaxrl.networks.recurrent import recurrent_policy, recurrent_q_network
+from jaxrl.networks.storage import DTYPES
 
 __all__ = [
     "ACTIVATIONS", "DTYPES", "MLP", "BatchRenorm", "Encoder", "Ensemble", "actor_critic", "critic",

@@ -10,8 +10,9 @@ from flax import linen as nn
 
 from jaxrl._src.checks import check_size
 from jaxrl.networks.feedforward import dueling_network, q_options
-from jaxrl.networks.layers import DTYPES, MLP, hidden_layers, mask_illegal_rows
+from jaxrl.networks.layers import MLP, hidden_layers, mask_illegal_rows
 from jaxrl.networks.noisy import noisy_network
+from jaxrl.networks.storage import gradient_stored, product_for, stored
 from jaxrl.spaces import Discrete, Space
 from jaxrl.types import Network
 
@@ -87,13 +88,14 @@ class ImplicitQuantileNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, obs: Any, tau: jax.Array) -> jax.Array:
-        features, dtype = self.body(obs), DTYPES[self.body.dtype]
+        features, dtype = self.body(obs), self.body.dtype
         multiples = math.pi * jnp.arange(self.embedding_size, dtype=jnp.float32)
         cosines = jnp.cos(tau[..., None] * multiples.reshape((1,) * tau.ndim + multiples.shape))
-        embedding = nn.relu(nn.Dense(features.shape[-1], dtype=dtype, name="embedding")(cosines))  # [..., N, F] or [N, F]
-        x = features[..., None, :].astype(dtype)
-        x = x * embedding.reshape((1,) * (x.ndim - embedding.ndim) + embedding.shape)
-        x = hidden_layers(x, self.hidden, self.body.activation, dtype=self.body.dtype, layer_norm=self.body.layer_norm)
+        linear = nn.Dense(features.shape[-1], dtype=jnp.float32, dot_general=product_for(dtype), name="embedding")(cosines)
+        embedding = nn.relu(stored(linear, dtype))  # [..., N, F] or [N, F]
+        x = features[..., None, :]
+        x = gradient_stored(x * embedding.reshape((1,) * (x.ndim - embedding.ndim) + embedding.shape), dtype)
+        x = hidden_layers(x, self.hidden, self.body.activation, dtype=dtype, layer_norm=self.body.layer_norm)
         quantiles = jnp.swapaxes(nn.Dense(self.action_space.n, dtype=jnp.float32)(x), -1, -2)
         return mask_illegal_rows(quantiles, obs, self.action_space)
 

@@ -43,7 +43,7 @@ class DuelingNetwork(nn.Module):
             y = hidden_layers(
                 x, self.hidden, self.body.activation, dtype=self.body.dtype, layer_norm=self.body.layer_norm, noisy=noisy
             )
-            return dense(num_outputs, dtype=jnp.float32, noisy=noisy)(y)
+            return dense(num_outputs, noisy=noisy)(y)
 
         size, num_actions = self.num_atoms or 1, self.action_space.n
         value, advantage = stream(size), stream(num_actions * size)
@@ -109,8 +109,9 @@ def q_network(
         network is then a `jaxrl.types.NoisyNetwork`, with `noise(key, batch_shape)` and `apply(params, obs, noise)`.
       layer_norm: apply LayerNorm before each activation.
       scale_observations: scale bounded integers, such as uint8 images, from their bounds to [0, 1]; False only casts them.
-      dtype: "float32" or "bfloat16", the dtype in which convolutions and hidden layers compute. Parameters, gradients and
-        outputs are float32. bfloat16 halves the memory traffic on a GPU or TPU, but is slower on a CPU.
+      dtype: "float32" or "bfloat16", the dtype in which the results of convolutions and hidden layers, and the gradients with
+        respect to them, are stored. Everything else is float32, arithmetic included. bfloat16 reduces the memory traffic of
+        many seeds or large batches on a GPU or TPU, but is slower on a CPU.
 
     Raises:
       ValueError: for an action space that is not Discrete, an action mask that does not fit it, an unknown activation or

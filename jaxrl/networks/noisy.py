@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxrl.networks.storage import gradient_stored
 from jaxrl.spaces import Space, spec
 
 _INITIAL_SCALE = 0.5  # σ₀ of the paper
@@ -22,7 +23,7 @@ class NoisyDense(nn.Module):
     """
 
     features: int
-    dtype: Any = jnp.float32
+    dtype: str = "float32"  # in which the gradients of the products are stored
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -33,23 +34,24 @@ class NoisyDense(nn.Module):
         parameters = {"kernel": (uniform, (size, self.features)), "kernel_scale": (constant, (size, self.features)),
                       "bias": (uniform, (self.features,)), "bias_scale": (constant, (self.features,))}  # fmt: skip
         kernel, kernel_scale, bias, bias_scale = (
-            self.param(name, init, shape, jnp.float32).astype(self.dtype) for name, (init, shape) in parameters.items()
+            self.param(name, init, shape, jnp.float32) for name, (init, shape) in parameters.items()
         )
-        x = x.astype(self.dtype)
+        x = x.astype(jnp.float32)
+        product = lambda x, kernel: gradient_stored(x @ kernel, self.dtype)
         if self.is_initializing():
             for name, num_units in (("input", size), ("output", self.features)):
                 self.variable("noise", name, jnp.zeros, (num_units,))
         elif self.has_variable("noise", "input"):
-            eps_in: jax.Array = self.get_variable("noise", "input").astype(self.dtype)
-            eps_out: jax.Array = self.get_variable("noise", "output").astype(self.dtype)
+            eps_in: jax.Array = self.get_variable("noise", "input")
+            eps_out: jax.Array = self.get_variable("noise", "output")
             if eps_in.ndim == 1:  # one weight matrix for the whole batch
                 kernel = kernel + kernel_scale * (eps_in[:, None] * eps_out[None, :])
                 bias = bias + bias_scale * eps_out
             else:  # Σ_i x_i σ_ij ε_i ε'_j = ((x ∘ ε) σ) ∘ ε': a matrix for each row is never built
                 eps_in, eps_out = (eps.reshape((1,) * (x.ndim - eps.ndim) + eps.shape) for eps in (eps_in, eps_out))
-                perturbation = ((x * eps_in) @ kernel_scale + _row(bias_scale, x)) * eps_out
-                return x @ kernel + _row(bias, x) + perturbation
-        return x @ kernel + _row(bias, x)
+                perturbation = (product(x * eps_in, kernel_scale) + _row(bias_scale, x)) * eps_out
+                return product(x, kernel) + _row(bias, x) + perturbation
+        return product(x, kernel) + _row(bias, x)
 
 
 def _row(vector: jax.Array, like: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
 """Recurrent policies and action values with a gated recurrent unit (`jaxrl.types.RecurrentNetwork`)."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,8 @@ from jaxrl.networks.feedforward import (
     policy_outputs,
     split_gaussian,
 )
-from jaxrl.networks.layers import DTYPES, MLP, check_action_mask, check_body, mask_illegal_actions, orthogonal
+from jaxrl.networks.layers import MLP, check_action_mask, check_body, mask_illegal_actions, orthogonal
+from jaxrl.networks.storage import product_for, stored
 from jaxrl.spaces import Discrete, Space
 
 
@@ -27,7 +29,7 @@ class GRU(nn.Module):
     """One step of a gated recurrent unit (Cho et al. 2014), in the variant of cuDNN and flax. Maps (x, h) to the next h.
 
     r = σ(W_r x + U_r h + b_r), z = σ(W_z x + U_z h + b_z), n = tanh(W_n x + b_n + r (U_n h + c_n)), h' = (1 − z) n + z h.
-    The matrix products compute in `dtype`, the gates and the carry are float32.
+    The two products are stored in `dtype`, the gates and the carry are float32.
     """
 
     num_units: int
@@ -35,12 +37,13 @@ class GRU(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, carry: jax.Array) -> jax.Array:
-        size, dtype = self.num_units, DTYPES[self.dtype]
-        inputs = nn.Dense(3 * size, dtype=dtype, kernel_init=orthogonal(1.0), name="input")(x).astype(jnp.float32)
-        recurrent = nn.Dense(3 * size, use_bias=False, dtype=dtype, kernel_init=_recurrent_kernel, name="recurrent")(carry)
+        size, product = self.num_units, product_for(self.dtype)
+        layer = functools.partial(nn.Dense, 3 * size, dtype=jnp.float32, dot_general=product)
+        inputs = stored(layer(kernel_init=orthogonal(1.0), name="input")(x), self.dtype)
+        recurrent = stored(layer(use_bias=False, kernel_init=_recurrent_kernel, name="recurrent")(carry), self.dtype)
         bias = self.param("candidate_bias", nn.initializers.zeros, (size,), jnp.float32)
         input_r, input_z, input_n = jnp.split(inputs, 3, axis=-1)
-        recurrent_r, recurrent_z, recurrent_n = jnp.split(recurrent.astype(jnp.float32), 3, axis=-1)
+        recurrent_r, recurrent_z, recurrent_n = jnp.split(recurrent, 3, axis=-1)
         reset, update = jax.nn.sigmoid(input_r + recurrent_r), jax.nn.sigmoid(input_z + recurrent_z)
         candidate = jnp.tanh(input_n + reset * (recurrent_n + jnp.broadcast_to(bias, recurrent_n.shape)))
         return (1.0 - update) * candidate + update * carry
