@@ -21,6 +21,7 @@ from benchmarks.resets import measure
 from benchmarks.workloads import breakout
 from jaxrl import networks
 from jaxrl._src import microbatches
+from jaxrl.networks import layers
 from jaxrl.types import Transition
 from jaxrl.vectorization import compiler_options
 
@@ -75,7 +76,7 @@ def gradients(shape: tuple[int, ...], num: int) -> Callable:
 
 
 def breakout_run(convolution: Callable, updates: int) -> Callable:
-    networks._convolve = convolution
+    layers._convolve = convolution
     return compiled(train_of(breakout(1, 2_000, 100, updates)), jax.random.key(0))
 
 
@@ -91,7 +92,8 @@ def main() -> None:
     print(f"\n| forward and back, ms, observations | {' | '.join(map(str, shapes))} |\n|---|---|---|")
     print(f"| MLP 64-64 | {' | '.join(f'{1e3 * s / updates:.1f}' for s in seconds)} |", flush=True)
     updates = 200
-    convolutions = {"patches": networks._convolve, "XLA's": jax.lax.conv_general_dilated}
+    by_xla = lambda dtype, *args, **kwargs: jax.lax.conv_general_dilated(*args, **kwargs)
+    convolutions = {"patches": layers._convolve, "XLA's": by_xla}
     seconds = measure([breakout_run(convolution, updates) for convolution in convolutions.values()])
     print(f"\n| Breakout, ms an update | {' | '.join(convolutions)} |\n|---|---|---|")
     print(f"| DQN | {' | '.join(f'{1e3 * s / updates:.2f}' for s in seconds)} |")
