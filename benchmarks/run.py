@@ -2,9 +2,9 @@
 
 Each implementation has its own process, which compiles its program, runs it once, and then waits. The parent lets the processes
 of a workload take turns for several rounds, so that other load on the machine affects all of them equally. On a CPU, one workload
-is compiled and measured after the other; on an accelerator, all programs are compiled before the first is measured. The times
-are written to a row of benchmarks/results/, and RESULTS.md is generated from the rows. `benchmarks/setup.sh` creates an
-environment with all peers.
+is compiled and measured after the other; on an accelerator, all programs of an algorithm are compiled before the first is
+measured. The times are written to a row of benchmarks/results/, and RESULTS.md is generated from the rows.
+`benchmarks/setup.sh` creates an environment with all peers.
 """
 
 import argparse
@@ -183,8 +183,10 @@ def run_all(options: argparse.Namespace, out: Path, logs: Path) -> None:
     selected = [w for w in selected if not options.seeds or w.name == "rollout" or w.seeds in options.seeds]
     if not options.jaxrl_only and (absent := missing(selected, device["platform"])):
         raise SystemExit(f"{', '.join(sorted(absent))} not installed: run benchmarks/setup.sh, or use --jaxrl-only")
-    # On an accelerator, compilation takes most of the time and little of the device: all programs are compiled first, at once.
-    batches = [[workload] for workload in selected] if device["platform"] == "cpu" else [selected]
+    # On an accelerator, compilation takes most of the time and little of the device: as many programs are compiled at once as fit
+    # into the memory of the host.
+    of_names = [[workload for workload in selected if workload.name == name] for name in dict.fromkeys(w.name for w in selected)]
+    batches = [[workload] for workload in selected] if device["platform"] == "cpu" else of_names
     for batch in batches:
         groups = [start_all(workload, device, options.jaxrl_only, logs) for workload in batch]
         try:

@@ -137,14 +137,17 @@ def workloads(platform: str, quick: bool) -> list[Workload]:
         # An update takes a core 7 ms: 128 seeds would take hours, and 16 show what a batch of seeds changes.
         sacs = [sac(seeds, capacity, 300 if seeds == 1 else 60) for capacity in (10_000, 100_000) for seeds in (1, 16)]
     else:
-        seeds_of_all = (1, 16, 128, 512, 1024, 4096)
-        dqns = [dqn(seeds, capacity, 10_000) for capacity in (10_000, 100_000) for seeds in seeds_of_all]
-        sizes_of_all = ((16, 32, 1_000), (64, 128, 200))
-        small, large = ([reinforce(seeds, *sizes) for seeds in seeds_of_all] for sizes in sizes_of_all)
-        breakouts = [breakout(seeds, 100_000, 1_000, 999_000) for seeds in (1, 50)]
-        ppos = [ppo(seeds, *sizes) for sizes in ((4, 128, 1_000), (64, 128, 100)) for seeds in (1, 16, 128, 1024)]
-        pqns = [pqn(seeds, 300) for seeds in (1, 16, 128, 1024)]
-        sacs = [sac(seeds, capacity, 10_000) for capacity in (10_000, 100_000) for seeds in (1, 16, 128)]
+        # Runs of about a third of a second on an H200, so that all of them fit into ten minutes with the time to compile.
+        dqns = [dqn(seeds, 10_000, n) for seeds, n in {1: 5_000, 16: 5_000, 128: 2_500, 1_024: 500, 4_096: 150}.items()]
+        dqns += [dqn(seeds, 100_000, n) for seeds, n in {1: 5_000, 128: 2_500}.items()]
+        small = [reinforce(seeds, 16, 32, n) for seeds, n in {1: 700, 16: 700, 128: 400, 1_024: 150}.items()]
+        large = [reinforce(seeds, 64, 128, n) for seeds, n in {1: 150, 128: 60}.items()]
+        breakouts = [breakout(seeds, 100_000, 1_000, n) for seeds, n in {1: 5_000, 50: 1_000}.items()]
+        ppos = [ppo(seeds, 4, 128, n) for seeds, n in {1: 80, 16: 80, 128: 50, 1_024: 20}.items()]
+        ppos += [ppo(seeds, 64, 128, n) for seeds, n in {1: 60, 128: 20}.items()]
+        pqns = [pqn(seeds, n) for seeds, n in {1: 60, 16: 60, 128: 30, 1_024: 10}.items()]
+        sacs = [sac(seeds, 10_000, n) for seeds, n in {1: 2_500, 16: 2_000, 128: 500}.items()]
+        sacs += [sac(1, 100_000, 2_500)]
     return [*rollouts, *small, *large, *dqns, *breakouts, *ppos, *pqns, *sacs]
 
 
@@ -156,7 +159,7 @@ def entries(workload: Workload, platform: str, jaxrl_only: bool) -> Iterator[tup
     if jaxrl_only:
         return
     crowded = workload.seeds >= 128
-    share = 50 if workload.updates > 100_000 else 5 if crowded or (workload.seeds > 1 and workload.capacity > 10_000) else 1
+    share = 5 if crowded or (workload.seeds > 1 and workload.capacity > 10_000) else 1
     for implementation in PEERS[workload.name]:
         # On one GPU, and for one seed on any device, `vectorize` is the same as `jit(vmap)`.
         if implementation.endswith("/vectorize") and (platform != "cpu" or workload.seeds == 1):
@@ -164,7 +167,7 @@ def entries(workload: Workload, platform: str, jaxrl_only: bool) -> Iterator[tup
         if implementation == "jaxnasium/vectorize" and crowded:
             continue  # this would take an hour; 16 seeds show the effect of the layout
         yield implementation, workload._replace(updates=max(workload.updates // share, min(workload.updates, 10)))
-    if workload.seeds == 1:
+    if workload.seeds == 1 and platform == "cpu":  # they would not use another device
         for implementation in ONE_SEED.get(workload.name, ()):
             slow = workload.name in ("ppo", "sac")  # these step their environments in Python
             yield implementation, workload._replace(updates=max(workload.updates // 10, 10)) if slow else workload
