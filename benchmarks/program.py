@@ -1,6 +1,8 @@
 """Compile a function of one seed into a program of several, and record compile time and memory."""
 
+import json
 import math
+import os
 import resource
 import sys
 from collections.abc import Callable
@@ -67,6 +69,8 @@ def compiled_job(
     example = jax.block_until_ready(inputs(0))
     # `vectorize` sets these options itself, but not inside the `jit` that is lowered here.
     compiler = compiler_options(jax.devices()) if layout == "vectorize" else None
+    if "JAXRL_BENCHMARK_OPTIONS" in os.environ:  # set by options.py
+        compiler = json.loads(os.environ["JAXRL_BENCHMARK_OPTIONS"])
     start = cpu_seconds()
     compiled = jax.jit(lay_out(make(), workload.seeds, layout), compiler_options=compiler).lower(example).compile()
     seconds = cpu_seconds() - start
