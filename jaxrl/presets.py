@@ -167,8 +167,8 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             num_envs=16,
             rollout_length=100,
             network={"activation": "relu"},
-            agent={"num_epochs": 10, "num_minibatches": 8},
-            hparams={"learning_rate": 6e-4, "gae_lambda": 0.9, "entropy_coef": 0.0},
+            agent={"num_epochs": 10, "num_minibatches": 16},
+            hparams={"learning_rate": 1e-4, "gae_lambda": 0.9, "entropy_coef": 0.0},
         ),
     ),
     ("c51", "CartPole-v1"): (
