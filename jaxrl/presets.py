@@ -113,6 +113,14 @@ _DDPG = Settings(
 _DQN_CARTPOLE = override(
     _DQN, steps=100_000, network={"hidden": (120, 84)}, agent={"n_step": 3}, hparams={"learning_rate": 2e-3, "tau": 0.01}
 )
+_PPO_POINT_MASS = override(
+    _PPO,
+    num_envs=16,
+    rollout_length=100,
+    network={"activation": "relu"},
+    agent={"num_epochs": 10},
+    hparams={"gae_lambda": 0.9, "entropy_coef": 0.0},
+)
 
 # The settings for environments that are not in PRESETS.
 _ALL = (_A2C, _C51, _DDPG, _DQN, _IQN, _OPENAI_ES, _PPO, _PQN, _QR_DQN, _RAINBOW, _RECURRENT_PPO, _REINFORCE, _SAC, _TD3)
@@ -161,15 +169,8 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
         ),
     ),
     ("ppo", "PointMass"): (
-        override(
-            _PPO,
-            steps=1_000_000,
-            num_envs=16,
-            rollout_length=100,
-            network={"activation": "relu"},
-            agent={"num_epochs": 10, "num_minibatches": 16},
-            hparams={"learning_rate": 1e-4, "gae_lambda": 0.9, "entropy_coef": 0.0},
-        ),
+        override(_PPO_POINT_MASS, steps=1_000_000, agent={"num_minibatches": 16}, hparams={"learning_rate": 1e-4}),
+        override(_PPO_POINT_MASS, steps=300_000, agent={"num_minibatches": 8}, hparams={"learning_rate": 6e-4}),
     ),
     ("c51", "CartPole-v1"): (
         override(
