@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxrl.networks import Encoder, critic, deterministic_policy, ensemble, orthogonal, policy, q_network
+from jaxrl.networks import (
+    Encoder,
+    critic,
+    deterministic_policy,
+    ensemble,
+    implicit_quantile_network,
+    orthogonal,
+    policy,
+    q_network,
+    recurrent_policy,
+)
 from jaxrl.policies import deterministic_head
 from jaxrl.types import Box, Dict, Discrete, MultiDiscrete
 from tests.precision import tolerance
@@ -76,6 +86,7 @@ SPACES = {
     "bytes": Box(0, 255, (6, 5, 2), np.uint8),
     "bits": Box(0, 1, (6, 5, 2), np.bool_),
 }
+BOX, IMAGE = SPACES["vector"], SPACES["bytes"]
 IMAGES = ("bytes", "bits")
 BATCHES = [(), (4,), (3, 4)]
 
@@ -308,6 +319,24 @@ def test_bfloat16_is_for_what_hidden_layers_and_convolutions_store(name, layer_n
     assert stored_arrays(jax.grad(lambda params: jnp.sum(network.apply(params, obs))), params) == 3 * num_layers
 
 
+@pytest.mark.parametrize(
+    ("network", "inputs", "forward", "backward"),
+    [
+        (recurrent_policy(BOX, Discrete(3), hidden=(8,), num_units=6, dtype="bfloat16"), (np.zeros((4, 6)),), 1 + 2, 3 + 2 * 2),
+        (implicit_quantile_network(BOX, Discrete(3), hidden=(8, 7), dtype="bfloat16"), (np.full(5, 0.5),), 3, 2 * 3 + 3),
+        (q_network(BOX, Discrete(3), hidden=(8,), noisy=True, dtype="bfloat16"), (), 1, 3),
+    ],
+    ids=["recurrent", "implicit quantiles", "noisy"],
+)
+def test_bfloat16_is_stored_by_every_kind_of_network(network, inputs, forward, backward):
+    """Of a hidden layer three arrays, of one of the GRU's two products two, and of IQN's embedding three."""
+    inputs = (np.zeros((4, *BOX.shape), np.float32), *(x.astype(np.float32) for x in inputs))
+    params = jax.eval_shape(network.init, jax.random.key(0), *inputs)
+    total = lambda params: sum(map(jnp.sum, jax.tree.leaves(network.apply(params, *inputs))))
+    assert stored_arrays(total, params) == forward
+    assert stored_arrays(jax.grad(total), params) == backward
+
+
 def stored_arrays(fn, *args):
     """The number of arrays that are stored in bfloat16. Every matrix product must be float32."""
     stored, todo = 0, [jax.make_jaxpr(fn)(*args).jaxpr]
@@ -430,9 +459,6 @@ def test_two_keys_give_two_networks():
     for network in (q_network(SPACES["vector"], Discrete(3), hidden=()), policy(SPACES["vector"], Discrete(3), hidden=())):
         (_, one), (_, other) = (init_and_apply(network, obs, seed) for seed in (0, 1))
         assert not np.allclose(one, other, atol=1e-6)
-
-
-BOX, IMAGE = SPACES["vector"], SPACES["bytes"]
 
 
 @pytest.mark.parametrize(

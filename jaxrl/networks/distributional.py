@@ -10,9 +10,9 @@ from flax import linen as nn
 
 from jaxrl._src.checks import check_size
 from jaxrl.networks.feedforward import dueling_network, q_options
-from jaxrl.networks.layers import MLP, hidden_layers, mask_illegal_rows
+from jaxrl.networks.layers import MLP, dense, hidden_layers, mask_illegal_rows
 from jaxrl.networks.noisy import noisy_network
-from jaxrl.networks.storage import gradient_stored, product_for, stored
+from jaxrl.networks.storage import gradient_stored, stored
 from jaxrl.spaces import Discrete, Space
 from jaxrl.types import Network
 
@@ -91,7 +91,7 @@ class ImplicitQuantileNetwork(nn.Module):
         features, dtype = self.body(obs), self.body.dtype
         multiples = math.pi * jnp.arange(self.embedding_size, dtype=jnp.float32)
         cosines = jnp.cos(tau[..., None] * multiples.reshape((1,) * tau.ndim + multiples.shape))
-        linear = nn.Dense(features.shape[-1], dtype=jnp.float32, dot_general=product_for(dtype), name="embedding")(cosines)
+        linear = dense(features.shape[-1], dtype=dtype, name="embedding")(cosines)
         embedding = nn.relu(stored(linear, dtype))  # [..., N, F] or [N, F]
         x = features[..., None, :]
         x = gradient_stored(x * embedding.reshape((1,) * (x.ndim - embedding.ndim) + embedding.shape), dtype)

@@ -167,11 +167,13 @@ def _kernel_init(is_orthogonal: bool, scale: float) -> Initializer:
     return orthogonal(scale) if is_orthogonal else _LECUN
 
 
-def dense(width: int, *, dtype: str = "float32", kernel_init: Initializer = _LECUN, noisy: bool = False) -> nn.Module:
-    """A dense layer that stores the gradient of its product in `dtype`. Call it in a compact method."""
-    if noisy:
+def dense(
+    width: int, *, dtype: str = "float32", noisy: bool = False, kernel_init: Initializer = _LECUN, **options: Any
+) -> nn.Module:
+    """A dense layer with options of `nn.Dense`. The gradient of its product is stored in `dtype`. Call it in a compact method."""
+    if noisy:  # has its own initialisation
         return NoisyDense(width, dtype=dtype)
-    return nn.Dense(width, dtype=jnp.float32, kernel_init=kernel_init, dot_general=product_for(dtype))
+    return nn.Dense(width, dtype=jnp.float32, dot_general=product_for(dtype), kernel_init=kernel_init, **options)
 
 
 def hidden_layers(

@@ -14,8 +14,8 @@ from jaxrl.networks.feedforward import (
     policy_outputs,
     split_gaussian,
 )
-from jaxrl.networks.layers import MLP, check_action_mask, check_body, mask_illegal_actions, orthogonal
-from jaxrl.networks.storage import product_for, stored
+from jaxrl.networks.layers import MLP, check_action_mask, check_body, dense, mask_illegal_actions, orthogonal
+from jaxrl.networks.storage import stored
 from jaxrl.spaces import Discrete, Space
 
 
@@ -37,8 +37,7 @@ class GRU(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, carry: jax.Array) -> jax.Array:
-        size, product = self.num_units, product_for(self.dtype)
-        layer = functools.partial(nn.Dense, 3 * size, dtype=jnp.float32, dot_general=product)
+        size, layer = self.num_units, functools.partial(dense, 3 * self.num_units, dtype=self.dtype)
         inputs = stored(layer(kernel_init=orthogonal(1.0), name="input")(x), self.dtype)
         recurrent = stored(layer(use_bias=False, kernel_init=_recurrent_kernel, name="recurrent")(carry), self.dtype)
         bias = self.param("candidate_bias", nn.initializers.zeros, (size,), jnp.float32)
