@@ -127,6 +127,11 @@ def loops(text: str) -> list[dict]:
     return sorted(out, key=lambda loop: (loop["depth"], -loop["kernels"]))
 
 
+def deepest(loops: list[dict], trips: int) -> int:
+    """Kernels of one turn of the loop with this many trips that lies deepest."""
+    return max((loop for loop in loops if loop["trips"] == trips), key=lambda loop: loop["depth"])["kernels"]
+
+
 def collectives(text: str) -> list[str]:
     """The collective operations, which make devices wait for each other."""
     return sorted(

@@ -11,22 +11,6 @@ from typing import NamedTuple
 
 from benchmarks import launches
 
-_BYTES = {
-    "pred": 1,
-    "s8": 1,
-    "u8": 1,
-    "s16": 2,
-    "u16": 2,
-    "f16": 2,
-    "bf16": 2,
-    "s32": 4,
-    "u32": 4,
-    "f32": 4,
-    "s64": 8,
-    "u64": 8,
-    "f64": 8,
-}
-
 
 class Instruction(NamedTuple):
     name: str
@@ -58,8 +42,8 @@ def _parse(operation: str, line: str) -> Instruction:
 
 def _size(shape: str) -> int:
     """Bytes of an array, or of all arrays of a tuple, e.g. "f32[2,3]{1,0}"."""
-    arrays = re.findall(rf"\b({'|'.join(_BYTES)})\[([\d,]*)\]", shape)
-    return sum(_BYTES[dtype] * math.prod(int(n) for n in dims.split(",") if n) for dtype, dims in arrays)
+    arrays = re.findall(r"\b(?:pred|(?:s|u|f|bf)(\d+))\[([\d,]*)\]", shape)
+    return sum(int(bits or 8) // 8 * math.prod(int(n) for n in dims.split(",") if n) for bits, dims in arrays)
 
 
 def _called(instruction: Instruction, attribute: str) -> str:
@@ -69,11 +53,16 @@ def _called(instruction: Instruction, attribute: str) -> str:
 
 
 def _bytes_of(name: str, bodies: dict[str, dict[str, Instruction]]) -> int:
-    """Bytes that all kernels of a computation move; those of the computations that it calls are added."""
+    """Bytes that all kernels of a computation move, those of its calls and inner loops included."""
     total, body = 0, bodies[name]
     for instruction in body.values():
         if instruction.operation == "call":
             total += _bytes_of(_called(instruction, "to_apply"), bodies)
+        elif instruction.operation == "while":
+            trips = re.search(r'known_trip_count":\{"n":"(\d+)"', instruction.line)
+            if not trips:
+                raise ValueError(f"a loop of unknown length: {instruction.name}")
+            total += int(trips[1]) * _bytes_of(_called(instruction, "body"), bodies)
         elif instruction.operation == "fusion":
             inner = bodies[_called(instruction, "calls")]
             root = list(inner)[-1]
@@ -114,10 +103,7 @@ def main() -> None:
     for name, program in {"DQN": launches.dqn, "DQN on MinAtar's Breakout": breakout, "SAC": launches.sac}.items():
         for dtype in ("float32", "bfloat16"):
             text = launches.compile_seeds("h200", program(dtype=dtype), 1_024).as_text()
-            kernels = max((loop for loop in launches.loops(text) if loop["trips"] == 64), key=lambda loop: loop["depth"])[
-                "kernels"
-            ]
-            size = bytes_of_loop(text, 64) / 1_024 / 1e3
+            kernels, size = launches.deepest(launches.loops(text), trips=64), bytes_of_loop(text, trips=64) / 1_024 / 1e3
             print(f"{name} in {dtype}, 1,024 seeds: {size:,.0f} KB for each seed and iteration, {kernels} kernels", flush=True)
 
 
