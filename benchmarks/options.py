@@ -1,16 +1,13 @@
 """Measure compiler options on a GPU, as compile time and speed: `python benchmarks/options.py`.
 
 Each pair of program and options has its own process. A few compile at a time; when all are ready, they run in turns. Printed are
-the CPU seconds to compile, the elapsed seconds, and the µs per iteration of all seeds together, the median of the rounds.
+the CPU seconds to compile, and the µs per iteration of all seeds together, the median of the rounds.
 """
 
 import argparse
-import json
-import os
 import statistics
 import sys
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 
@@ -41,17 +38,8 @@ OPTIONS = {
 }
 
 
-def started(program: str, options: str, log: Path) -> run.Worker:
-    """A process that compiles and then waits, and its row."""
-    os.environ["JAXRL_BENCHMARK_OPTIONS"] = json.dumps(OPTIONS[options])
-    worker = run.start("jaxrl", PROGRAMS[program], {"program": program, "options": options}, log)
-    worker.row["wall"] = time.monotonic()
-    return worker
-
-
 def get_ready(worker: run.Worker, timeout: float) -> None:
     worker.row.update(run.answer(worker, timeout))
-    worker.row["wall"] = time.monotonic() - worker.row["wall"]
     run.timed(worker, 0, timeout)
 
 
@@ -59,32 +47,45 @@ def measure(worker: run.Worker, number: int, timeout: float) -> None:
     worker.row["seconds"].append(run.timed(worker, number, timeout)["seconds"])
 
 
+def run_in_turns(workers: list[run.Worker], arguments: argparse.Namespace, logs: Path) -> None:
+    """Start the workers of all pairs, a few at a time, and let them take turns. They are added to `workers`."""
+    pairs = [(program, options) for options in OPTIONS for program in PROGRAMS]
+    for first in range(0, len(pairs), arguments.at_once):
+        for number, (program, options) in enumerate(pairs[first : first + arguments.at_once], first):
+            facts = {"program": program, "options": options}
+            workers.append(run.start("jaxrl", PROGRAMS[program], facts, logs / str(number), OPTIONS[options]))
+        for worker in workers[first:]:
+            run.attempt(worker, partial(get_ready, worker, arguments.timeout))
+    for number in range(1, arguments.rounds + 1):
+        for worker in workers:
+            run.attempt(worker, partial(measure, worker, number, arguments.timeout))
+
+
+def result(worker: run.Worker) -> str:
+    if "error" in worker.row:
+        return worker.row["error"]
+    microseconds = 1e6 * statistics.median(worker.row["seconds"]) / worker.workload.updates
+    return f"{worker.row['compile_cpu_seconds']:.1f} CPU s, {microseconds:.1f} µs"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--at-once", type=int, default=4, help="programs that compile at once (default: 4)")
     parser.add_argument("--rounds", type=int, default=5, help="timed runs of each program (default: 5)")
     parser.add_argument("--timeout", type=float, default=600, help="seconds that a program may take to reply (default: 600)")
-    options = parser.parse_args()
-    pairs = [(program, name) for name in OPTIONS for program in PROGRAMS]
+    arguments = parser.parse_args()
     workers: list[run.Worker] = []
     with tempfile.TemporaryDirectory() as logs:
-        for first in range(0, len(pairs), options.at_once):
-            batch = [started(*pair, Path(logs) / str(first + i)) for i, pair in enumerate(pairs[first : first + options.at_once])]
-            for worker in batch:
-                run.attempt(worker, partial(get_ready, worker, options.timeout))
-            workers += batch
-        for number in range(1, options.rounds + 1):
+        try:
+            run_in_turns(workers, arguments, Path(logs))
+        finally:
             for worker in workers:
-                run.attempt(worker, partial(measure, worker, number, options.timeout))
-    for worker in workers:
-        worker.process.kill()
-    for worker in sorted(workers, key=lambda worker: list(PROGRAMS).index(worker.row["program"])):
-        row = worker.row
-        told = row.get("error") or (
-            f"{row['compile_cpu_seconds']:.1f} CPU s, {row['wall']:.1f} s, "
-            f"{1e6 * statistics.median(row['seconds']) / worker.workload.updates:.1f} µs"
-        )
-        print(f"{row['program']}, {row['options']}: {told}", flush=True)
+                worker.process.kill()
+                worker.process.wait()
+    for program in PROGRAMS:
+        for worker in workers:
+            if worker.row["program"] == program:
+                print(f"{program}, {worker.row['options']}: {result(worker)}", flush=True)
 
 
 if __name__ == "__main__":

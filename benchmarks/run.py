@@ -9,6 +9,7 @@ measured. The times are written to a row of benchmarks/results/, and RESULTS.md 
 
 import argparse
 import importlib.util
+import itertools
 import json
 import os
 import select
@@ -49,11 +50,13 @@ class Failed(Exception):
     """An implementation exited, timed out, or did not do what was asked."""
 
 
-def launch(*arguments: str, log: Path) -> subprocess.Popen:
+def launch(*arguments: str, log: Path, compiler_options: dict | None = None) -> subprocess.Popen:
+    """Start a worker. It compiles with these options of XLA, by default those of jaxrl."""
     command, pipe = [sys.executable, "-m", "benchmarks.worker", *arguments], subprocess.PIPE
+    options = {} if compiler_options is None else {"JAXRL_BENCHMARK_OPTIONS": json.dumps(compiler_options)}
     with log.open("w") as stderr:
         return subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=stderr, text=True, cwd=ROOT, env=os.environ | ENVIRONMENT
+            command, stdin=pipe, stdout=pipe, stderr=stderr, text=True, cwd=ROOT, env=os.environ | ENVIRONMENT | options
         )
 
 
@@ -87,15 +90,17 @@ def check(facts: dict, workload: Workload, ours: dict) -> None:
             raise Failed(f"its {name} is {facts[name]}, expected {wanted}")
 
 
-def start(implementation: str, workload: Workload, device: dict, log: Path) -> Worker:
-    row = device | {
+def start(implementation: str, workload: Workload, facts: dict, log: Path, compiler_options: dict | None = None) -> Worker:
+    """Start a worker for a workload. Its row begins with `facts`, such as the device."""
+    row = facts | {
         "implementation": implementation,
         "workload": workload._asdict(),
         "load": os.getloadavg()[0],
         "seconds": [],
         "cpu_seconds": [],
     }
-    return Worker(implementation, workload, launch(implementation, json.dumps(workload._asdict()), log=log), log, row)
+    process = launch(implementation, json.dumps(workload._asdict()), log=log, compiler_options=compiler_options)
+    return Worker(implementation, workload, process, log, row)
 
 
 def attempt(worker: Worker, do: Callable[[], None]) -> None:
@@ -183,10 +188,10 @@ def run_all(options: argparse.Namespace, out: Path, logs: Path) -> None:
     selected = [w for w in selected if not options.seeds or w.name == "rollout" or w.seeds in options.seeds]
     if not options.jaxrl_only and (absent := missing(selected, device["platform"])):
         raise SystemExit(f"{', '.join(sorted(absent))} not installed: run benchmarks/setup.sh, or use --jaxrl-only")
-    # On an accelerator, compilation takes most of the time and little of the device: as many programs are compiled at once as fit
-    # into the memory of the host.
-    of_names = [[workload for workload in selected if workload.name == name] for name in dict.fromkeys(w.name for w in selected)]
-    batches = [[workload] for workload in selected] if device["platform"] == "cpu" else of_names
+    # On an accelerator, compilation takes most of the time and little of the device: the programs of an algorithm are compiled at
+    # once. Each process holds a gigabyte or two of the host's memory, so those of all algorithms are not.
+    by_name = [list(group) for _, group in itertools.groupby(selected, key=lambda workload: workload.name)]
+    batches = [[workload] for workload in selected] if device["platform"] == "cpu" else by_name
     for batch in batches:
         groups = [start_all(workload, device, options.jaxrl_only, logs) for workload in batch]
         try:
