@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import contextvars
+import difflib
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -42,9 +43,21 @@ class Parser(argparse.ArgumentParser):
         if _asked_for.get():
             raise AskedFor(self)
         try:
-            return self.parse_intermixed_args([_with_hyphens(word) for word in argv])
+            namespace, unknown = self.parse_known_intermixed_args([_with_hyphens(word) for word in argv])
         except argparse.ArgumentError as error:
             self.error(" ".join(filter(None, (error.argument_name, error.message))))
+        if unknown:
+            raise UsageError(f"unrecognized arguments: {' '.join(unknown)} ({self._hint(unknown)})")
+        return namespace
+
+    def _hint(self, unknown: list[str]) -> str:
+        """Name the options that resemble the first unknown one, apart from prefixes like `--hparams.`; or else the help."""
+        without_prefix = lambda word: word.removeprefix("--").partition("=")[0].rpartition(".")[2]
+        word = next((word for word in unknown if word.startswith("--")), "")
+        names = {option: without_prefix(option) for option in self._option_string_actions if option.startswith("--")}
+        closest = difflib.get_close_matches(without_prefix(word), set(names.values()), n=1, cutoff=0.7)
+        near = [option for option, name in names.items() if name in closest]
+        return f"did you mean {' or '.join(near)}?" if near else f"see `{self.prog} --help`"
 
 
 class AskedFor(Exception):

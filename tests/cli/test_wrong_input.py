@@ -13,8 +13,6 @@ from jaxrl.experiment import folder
 from jaxrl.experiment.policies import abstract_policies
 from tests.experiment.run_folders import write_run
 
-pytestmark = pytest.mark.xdist_group("cli-wrong")
-
 
 def zeros(config):
     return jax.tree.map(np.zeros_like, abstract_policies(config))
@@ -115,7 +113,9 @@ WRONG = [
     ("explain no-policies", "holds no policies"),
     # train
     ("train --env CartPole-v1", "name an algorithm first"),
-    ("train dqn ppo", "unrecognized arguments: ppo"),
+    ("train dqn ppo", "unrecognized arguments: ppo (see `jaxrl train dqn --help`)"),
+    ("train dqn --learning_rate 1", "--learning-rate 1 (did you mean --hparams.learning-rate or --sweep.learning-rate?)"),
+    ("train ppo --agent.epochs=3", "--agent.epochs=3 (did you mean --agent.num-epochs?)"),
     ("train dqn --eval-every often", "--eval-every cannot be 'often': give an integer"),
     ("train dqn --eval-every 1e4", "--eval-every cannot be '1e4': give an integer"),
     ("train dqn --eval-every 0", "eval_every must be at least 1, got 0"),
