@@ -8,4 +8,4 @@ prepare "[test,optuna,export,onnx,tensorboard,wandb,mlflow,completion]"
 "$VENV/bin/python" -c 'import importlib.metadata as m; m.version("rlax")' 2> /dev/null \
   || "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check rlax
 export JAXRL_TEST_EXTRAS=1
-exec "$VENV/bin/python" -m pytest -m needs --dist loadgroup -n "${JAXRL_TEST_WORKERS:-2}" tests --ignore tests/envs/suites "$@"
+exec "$VENV/bin/python" -m pytest -m needs --dist worksteal -n "${JAXRL_TEST_WORKERS:-2}" tests --ignore tests/envs/suites "$@"

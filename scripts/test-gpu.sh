@@ -9,4 +9,4 @@ prepare "[gymnax,test,cuda]"
 export XLA_PYTHON_CLIENT_PREALLOCATE=false
 export XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_autotune_level=0"
 "$VENV/bin/python" -c 'import jax; assert jax.default_backend() == "gpu", jax.devices()' || fail "JAX finds no GPU here"
-exec "$VENV/bin/python" -m pytest --dist loadgroup -n "${JAXRL_TEST_WORKERS:-8}" "${ON_GPU[@]}" "$@"
+exec "$VENV/bin/python" -m pytest --dist worksteal -n "${JAXRL_TEST_WORKERS:-8}" "${ON_GPU[@]}" "$@"

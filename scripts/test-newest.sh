@@ -8,4 +8,4 @@ JAXRL_VENV="${JAXRL_VENV:-.venv-newest}"
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager --editable ".[test,gymnasium]"
 [ -z "${JAXRL_IGNORE_GYMNAX:-}" ] || "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade jax 2> /dev/null
 "$VENV/bin/python" -c 'import jax, flax, optax, numpy, sys; print(sys.version.split()[0], jax.__version__, flax.__version__, optax.__version__, numpy.__version__)'
-exec "$VENV/bin/python" -m pytest --dist loadgroup -n "${JAXRL_TEST_WORKERS:-2}" "${CORE[@]}" "$@"
+exec "$VENV/bin/python" -m pytest --dist worksteal -n "${JAXRL_TEST_WORKERS:-2}" "${CORE[@]}" "$@"

@@ -4,4 +4,4 @@ set -euo pipefail
 . "$(dirname "$0")/environment.sh"
 prepare "[gymnax,test]"
 export JAXRL_TEST_TF32=1
-exec "$VENV/bin/python" -m pytest --dist loadgroup -n "${JAXRL_TEST_WORKERS:-2}" "${ON_GPU[@]}" "$@"
+exec "$VENV/bin/python" -m pytest --dist worksteal -n "${JAXRL_TEST_WORKERS:-2}" "${ON_GPU[@]}" "$@"

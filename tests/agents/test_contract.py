@@ -1,4 +1,4 @@
-"""One suite for every agent: shapes, learning, metrics, batching, and the program that it compiles to."""
+"""One suite for every agent: shapes, learning, metrics, hyperparameters, batching, and the program that it compiles to."""
 
 import pickle
 import re
@@ -36,9 +36,74 @@ def hparams(learner):
     return jax.tree.map(jnp.float32, learner.agent.hparams)
 
 
-def varied(hparams):
-    """Three settings that differ in every field, leaves `[3]`."""
-    return jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 100.0) * jnp.array([1.0, 0.5, 0.9]), hparams)
+# A setting in which every hyperparameter matters within two iterations, and another value for each of them.
+SETTINGS = {
+    "learning_rate": (0.02, 0.01),
+    "learning_rate_iterations": (10.0, 5.0),
+    "discount": (0.9, 0.5),
+    "tau": (0.5, 0.25),
+    "epsilon_start": (0.9, 0.2),
+    "epsilon_end": (0.1, 0.8),
+    "epsilon_iterations": (20.0, 7.0),
+    "priority_exponent": (0.6, 0.2),
+    "importance_exponent": (0.4, 0.9),
+    "importance_exponent_iterations": (20.0, 7.0),
+    "munchausen_scale": (0.9, 0.5),
+    "munchausen_temperature": (0.5, 0.1),
+    "entropy_coef": (0.1, 0.2),
+    "value_coef": (0.5, 1.0),
+    "max_grad_norm": (0.5, 0.1),
+    "gae_lambda": (0.9, 0.5),
+    "clip_range": (0.02, 0.1),
+    "clip_range_iterations": (10.0, 2.0),
+    "value_clip_range": (0.1, 0.02),
+    "target_kl": (10.0, 1e-4),
+    "initial_temperature": (1.0, 0.3),
+    "target_entropy": (-1.0, -0.5),
+    "q_lambda": (0.9, 0.5),
+    "relative_target_entropy": (0.5, 0.2),
+    "exploration_noise": (0.1, 0.3),
+    "noise_correlation": (0.5, 0.9),
+    "target_noise": (0.2, 0.4),
+    "target_noise_clip": (0.3, 0.1),
+    "noise_std": (0.2, 0.1),
+    "weight_decay": (0.1, 0.01),
+}
+
+PRIORITIZED = {"priority_exponent", "importance_exponent", "importance_exponent_iterations"}
+MUNCHAUSEN = {"munchausen_scale", "munchausen_temperature"}
+UNREAD = {  # since an option is off
+    "c51": PRIORITIZED,
+    "dqn": PRIORITIZED | MUNCHAUSEN,
+    "double dqn, huber, hard sync, rollouts": PRIORITIZED | MUNCHAUSEN,
+    "dqn, three steps, prioritized": MUNCHAUSEN,
+    "dqn, munchausen": PRIORITIZED,
+    "iqn": PRIORITIZED,
+    "qr_dqn": PRIORITIZED,
+    "reinforce, episodic": {"value_coef"},  # its baseline is not learned
+    "sac": {"relative_target_entropy"},
+    "sac, discrete": {"target_entropy"},
+    "sac, dropout and batch renormalisation": {"relative_target_entropy", "tau"},  # it has no target network
+}
+
+
+@pytest.fixture(scope="module")
+def settings(learner):
+    """Leaves `[N]`: a setting in which all hyperparameters are read, one for each that differs in it, and the first again."""
+    fields = learner.agent.hparams._fields
+    base, other = (learner.agent.hparams._replace(**{field: SETTINGS[field][i] for field in fields}) for i in (0, 1))
+    rows = [base, *(base._replace(**{field: getattr(other, field)}) for field in fields), base]
+    return jax.tree.map(lambda *x: jnp.array(x, jnp.float32), *rows)
+
+
+@pytest.fixture(scope="module")
+def train_batch(learner):
+    return jax.jit(jax.vmap(lambda key, hparams: jaxrl.train(key, learner, NUM_ITERATIONS, hparams)[0]))
+
+
+def varied(hparams, num):
+    """Settings that differ in every field, leaves `[num]`."""
+    return jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 100.0) * jnp.linspace(0.5, 1.0, num, dtype=jnp.float32), hparams)
 
 
 def equal_leaves(one, other):
@@ -137,14 +202,27 @@ def test_the_second_call_does_not_compile(train, hparams):
     assert train._cache_size() == 1
 
 
-def test_runs_in_a_batch_equal_each_alone(learner, train, hparams):
-    """Over seeds and over every hyperparameter at once."""
-    keys, settings = jax.random.split(jax.random.key(3), 3), varied(hparams)
-    batch = jax.jit(jax.vmap(lambda key, h: jaxrl.train(key, learner, NUM_ITERATIONS, h)[0]))(keys, settings)
-    alone = train(keys[1], jax.tree.map(lambda x: x[1], settings))[0]
-    one = jax.tree.map(lambda x: x[1], batch)
-    chex.assert_trees_all_close(plain(one.agent.params), plain(alone.agent.params), rtol=1e-4, atol=1e-5)
-    chex.assert_trees_all_close(plain(one.env), plain(alone.env), rtol=1e-4, atol=1e-5)
+def test_every_hyperparameter_changes_the_run(name, learner, train_batch, settings):
+    """One seed in a batch of settings."""
+    num = len(settings[0])
+    state = train_batch(jnp.stack([jax.random.key(0)] * num), settings)
+    leaves = jax.tree.leaves(state.agent.params)
+    same = [all(np.array_equal(x[0], x[row]) for x in leaves) for row in range(1, num)]
+    assert same.pop()  # the batch itself makes no difference
+    unread = {field for field, equal in zip(settings._fields, same, strict=True) if equal}
+    assert unread == UNREAD.get(name, set())
+
+
+def test_runs_in_a_batch_equal_each_alone(train, train_batch, hparams, settings):
+    """Over seeds and over every hyperparameter at once. The batch is as long as that of the test above, to compile it once."""
+    num = len(settings[0])
+    keys, values = jax.random.split(jax.random.key(3), num), varied(hparams, num)
+    batch = train_batch(keys, values)
+    for row in (0, 1):
+        alone = train(keys[row], jax.tree.map(lambda x, row=row: x[row], values))[0]
+        one = jax.tree.map(lambda x, row=row: x[row], batch)
+        chex.assert_trees_all_close(plain(one.agent.params), plain(alone.agent.params), rtol=1e-4, atol=1e-5)
+        chex.assert_trees_all_close(plain(one.env), plain(alone.env), rtol=1e-4, atol=1e-5)
 
 
 def test_seeds_differ_in_everything_that_is_random(train, hparams):
@@ -159,14 +237,15 @@ def test_seeds_differ_in_everything_that_is_random(train, hparams):
 def test_a_nested_vmap_over_seeds_and_hyperparameters(learner, hparams):
     keys = jax.random.split(jax.random.key(0), 2)
     train = jax.vmap(lambda h: jax.vmap(lambda k: jaxrl.train(k, learner, 1, h)[1]["episode_return"])(keys))
-    assert jax.eval_shape(train, varied(hparams)).shape == (3, 2, 1)
+    assert jax.eval_shape(train, varied(hparams, 3)).shape == (3, 2, 1)
 
 
 def test_no_key_is_used_twice(learner, hparams):
-    state = learner.init(jax.random.key(1), hparams)
+    """JAX checks this where it traces."""
+    state = jax.eval_shape(learner.init, jax.random.key(1), hparams)
     with jax.debug_key_reuse(True):
-        jax.jit(lambda key, hparams: jaxrl.train(key, learner, NUM_ITERATIONS, hparams))(jax.random.key(0), hparams)
-        jax.jit(lambda key: jaxrl.evaluate(key, learner, state, num_episodes=3))(jax.random.key(2))
+        jax.jit(lambda key: jaxrl.train(key, learner, NUM_ITERATIONS, hparams)).trace(jax.random.key(0))
+        jax.jit(lambda key, state: jaxrl.evaluate(key, learner, state, num_episodes=3)).trace(jax.random.key(2), state)
 
 
 def test_evaluation_is_reproducible(learner, hparams):

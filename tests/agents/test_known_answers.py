@@ -20,7 +20,7 @@ from jaxrl.envs.problems.probes import PROBES, SPACE_PROBES
 from jaxrl.envs.problems.tabular import Params, TabularMDP, tabular
 from jaxrl.presets import Settings, build, override
 from jaxrl.types import Box, Discrete, MultiDiscrete
-from tests.compiling import LEVELS
+from tests.compiling import OPTIMIZED
 
 NUM_SEEDS = 2
 STATES, ACTIONS, FEATURES, OBSERVATIONS = 7, 2, 2, 2  # the most that a probe has
@@ -232,7 +232,7 @@ def test_every_answer_is_learned(name, kind):
     params = jax.tree.map(lambda *x: jnp.stack(x), *map(padded, probes))
     of_probes = jax.vmap(learn, in_axes=(None, 0, 0))
     keys = jax.random.split(jax.random.key(0), NUM_SEEDS)
-    learned = jax.jit(jax.vmap(of_probes, in_axes=(0, None, None)), compiler_options=LEVELS["vectorize"])  # they run for long
+    learned = jax.jit(jax.vmap(of_probes, in_axes=(0, None, None)), compiler_options=OPTIMIZED)
     actions, values = jax.tree.map(np.asarray, learned(keys, params, obs))
     for i, probe in enumerate(case.probes):
         best = np.broadcast_to(q[i].max(axis=1), (NUM_SEEDS, OBSERVATIONS))
@@ -270,7 +270,7 @@ def test_every_space_is_learned(name, kind, probe):
         state, _ = jaxrl.train(key, learner, num_iterations, hparams)
         return agent.exploit(agent.policy(state.agent), jax.tree.map(jnp.asarray, obs), agent.initial_carry(num), key)[0]
 
-    learned = jax.jit(jax.vmap(learn), compiler_options=LEVELS["vectorize"])
+    learned = jax.jit(jax.vmap(learn), compiler_options=OPTIMIZED)
     actions = np.asarray(learned(jax.random.split(jax.random.key(0), NUM_SEEDS)))
     if probe == "MultiDiscrete action":
         actions = np.ravel_multi_index(np.moveaxis(actions, -1, 0), env.action_space.nvec)

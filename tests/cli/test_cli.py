@@ -20,9 +20,6 @@ from jaxrl.experiment.config import load_config
 from jaxrl.experiment.curves import read_curves
 from jaxrl.types import Box, Discrete
 
-pytestmark = pytest.mark.xdist_group("cli")  # one worker: its runs are shared
-
-
 SMALL = ["--steps", "240", "--seeds", "2", "--agent.num-envs", "4", "--agent.hidden", "8", "--agent.warmup-steps", "40"]
 SMALL_DQN = [*SMALL, "--agent.batch-size", "8", "--agent.capacity", "64"]
 

@@ -15,7 +15,6 @@ from jaxrl.experiment.explanation_picture import draw
 from jaxrl.experiment.policies import abstract_policies
 from jaxrl.presets import DEFAULTS, override
 
-pytestmark = pytest.mark.xdist_group("cli")
 REPLAY = {"capacity": 64, "batch_size": 8, "warmup_steps": 40}
 
 

@@ -10,8 +10,6 @@ from jaxrl.experiment import Config, folder
 from jaxrl.experiment.policies import abstract_policies
 from jaxrl.presets import DEFAULTS, override
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

@@ -53,9 +53,15 @@ def learner(request, names):
     return jaxrl.make_learner(env, agent_of(names, request.param, env), num_envs=4, rollout_length=2)
 
 
-# These run on the `learner` of this file.
+@pytest.fixture(scope="module")
+def settings(hparams):
+    return test_contract.varied(hparams, 3)
+
+
+# These run on the fixtures of this file.
 hparams = test_contract.hparams
 train = test_contract.train
+train_batch = test_contract.train_batch
 test_a_step_keeps_shapes_dtypes_and_strong_types = test_contract.test_a_step_keeps_shapes_dtypes_and_strong_types
 test_runs_in_a_batch_equal_each_alone = test_contract.test_runs_in_a_batch_equal_each_alone
 test_no_key_is_used_twice = test_contract.test_no_key_is_used_twice

@@ -23,8 +23,6 @@ from jaxrl.experiment.trainers import Chunk, Trainer
 from jaxrl.presets import DEFAULTS, Preset, override
 from tests.problems import dqn_learner
 
-pytestmark = pytest.mark.xdist_group("checkpoints")
-
 INTERVAL, ITERATIONS = 2, 8
 SETTINGS = override(DEFAULTS["dqn"], steps=240, num_envs=4, network={"hidden": (8,)},
                     agent={"batch_size": 8, "capacity": 64, "warmup_steps": 40, "updates_per_iteration": 1})  # fmt: skip

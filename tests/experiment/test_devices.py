@@ -14,8 +14,6 @@ from jaxrl.experiment.trainers import make_trainer
 from jaxrl.presets import default_settings, override
 from tests.problems import plain
 
-pytestmark = pytest.mark.xdist_group("devices")
-
 
 def config_of(algorithm="a2c", rollout_length=8, **changes):
     settings = override(

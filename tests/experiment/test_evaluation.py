@@ -16,8 +16,6 @@ from jaxrl.experiment.trainers import Chunk
 from jaxrl.presets import DEFAULTS, Preset, override
 from tests.problems import dqn_learner
 
-pytestmark = pytest.mark.xdist_group("evaluation")
-
 SETTINGS = override(DEFAULTS["dqn"], steps=600, num_envs=4, network={"hidden": (8,)},
                     agent={"batch_size": 8, "capacity": 64, "warmup_steps": 40})  # fmt: skip
 

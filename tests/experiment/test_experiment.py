@@ -24,9 +24,6 @@ from jaxrl.experiment.training import Progress
 from jaxrl.presets import DEFAULTS, override
 from jaxrl.types import Environment
 
-pytestmark = pytest.mark.xdist_group("experiment")  # one worker: its runs are shared
-
-
 SETTINGS = override(
     DEFAULTS["dqn"],
     steps=240,

@@ -196,7 +196,6 @@ def test_wrong_numbers_are_refused_before_an_environment_is_opened():
         evaluate_policy_on_host(jax.random.key(0), learner, state, num_episodes=0)
 
 
-@pytest.mark.xdist_group("cli")
 def test_the_command_line_trains_and_plays_them(tmp_path, capsys):
     out = tmp_path / "run"
     small = ["--agent.num-envs", "4", "--agent.hidden", "8", "--agent.warmup-steps", "40", "--agent.batch-size", "8"]

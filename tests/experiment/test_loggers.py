@@ -22,8 +22,6 @@ from jaxrl.experiment.trainers import Chunk
 from jaxrl.presets import DEFAULTS
 from tests.experiment.test_checkpoints import CHUNKS, CONFIG, Killed, killed_at, small  # noqa: F401
 
-pytestmark = pytest.mark.xdist_group("checkpoints")  # as where `small` is from
-
 
 def rows_of(*steps):
     return [Row("seed 0", step, step, 0.5, {"loss": 1.0 / step}) for step in steps]

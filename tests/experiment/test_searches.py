@@ -17,8 +17,6 @@ from jaxrl.experiment.stages import in_batches
 from jaxrl.types import LearnerState
 from tests.problems import plain, reinforce_learner, short_point_mass
 
-pytestmark = pytest.mark.xdist_group("searches")  # one worker: its runs are shared
-
 SPACE = {"learning_rate": Range(1e-3, 1.0, log=True), "entropy_coef": Range(0.0, 0.1)}
 
 

@@ -17,8 +17,6 @@ from jaxrl.experiment.policies import SELECTION_STREAM, abstract_policies, greed
 from jaxrl.experiment.terminal import search_table
 from jaxrl.presets import DEFAULTS, override
 
-pytestmark = pytest.mark.xdist_group("searches")  # one worker: its runs are shared
-
 SETTINGS = override(
     DEFAULTS["reinforce"],
     steps=32 * 8,
