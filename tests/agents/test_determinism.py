@@ -25,13 +25,11 @@ def learner_of(name):
     return LEARNERS[name]()
 
 
-MAPS = [
-    pytest.param(name, "default" if name == "dqn" else "vectorize", marks=[pytest.mark.slow] * (name != "ppo, continuous"))
-    for name in LEARNERS
-]
+MAPS = [("dqn", "default"), ("ppo, continuous", "vectorize")]
+OTHERS = [pytest.param(name, "vectorize", marks=pytest.mark.slow) for name in LEARNERS if name not in dict(MAPS)]
 
 
-@pytest.mark.parametrize(("name", "level"), MAPS)
+@pytest.mark.parametrize(("name", "level"), [*MAPS, *OTHERS])
 def test_a_map_over_seeds_equals_each_alone(name, level):
     learner = learner_of(name)
     train = lambda key: jaxrl.train(key, learner, 2)[0]
@@ -43,7 +41,7 @@ def test_a_map_over_seeds_equals_each_alone(name, level):
 
 CUTS = [
     ("dqn", False, "default"),
-    pytest.param("ppo", False, "vectorize", marks=pytest.mark.slow),
+    ("ppo", False, "vectorize"),
     pytest.param("double dqn, huber, hard sync, rollouts", True, "vectorize", marks=pytest.mark.slow),
     pytest.param("reinforce, continuing", True, "vectorize", marks=pytest.mark.slow),
     pytest.param("reinforce, episodic", False, "vectorize", marks=pytest.mark.slow),
