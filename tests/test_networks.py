@@ -22,6 +22,7 @@ from jaxrl.networks import (
 from jaxrl.policies import deterministic_head
 from jaxrl.types import Box, Dict, Discrete, MultiDiscrete
 from tests.precision import tolerance
+from tests.problems import plain
 
 ONE_IN_A_MILLION = 1e-6
 MATRICES = [(1, 1), (4, 4), (7, 3), (3, 7), (1, 5), (5, 1), (64, 64), (84, 120)]
@@ -246,9 +247,10 @@ def test_illegal_actions_get_minus_infinity_and_the_mask_is_not_an_input(build):
     legal = np.array([[1, 1, 1, 1], [1, 0, 0, 1], [0, 0, 1, 1], [0, 1, 0, 1]], bool)
     network = build(masked_space(4))
     params, free = apply_random_params(network, {"x": x, "action_mask": np.ones_like(legal)})
-    out = network.apply(params, {"x": x, "action_mask": legal})
+    out = jax.jit(network.apply)(params, {"x": x, "action_mask": legal})
     np.testing.assert_allclose(out, np.where(legal, free, -np.inf), rtol=1e-6)
-    assert params["params"].keys() == build(Dict({"x": Box(-1, 1, (3,))})).init(jax.random.key(0), {"x": x})["params"].keys()
+    without = jax.eval_shape(build(Dict({"x": Box(-1, 1, (3,))})).init, jax.random.key(0), {"x": x})
+    assert params["params"].keys() == without["params"].keys()
 
 
 def test_where_nothing_is_legal_nothing_is_masked():
@@ -354,7 +356,7 @@ def test_a_bfloat16_network_and_its_gradient_are_those_of_a_numpy_loop_that_roun
     params = jax.jit(network.init)(jax.random.key(0), obs)
     weight = np.random.default_rng(1).normal(size=(50, 3)).astype(np.float32)
     with jax.default_matmul_precision("highest"):
-        q, grads = jax.value_and_grad(lambda params: jnp.sum(weight * network.apply(params, obs)))(params)
+        q, grads = jax.jit(jax.value_and_grad(lambda params: jnp.sum(weight * network.apply(params, obs))))(params)
     rounded = lambda x: x.astype(jnp.bfloat16).astype(np.float32)
     layers = [jax.tree.map(np.asarray, params["params"][f"Dense_{i}"]) for i in range(3)]
     inputs, linear = [obs], []
@@ -496,7 +498,7 @@ def test_as_many_convolutions_as_fit_are_taken():
     space = Box(0, 1, (5, 9, 1))
     network = q_network(space, Discrete(3), channels=(4, 4))
     obs = jnp.zeros((2, 5, 9, 1))
-    assert network.apply(network.init(jax.random.key(0), obs), obs).shape == (2, 3)
+    assert jax.eval_shape(network.init_with_output, jax.random.key(0), obs)[0].shape == (2, 3)
 
 
 # --- critics and ensembles
@@ -552,7 +554,7 @@ def test_a_critic_ignores_the_action_mask():
 def test_a_critic_has_a_gradient_in_the_action():
     network, obs, action = critic(BOX, ACTIONS["box"], hidden=(8,)), observations("vector", (4,)), actions("box", (4,))
     params, _ = apply_random_params(network, obs, action)
-    gradient = np.asarray(jax.grad(lambda action: jnp.sum(network.apply(params, obs, action)))(action))
+    gradient = np.asarray(jax.jit(jax.grad(lambda action: jnp.sum(network.apply(params, obs, action))))(action))
     assert np.all(np.any(gradient != 0, axis=0))
 
 
@@ -560,13 +562,13 @@ def test_members_of_an_ensemble_are_independent_networks():
     obs, action, key = observations("vector", (4,)), actions("box", (4,)), jax.random.key(0)
     network = critic(BOX, ACTIONS["box"], hidden=(8,), layer_norm=True)
     members = ensemble(network, 3)
-    params = members.init(key, obs, action)
-    values = members.apply(params, obs, action)
+    params = jax.jit(members.init)(key, obs, action)
+    values = np.asarray(jax.jit(members.apply)(params, obs, action))
     assert values.shape == (3, 4)
     for i, member_key in enumerate(jax.random.split(key, 3)):
-        alone = network.init(member_key, obs, action)
+        value, alone = jax.jit(network.init_with_output)(member_key, obs, action)
         jax.tree.map(close, jax.tree.map(lambda x, i=i: x[i], params), alone)
-        close(values[i], network.apply(alone, obs, action))
+        close(values[i], value)
     # No two have a weight in common.
     kernels = [np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(params) if "kernel" in str(path)]
     assert len(kernels) == 2
@@ -584,8 +586,8 @@ def test_an_ensemble_is_of_any_network():
 def test_members_do_not_see_each_others_gradients():
     obs, action = observations("vector", (4,)), actions("box", (4,))
     members = ensemble(critic(BOX, ACTIONS["box"], hidden=(8,)), 2)
-    params = members.init(jax.random.key(0), obs, action)
-    grads = jax.grad(lambda params: jnp.sum(members.apply(params, obs, action)[0]))(params)
+    params = jax.jit(members.init)(jax.random.key(0), obs, action)
+    grads = plain(jax.jit(jax.grad(lambda params: jnp.sum(members.apply(params, obs, action)[0])))(params))
     assert all(not np.any(x[1]) for x in jax.tree.leaves(grads))
     assert any(np.any(x[0]) for x in jax.tree.leaves(grads))
 

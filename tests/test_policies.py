@@ -1,5 +1,6 @@
 """Policy heads: units of a Box, densities by numerical integration, frequencies of samples, gradients by finite differences."""
 
+import functools
 from functools import partial
 
 import jax
@@ -30,9 +31,13 @@ HEADS = {
 }
 
 
+@functools.cache
 def head_of(name):
+    """The head's functions are compiled as a whole, since one operation after the other would take longer."""
     action_space, squash = HEADS[name]
-    return action_space, policy_head(action_space, squash=squash)
+    head = policy_head(action_space, squash=squash)
+    names = ("sample", "mode", "to_action", "log_prob", "entropy", "kl")
+    return action_space, head._replace(**{name: jax.jit(getattr(head, name)) for name in names})
 
 
 def random_params(head, batch_shape=(), seed=0):
@@ -83,8 +88,9 @@ def test_gradients_agree_with_finite_differences(name):
         flat, unravel = jax.flatten_util.ravel_pytree(params)
         of_flat = jax.jit(lambda x, f=function, unravel=unravel: f(unravel(x)))
         steps = 1e-2 * np.eye(len(flat), dtype=np.float32)
+        flat = np.asarray(flat)
         differences = [(of_flat(flat + step) - of_flat(flat - step)) / 2e-2 for step in steps]
-        np.testing.assert_allclose(jax.grad(of_flat)(flat), differences, atol=2e-3)
+        np.testing.assert_allclose(jax.jit(jax.grad(of_flat))(flat), differences, atol=2e-3)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -95,7 +101,7 @@ def test_a_policy_diverges_from_others_alone(name):
     samples = head.sample(
         jax.tree.map(lambda x: jnp.broadcast_to(x, (20_000, *x.shape)), params), head.noise(jax.random.key(0), (20_000,))
     )
-    ratio = jax.vmap(lambda x: head.log_prob(params, x) - head.log_prob(other, x))(samples)
+    ratio = jax.jit(jax.vmap(lambda x: head.log_prob(params, x) - head.log_prob(other, x)))(samples)
     deviation = 5 * float(jnp.std(ratio)) / np.sqrt(20_000)
     assert abs(float(jnp.mean(ratio)) - float(head.kl(params, other))) < deviation
     assert deviation < 0.25 * float(head.kl(params, other))
@@ -167,7 +173,7 @@ def test_illegal_actions_leave_everything_finite(name):
 
     assert all(np.all(np.isfinite(x)) for x in outputs(logits))
     for i in range(3):
-        gradient = jax.grad(lambda logits, i=i: jnp.sum(outputs(logits)[i]))(logits)
+        gradient = jax.jit(jax.grad(lambda logits, i=i: jnp.sum(outputs(logits)[i])))(logits)
         assert np.all(np.isfinite(gradient))
         assert not np.any(gradient[:, 0])
 
@@ -267,6 +273,7 @@ def test_the_gradient_of_a_reparameterised_sample_and_its_log_probability():
     head, noise = policy_head(Box(15, 30, (2,)), squash=True), jnp.array([0.7, -1.2])
     flat, unravel = jax.flatten_util.ravel_pytree(random_params(head))
 
+    @jax.jit
     def loss(flat):
         raw_action = head.sample(unravel(flat), noise)
         return head.log_prob(unravel(flat), raw_action) - jnp.sum(jnp.square(head.to_action(raw_action) - 21.0)) / 50

@@ -38,11 +38,12 @@ def counting_agent():
 
 def play(env, num_steps=8, num_envs=2):
     learner = jaxrl.make_learner(env, counting_agent(), num_envs=num_envs, rollout_length=num_steps)
-    state = learner.init(jax.random.key(0), HP())
+    state = jax.jit(learner.init)(jax.random.key(0), HP())
     noise = learner.noise(jax.random.key(1))
     carry = RolloutCarry(state.env, state.obs, state.carry, zero_stats(num_envs))
     fresh_episode = reset_scheme(env, (num_steps, num_envs), None).episode
-    return unroll(env, learner.agent, (), carry, noise.rollout, fresh_episode, HP(), jnp.int32(0)), noise
+    run = jax.jit(lambda carry, noise: unroll(env, learner.agent, (), carry, noise, fresh_episode, HP(), jnp.int32(0)))
+    return run(carry, noise.rollout), noise
 
 
 def test_no_observation_of_the_next_episode_is_ever_a_successor():
@@ -152,10 +153,10 @@ def test_small_observations_stay_small_in_the_rollout():
 
 def test_evaluate_plays_whole_episodes_and_marks_endless_ones():
     learner = dqn_learner(countdown(7))
-    state = learner.init(jax.random.key(0), learner.agent.hparams)
+    state = jax.jit(learner.init)(jax.random.key(0), learner.agent.hparams)
     np.testing.assert_array_equal(jaxrl.evaluate(jax.random.key(1), learner, state, num_episodes=3), [7.0, 7.0, 7.0])
     learner = dqn_learner(endless(limit=10))
-    state = learner.init(jax.random.key(0), learner.agent.hparams)
+    state = jax.jit(learner.init)(jax.random.key(0), learner.agent.hparams)
     cut = jaxrl.evaluate(jax.random.key(1), learner, state, num_episodes=2, max_steps=9)
     assert np.isnan(cut).all()
 
@@ -177,7 +178,7 @@ def test_evaluation_reads_what_a_saved_policy_holds():
 
 def test_evaluate_refuses_no_episodes():
     learner = dqn_learner(countdown())
-    state = learner.init(jax.random.key(0), learner.agent.hparams)
+    state = jax.jit(learner.init)(jax.random.key(0), learner.agent.hparams)
     with pytest.raises(ValueError, match="num_episodes must be at least 1, got 0"):
         jaxrl.evaluate(jax.random.key(1), learner, state, num_episodes=0)
 
@@ -185,7 +186,7 @@ def test_evaluate_refuses_no_episodes():
 def test_evaluate_refuses_a_batch_of_states_and_says_vmap():
     learner = dqn_learner(countdown())
     keys = jax.random.split(jax.random.key(0), 3)
-    states = jax.vmap(lambda key: learner.init(key, jax.tree.map(jnp.float32, learner.agent.hparams)))(keys)
+    states = jax.jit(jax.vmap(lambda key: learner.init(key, jax.tree.map(jnp.float32, learner.agent.hparams))))(keys)
     with pytest.raises(
         ValueError, match=r"state of one run, .* batch of states \(statistics \[3, 4\], not \[4\]\): use jax.vmap"
     ):

@@ -69,10 +69,10 @@ def loss_by_a_loop(params, rollout, hparams, normalize_advantage):
 
 def step_of(agent, rollout, hparams):
     """What one step of gradient descent with learning rate 1 subtracts from the parameters: the gradient."""
-    state = agent.init(jax.random.key(1), jnp.zeros((NUM_ENVS, SIZE)), hparams)
+    state = jax.jit(agent.init)(jax.random.key(1), jnp.zeros((NUM_ENVS, SIZE)), hparams)
     noise = agent.noise(jax.random.key(2), NUM_STEPS, NUM_ENVS).update
     after, metrics = jax.jit(agent.update)(state, rollout, noise, hparams, jnp.int32(0))
-    return state.params, jax.tree.map(lambda x, y: np.asarray(x - y), state.params, after.params), metrics
+    return state.params, jax.tree.map(lambda x, y: np.asarray(x) - np.asarray(y), state.params, after.params), metrics
 
 
 SETTING = {"learning_rate": 1.0, "max_grad_norm": np.inf, "gae_lambda": 0.8, "discount": 0.9, "entropy_coef": 0.3}

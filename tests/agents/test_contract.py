@@ -97,8 +97,15 @@ def settings(learner):
 
 
 @pytest.fixture(scope="module")
+def start(learner, hparams):
+    return jax.jit(learner.init)(jax.random.key(0), hparams)
+
+
+@pytest.fixture(scope="module")
 def train_batch(learner):
-    return jax.jit(jax.vmap(lambda key, hparams: jaxrl.train(key, learner, NUM_ITERATIONS, hparams)[0]))
+    """Every seed with every setting: `(keys[S], hparams[N]) -> states[N, S]`."""
+    train = lambda key, hparams: jaxrl.train(key, learner, NUM_ITERATIONS, hparams)[0]
+    return jax.jit(jax.vmap(jax.vmap(train, (0, None)), (None, 0)))
 
 
 def varied(hparams, num):
@@ -176,9 +183,8 @@ def test_pickled_it_is_the_same_program(learner):
     jax.tree.map(np.testing.assert_array_equal, found_consts, consts)
 
 
-def test_every_parameter_learns(learner, train, hparams):
+def test_every_parameter_learns(start, train, hparams):
     """Each array of the network and of the optimizer's moments has changed, and the target network's with Polyak averaging."""
-    start = jax.jit(learner.init)(jax.random.key(0), hparams)
     state, _ = train(jax.random.key(0), hparams)
     assert equal_leaves(state.agent.params, start.agent.params) == []
     assert equal_leaves(state.agent.opt_state, start.agent.opt_state) == []
@@ -203,26 +209,24 @@ def test_the_second_call_does_not_compile(train, hparams):
 
 
 def test_every_hyperparameter_changes_the_run(name, learner, train_batch, settings):
-    """One seed in a batch of settings."""
-    num = len(settings[0])
-    state = train_batch(jnp.stack([jax.random.key(0)] * num), settings)
-    leaves = jax.tree.leaves(state.agent.params)
-    same = [all(np.array_equal(x[0], x[row]) for x in leaves) for row in range(1, num)]
+    """In the states of two seeds together."""
+    state = train_batch(jax.random.split(jax.random.key(0), 2), settings)
+    leaves = jax.tree.leaves(plain(state.agent.params))
+    same = [all(np.array_equal(x[0], x[row]) for x in leaves) for row in range(1, len(settings[0]))]
     assert same.pop()  # the batch itself makes no difference
     unread = {field for field, equal in zip(settings._fields, same, strict=True) if equal}
     assert unread == UNREAD.get(name, set())
 
 
 def test_runs_in_a_batch_equal_each_alone(train, train_batch, hparams, settings):
-    """Over seeds and over every hyperparameter at once. The batch is as long as that of the test above, to compile it once."""
-    num = len(settings[0])
-    keys, values = jax.random.split(jax.random.key(3), num), varied(hparams, num)
-    batch = train_batch(keys, values)
-    for row in (0, 1):
-        alone = train(keys[row], jax.tree.map(lambda x, row=row: x[row], values))[0]
-        one = jax.tree.map(lambda x, row=row: x[row], batch)
-        chex.assert_trees_all_close(plain(one.agent.params), plain(alone.agent.params), rtol=1e-4, atol=1e-5)
-        chex.assert_trees_all_close(plain(one.env), plain(alone.env), rtol=1e-4, atol=1e-5)
+    """Over seeds and over every hyperparameter at once. The batch has the sizes of the test above, to compile it once."""
+    keys, values = jax.random.split(jax.random.key(3), 2), varied(hparams, len(settings[0]))
+    batch = plain(train_batch(keys, values))
+    for row, seed in ((0, 1), (1, 0)):
+        alone = train(keys[seed], jax.tree.map(lambda x, row=row: x[row], values))[0]
+        one = jax.tree.map(lambda x, row=row, seed=seed: x[row, seed], batch)
+        chex.assert_trees_all_close(one.agent.params, plain(alone.agent.params), rtol=1e-4, atol=1e-5)
+        chex.assert_trees_all_close(one.env, plain(alone.env), rtol=1e-4, atol=1e-5)
 
 
 def test_seeds_differ_in_everything_that_is_random(train, hparams):
@@ -234,12 +238,6 @@ def test_seeds_differ_in_everything_that_is_random(train, hparams):
     assert equal_leaves(one.key, other.key) == []
 
 
-def test_a_nested_vmap_over_seeds_and_hyperparameters(learner, hparams):
-    keys = jax.random.split(jax.random.key(0), 2)
-    train = jax.vmap(lambda h: jax.vmap(lambda k: jaxrl.train(k, learner, 1, h)[1]["episode_return"])(keys))
-    assert jax.eval_shape(train, varied(hparams, 3)).shape == (3, 2, 1)
-
-
 def test_no_key_is_used_twice(learner, hparams):
     """JAX checks this where it traces."""
     state = jax.eval_shape(learner.init, jax.random.key(1), hparams)
@@ -248,9 +246,8 @@ def test_no_key_is_used_twice(learner, hparams):
         jax.jit(lambda key, state: jaxrl.evaluate(key, learner, state, num_episodes=3)).trace(jax.random.key(2), state)
 
 
-def test_evaluation_is_reproducible(learner, hparams):
-    state = learner.init(jax.random.key(0), hparams)
-    play = jax.jit(lambda key: jaxrl.evaluate(key, learner, state, num_episodes=3))
+def test_evaluation_is_reproducible(learner, start):
+    play = jax.jit(lambda key: jaxrl.evaluate(key, learner, start, num_episodes=3))
     first, again, other = play(jax.random.key(5)), play(jax.random.key(5)), play(jax.random.key(6))
     assert first.shape == (3,)
     assert np.isfinite(first).all()

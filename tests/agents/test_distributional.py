@@ -127,7 +127,7 @@ def test_an_update_descends_on_the_loss_of_the_paper(name):
         loop.store(newest(rows_of(state.agent), iteration))
     if is_rainbow:  # other weights than 1
         td_error = rng.uniform(0.1, 3.0, size=12)
-        buffer = replay.prioritized.update(state.agent.replay, jnp.arange(12), jnp.float32(td_error), alpha=1.0, eps=0.0)
+        buffer = jax.jit(replay.prioritized.update)(state.agent.replay, jnp.arange(12), jnp.float32(td_error), alpha=1.0, eps=0.0)
         state = state._replace(agent=state.agent._replace(replay=buffer))
         loop.priority[:12], loop.largest = td_error, max(1.0, td_error.max())
     noise = jax.jit(learner.noise)(jax.random.key(1))
@@ -216,7 +216,7 @@ def test_exploring_is_noisy_and_exploiting_is_not():
     )}  # fmt: skip
     obs = jnp.tile(state.obs[:1], (64, 1))
     noise = jax.tree.map(lambda x: x[0], learner.agent.noise(jax.random.key(1), 1, 64).act)
-    explored = learner.agent.explore(params, obs, (), noise, learner.agent.hparams, jnp.int32(0))[0]
+    explored = jax.jit(learner.agent.explore)(params, obs, (), noise, learner.agent.hparams, jnp.int32(0))[0]
     assert 8 < np.sum(explored) < 56  # not all of them alike, although ε is 0
     for seed in range(3):
         action = learner.agent.exploit(params, obs, (), jax.random.key(seed))[0]

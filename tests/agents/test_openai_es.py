@@ -108,7 +108,7 @@ def test_a_step_is_that_of_a_loop_in_numpy():
     done = rng.random((length, num_envs)) < 0.3
     reward = rng.normal(size=(length, num_envs)).astype(np.float32)
     rollout = jaxrl.types.Transition((), (), jnp.asarray(reward), jnp.asarray(done), jnp.zeros_like(done), (), (), ())
-    after, metrics = agent.update(state, rollout, jax.random.key(1), hparams, jnp.int32(0))
+    after, metrics = jax.jit(agent.update)(state, rollout, jax.random.key(1), hparams, jnp.int32(0))
 
     returns = []
     for env_index in range(num_envs):
@@ -137,7 +137,7 @@ def test_a_step_is_that_of_a_loop_in_numpy():
 
 def test_each_environment_acts_with_its_own_weights_and_evaluation_with_the_mean():
     learner = openai_es_learner(short_point_mass(), rollout_length=5)
-    state = learner.init(jax.random.key(0), jax.tree.map(jnp.float32, learner.agent.hparams))
+    state = jax.jit(learner.init)(jax.random.key(0), jax.tree.map(jnp.float32, learner.agent.hparams))
     population = learner.agent.policy(state.agent)
     explore = functools.partial(learner.agent.explore, carry=(), noise_t=(), hparams=None, iteration=None)
     obs = jnp.broadcast_to(state.obs[:1], state.obs.shape)
@@ -165,7 +165,7 @@ def test_two_shards_follow_the_gradient_of_the_whole_population():
     hparams = jax.tree.map(jnp.float32, agent.hparams._replace(learning_rate=0.5))
     over_shards = functools.partial(jax.vmap, axis_name=shards.AXIS, axis_size=2)
     init = lambda _: agent.init(jax.random.key(0), jnp.zeros((4, 2)), hparams)
-    states = over_shards(init)(jnp.arange(2))
+    states = jax.jit(over_shards(init))(jnp.arange(2))
     assert not set(np.ravel(states.noise_keys[0]).tolist()) & set(np.ravel(states.noise_keys[1]).tolist())
     reward = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 4)), jnp.float32)
 
@@ -174,10 +174,10 @@ def test_two_shards_follow_the_gradient_of_the_whole_population():
         rollout = jaxrl.types.Transition((), (), reward, done, done, (), (), ())
         return agent.update(state, rollout, jax.random.key(1), hparams, jnp.int32(0))[0].params.weights
 
-    found = over_shards(update)(states, reward)
+    found = jax.jit(over_shards(update))(states, reward)
     one = jax.tree.map(lambda x: x[0], states)._replace(noise_keys=states.noise_keys.reshape(4, -1))
     one_reward = jnp.concatenate([reward[0, :, :2], reward[1, :, :2], reward[0, :, 2:], reward[1, :, 2:]], axis=1)
-    expected = update(one, one_reward)
+    expected = jax.jit(update)(one, one_reward)
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], np.stack([values, values]), rtol=1e-5)
 

@@ -125,7 +125,7 @@ def newest(stored, iteration):
     """The rollout that iteration `iteration` stored, leaves `[T * B, ...]`."""
     size = NUM_STEPS * NUM_ENVS
     rows = (iteration % (CAPACITY // size)) * size + np.arange(size)
-    return jax.tree.map(np.asarray, replay.take(stored, rows))
+    return jax.tree.map(np.asarray, jax.jit(replay.take)(stored, rows))
 
 
 OPTIONS = {
@@ -219,7 +219,7 @@ def test_a_noisy_update_has_one_noise_for_each_network_and_gradient_step(double)
     w, bits = np.asarray(state.agent.params), np.asarray(noise.update[0])
     online, target, selector = (np.asarray(x[0]) for x in noise.update[1])
     assert len({*online.ravel(), *target.ravel(), *selector.ravel()}) == 3 * 2 * 3
-    items = jax.tree.map(np.asarray, replay.take(after.agent.replay, jnp.arange(16)))
+    items = jax.tree.map(np.asarray, jax.jit(replay.take)(after.agent.replay, np.arange(16)))
     loss = []
     for u in range(2):
         rows = bits[u] % 16

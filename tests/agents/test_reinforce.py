@@ -45,7 +45,7 @@ def test_the_gradient_is_the_exact_policy_gradient(baseline):
     num_envs, repeats = 5_000, 200
     network, learner = sgd_learner(baseline, num_envs)
     hparams = learner.agent.hparams._replace(learning_rate=1.0, discount=1.0, value_coef=0.0)
-    state = learner.init(jax.random.key(0), hparams)
+    state = jax.jit(learner.init)(jax.random.key(0), hparams)
     leaves, treedef = jax.tree.flatten(state.agent.params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
     params = treedef.unflatten([jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)])
@@ -58,7 +58,7 @@ def test_the_gradient_is_the_exact_policy_gradient(baseline):
 
     estimate_all = jax.jit(lambda keys: jax.lax.map(estimate, keys), compiler_options=OPTIMIZED)
     estimates = estimate_all(jax.random.split(jax.random.key(2), repeats))
-    exact = jax.grad(lambda p: exact_return(network, p, baseline == "value"))(params)
+    exact = jax.jit(jax.grad(lambda p: exact_return(network, p, baseline == "value")))(params)
     estimates, exact = jax.tree.map(np.asarray, (estimates, exact))
     checked = 0
     for samples, truth in zip(jax.tree.leaves(estimates), jax.tree.leaves(exact), strict=True):
@@ -120,7 +120,7 @@ def test_an_update_follows_the_loss_as_written_out(mode, baseline, normalize):
     agent = jaxrl.agents.reinforce(network, env.action_space, **static)
     learner = jaxrl.make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
     hparams = agent.hparams._replace(learning_rate=1.0, discount=0.9, entropy_coef=0.1, value_coef=0.7)
-    state = learner.init(jax.random.key(0), hparams)
+    state = jax.jit(learner.init)(jax.random.key(0), hparams)
     state = state._replace(agent=state.agent._replace(params=jax.tree.map(lambda x: x + 0.1, state.agent.params)))
     noise, iteration = learner.noise(jax.random.key(1)), jnp.int32(0)
     carry = RolloutCarry(state.env, state.obs, state.carry, state.stats)
@@ -134,7 +134,7 @@ def test_an_update_follows_the_loss_as_written_out(mode, baseline, normalize):
     after, metrics = jax.jit(learner.step)(state, noise, hparams, iteration)
     moved = jax.tree.map(lambda old, new: old - new, state.agent.params, after.agent.params)
     loss = written_out(state.agent.params, rollout, network, hparams, mode, baseline, normalize)
-    (value, others), gradient = jax.value_and_grad(loss, has_aux=True)(state.agent.params)
+    (value, others), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(state.agent.params)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-4, atol=2e-6), moved, gradient)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-4, atol=1e-6)
     for name in others.keys() & metrics.keys():
@@ -145,7 +145,7 @@ def test_the_mean_baseline_lowers_the_variance():
     def variance(baseline):
         _, learner = sgd_learner(baseline, 100)
         hparams = learner.agent.hparams._replace(learning_rate=1.0, discount=1.0)
-        state = learner.init(jax.random.key(0), hparams)
+        state = jax.jit(learner.init)(jax.random.key(0), hparams)
         step = lambda key: learner.step(state, learner.noise(key), hparams, jnp.int32(0))[0].agent.params
         params = jax.jit(jax.vmap(step))(jax.random.split(jax.random.key(1), 200))
         return sum(float(jnp.sum(jnp.var(x, axis=0))) for x in jax.tree.leaves(params))

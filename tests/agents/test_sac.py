@@ -77,15 +77,15 @@ def test_it_finds_the_best_action_of_an_asymmetric_box():
     state, _ = trained(learner, 1000, hparams)
     contexts = jnp.array([[-0.8], [0.0], [0.8]])
     exploit = lambda params: learner.agent.exploit(params, contexts, (), jax.random.key(0))[0]
-    actions = np.asarray(jax.vmap(exploit)(state.agent.params.actor))
+    actions = np.asarray(jax.jit(jax.vmap(exploit))(state.agent.params.actor))
     widths = (LOPSIDED.high - LOPSIDED.low).astype(np.float32)
     assert np.all(np.abs(actions - best_lopsided_action(np.asarray(contexts))) < 0.1 * widths)
 
 
 def test_both_critics_begin_differently_and_the_target_is_their_copy():
     learner = sac_learner()
-    state = learner.init(jax.random.key(0), jax.tree.map(jnp.float32, learner.agent.hparams)).agent
-    kernels = [x for x in jax.tree.leaves(state.params.critic) if x.ndim == 3]
+    state = jax.jit(learner.init)(jax.random.key(0), jax.tree.map(jnp.float32, learner.agent.hparams)).agent
+    kernels = [np.asarray(x) for x in jax.tree.leaves(state.params.critic) if x.ndim == 3]
     assert kernels
     assert all(not np.allclose(x[0], x[1]) for x in kernels)
     jax.tree.map(np.testing.assert_array_equal, state.params.critic, state.target_critic)
@@ -102,10 +102,10 @@ def test_a_gradient_step_is_that_of_the_papers_losses():
     agent = jaxrl.agents.sac(linear(env), env.action_space, capacity=4, batch_size=4, warmup=1, optimizer=optax.sgd)
     learner = jaxrl.make_learner(env, agent, num_envs=4, rollout_length=1)
     hparams = jax.tree.map(jnp.float32, agent.hparams._replace(learning_rate=1.0, initial_temperature=0.3, discount=0.9))
-    state = learner.init(jax.random.key(0), hparams)
-    noise, rollout = agent.noise(jax.random.key(1), 1, 4).update, jaxrl.replay.take(state.agent.replay, jnp.arange(4))
+    state = jax.jit(learner.init)(jax.random.key(0), hparams)
+    noise, rollout = agent.noise(jax.random.key(1), 1, 4).update, jax.jit(jaxrl.replay.take)(state.agent.replay, np.arange(4))
     rollout = jax.tree.map(lambda x: x[None], rollout)
-    after, _ = agent.update(state.agent, rollout, noise, hparams, jnp.int32(1))
+    after, _ = jax.jit(agent.update)(state.agent, rollout, noise, hparams, jnp.int32(1))
     batch = jaxrl.off_policy.sample(state.agent.replay, noise.sample, rollout, jnp.int32(1))
     batch, noises = jax.tree.map(lambda x: np.asarray(x[0]), (batch, (noise.action, noise.next_action)))
     old, new = (jax.tree.map(np.float64, x.params) for x in (state.agent, after))

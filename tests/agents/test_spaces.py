@@ -83,7 +83,7 @@ def greedy_columns(learner, state, obs):
     exploit = lambda agent: learner.agent.exploit(
         learner.agent.policy(agent), obs, learner.agent.initial_carry(num), jax.random.key(0)
     )
-    action = np.asarray(jax.vmap(lambda agent: exploit(agent)[0])(state.agent))
+    action = np.asarray(jax.jit(jax.vmap(lambda agent: exploit(agent)[0]))(state.agent))
     space = learner.env.action_space
     return action if isinstance(space, Discrete) else np.ravel_multi_index(np.moveaxis(action, -1, 0), space.nvec)
 
@@ -118,7 +118,7 @@ def test_action_values_are_those_of_the_probe(name):
     """Exactly −∞ for illegal actions; a bootstrap from these would lift 1.25 to 2."""
     probe, learner, state, *_ = trained("dqn", name)
     network = jaxrl.networks.q_network(learner.env.observation_space, learner.env.action_space, hidden=(16,))
-    q = jax.vmap(lambda params: network.apply(params, probe.obs))(state.agent.params)
+    q = jax.jit(jax.vmap(lambda params: network.apply(params, probe.obs)))(state.agent.params)
     np.testing.assert_array_equal(np.isneginf(q), np.broadcast_to(np.isneginf(probe.q), q.shape))
     np.testing.assert_allclose(q, np.broadcast_to(probe.q, q.shape), atol=0.1)
 
@@ -127,7 +127,7 @@ def test_action_values_are_those_of_the_probe(name):
 def test_the_replay_returns_transitions_as_they_were(name):
     """Entries in their dtypes, and each transition one that the environment can make, warm-up included."""
     probe, learner, state, *_ = trained("dqn", name)
-    rows = replay.take(jax.tree.map(lambda x: x[0], state.agent.replay), jnp.arange(512))
+    rows = jax.jit(replay.take)(jax.tree.map(lambda x: x[0], state.agent.replay), jnp.arange(512))
     spaces = learner.env.observation_space
     for obs in (rows.obs, rows.next_obs):
         assert {key: (x.shape[1:], x.dtype) for key, x in obs.items()} == {key: (s.shape, s.dtype) for key, s in spaces.items()}

@@ -62,7 +62,7 @@ def example(num_critics=2, **static):
     make = jaxrl.agents.ddpg if static.pop("ddpg", False) else jaxrl.agents.td3
     network = ActorCritic(Linear(2), Quadratic(num_critics))
     agent = make(network, LOPSIDED, batch_size=16, capacity=24, warmup=3, **static)
-    state = agent.init(jax.random.key(0), jnp.zeros((4, 3)), agent.hparams)
+    state, store = jax.jit(agent.init)(jax.random.key(0), jnp.zeros((4, 3)), agent.hparams), jax.jit(agent.store)
     state = state._replace(target_params=jax.tree.map(lambda x: 0.7 * x + 0.1, state.params))  # not the parameters themselves
     rng, rollouts = np.random.default_rng(0), []
     for iteration in range(3):
@@ -71,7 +71,7 @@ def example(num_critics=2, **static):
         kind = rng.integers(3, size=(2, 4))
         reward = rng.normal(size=(2, 4)).astype(np.float32)
         rollout = Transition(obs, action, reward, kind == 1, kind == 2, next_obs, np.zeros((2, 4, 2), np.float32), ())
-        state = agent.store(state, jax.tree.map(jnp.asarray, rollout), jnp.int32(iteration))
+        state = store(state, rollout, jnp.int32(iteration))
         rollouts.append(rollout)
     rows = jax.tree.map(lambda *x: np.concatenate([y.reshape(8, *y.shape[2:]) for y in x]), *rollouts)
     return agent, state, rollouts[-1], rows
@@ -165,8 +165,8 @@ def test_the_actors_gradient_is_the_deterministic_policy_gradient():
     env, head = lopsided(), jaxrl.policies.deterministic_head(LOPSIDED)
     actor, critic = jaxrl.networks.deterministic_actor_critic(env.observation_space, LOPSIDED, hidden=(8,))
     obs = jax.random.normal(jax.random.key(0), (16, 1))
-    params = actor.init(jax.random.key(1), obs)
-    critics = critic.init(jax.random.key(2), obs, jnp.zeros((16, 2)))
+    params = jax.jit(actor.init)(jax.random.key(1), obs)
+    critics = jax.jit(critic.init)(jax.random.key(2), obs, jnp.zeros((16, 2)))
     act = lambda params: head.to_action(head.mode(actor.apply(params, obs)))
 
     def in_two_parts(params):
@@ -175,15 +175,17 @@ def test_the_actors_gradient_is_the_deterministic_policy_gradient():
         return jnp.mean(losses.deterministic_policy_gradient(action, dqda))
 
     loss = functools.partial(jaxrl.agents._td3._actor_loss, ActorCritic(actor, critic), head)
-    direct, value = jax.grad(loss, has_aux=True)(params, critics, obs)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-7), direct, jax.grad(in_two_parts)(params))
+    direct, value = jax.jit(jax.grad(loss, has_aux=True))(params, critics, obs)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-7), direct, jax.jit(jax.grad(in_two_parts))(params)
+    )
     np.testing.assert_allclose(value, -np.mean(critic.apply(critics, obs, act(params))[0]), rtol=1e-5)
 
 
 def test_critics_begin_differently_and_the_targets_are_copies():
     learner = td3_learner()
-    state = learner.init(jax.random.key(0), jax.tree.map(jnp.float32, learner.agent.hparams)).agent
-    kernels = [x for x in jax.tree.leaves(state.params.critic) if x.ndim == 3]
+    state = jax.jit(learner.init)(jax.random.key(0), jax.tree.map(jnp.float32, learner.agent.hparams)).agent
+    kernels = [np.asarray(x) for x in jax.tree.leaves(state.params.critic) if x.ndim == 3]
     assert kernels
     assert all(not np.allclose(x[0], x[1]) for x in kernels)
     jax.tree.map(np.testing.assert_array_equal, state.params, state.target_params)

@@ -70,16 +70,16 @@ def test_the_agent_acts_by_its_outputs(name, kind, options):
     agent, network, params = agent_of(name, env, options)
     outputs = explain.policy_outputs(name, network, env.action_space, **options)
     obs = np.random.default_rng(0).uniform(-1, 1, (4, 3)).astype(np.float32)
-    actions, _ = agent.exploit(params, jnp.asarray(obs), agent.initial_carry(4), jax.random.key(0))
-    found = jax.vmap(lambda o: outputs.apply(params, o))(obs)
-    for action, own in zip(actions, np.asarray(found.action), strict=True):
+    actions, _ = jax.jit(agent.exploit)(params, obs, agent.initial_carry(4), jax.random.key(0))
+    found = jax.jit(jax.vmap(lambda o: outputs.apply(params, o)))(obs)
+    for action, own in zip(np.asarray(actions), np.asarray(found.action), strict=True):
         np.testing.assert_allclose(greedy(env.action_space, own), action, atol=1e-5)
     assert (outputs.kind == "action") == (kind is Box)
     sizes = {Discrete: 3, MultiDiscrete: 5, Box: 2}
     assert found.action.shape == (4, sizes[kind])
     if outputs.kind == "action values":
         np.testing.assert_array_equal(found.value, found.action.max(axis=-1))
-    slope = jax.grad(lambda o: jnp.sum(jnp.square(outputs.apply(params, o).action)))(jnp.asarray(obs[0]))
+    slope = jax.jit(jax.grad(lambda o: jnp.sum(jnp.square(outputs.apply(params, o).action))))(obs[0])
     assert np.all(np.isfinite(slope))
     assert np.any(slope != 0)
 

@@ -523,8 +523,8 @@ def test_adding_under_vmap_is_no_scatter(n):
     each = jnp.array([2, 0, 4], jnp.int32)  # a number for each seed may be a scatter, and is still right
     assert "scatter" in operations(jax.vmap(prioritized.add), buffers, items, each)  # it would be seen
     for batched, num_adds in (
-        (batched_add(buffers, items, jnp.int32(2)), [2] * 3),
-        (jax.vmap(prioritized.add)(buffers, items, each), each),
+        (jax.jit(batched_add)(buffers, items, jnp.int32(2)), [2] * 3),
+        (jax.jit(jax.vmap(prioritized.add))(buffers, items, each), each),
     ):
         for s in range(SEEDS):
             one = add(filled_with(PRIORITIES), jax.tree.map(lambda x, s=s: x[s], items), num_adds[s])

@@ -1,6 +1,6 @@
 """Sequences and n-step returns against loops over lists of all steps that were ever added."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,19 @@ def arguments(sizes):
     return {"length": length, "num_envs": num_envs, "rows_per_add": num_envs * num_steps}
 
 
+@cache
+def sample_sequences(sizes):
+    return jax.jit(partial(replay.sample_sequences, **arguments(sizes)))
+
+
+@cache
+def sequences_at(sizes):
+    return jax.jit(partial(replay.sequences_at, **arguments(sizes)))
+
+
+take = jax.jit(replay.take)
+
+
 def rows_read(items):
     """(environment, time of the first step, …) for each sequence, after checking that all leaves belong together."""
     time, env = np.asarray(items["obs"]["time"]), np.asarray(items["env"])
@@ -63,7 +76,7 @@ def test_every_stored_sequence_is_drawn_once_by_consecutive_bits(sizes, extra):
     num_adds = -(-length // num_steps) + extra
     buffer, times = make(sizes, num_adds)
     expected = [(env, *times[t : t + length]) for t in range(len(times) - length + 1) for env in range(num_envs)]
-    draw = jax.jit(partial(replay.sample_sequences, **arguments(sizes)))
+    draw = sample_sequences(sizes)
     bits = np.arange(2 * len(expected), dtype=np.uint32)
     assert rows_read(draw(buffer, bits, jnp.int32(num_adds))) == 2 * expected
 
@@ -74,14 +87,14 @@ def test_sequences_at_given_rows_end_with_the_newest_step(sizes, num_adds):
     num_envs, _, _, length = sizes
     buffer, times = make(sizes, num_adds)
     rows = np.arange(len(times) * num_envs)
-    items, valid = jax.jit(partial(replay.sequences_at, **arguments(sizes)))(buffer, rows, jnp.int32(num_adds))
-    starts = jax.tree.map(np.asarray, replay.take(buffer, rows))
+    items, valid = sequences_at(sizes)(buffer, rows, jnp.int32(num_adds))
+    starts = jax.tree.map(np.asarray, take(buffer, rows))
     read = rows_read(items)
     for i in rows:
         time = starts["obs"]["time"][i]
         steps = [t for t in range(time, time + length) if t <= times[-1]]
         assert read[i] == (starts["env"][i], *steps, *[times[-1]] * (length - len(steps)))
-        assert valid[i].tolist() == [k < len(steps) for k in range(length)]
+        assert np.asarray(valid)[i].tolist() == [k < len(steps) for k in range(length)]
 
 
 def test_the_last_numbers_of_adds_do_not_overflow():
@@ -90,9 +103,9 @@ def test_the_last_numbers_of_adds_do_not_overflow():
     (early, times), (late, _) = make(sizes, num_adds), make(sizes, num_adds, first)
     np.testing.assert_array_equal(early.rows, late.rows)
     bits = np.arange(50, dtype=np.uint32)
-    draw = partial(replay.sample_sequences, **arguments(sizes))
+    draw = sample_sequences(sizes)
     assert rows_read(draw(late, bits, jnp.int32(first + num_adds))) == rows_read(draw(early, bits, jnp.int32(num_adds)))
-    at = partial(replay.sequences_at, **arguments(sizes))
+    at = sequences_at(sizes)
     rows = np.arange(2 * len(times))
     np.testing.assert_array_equal(at(late, rows, jnp.int32(first + num_adds))[1], at(early, rows, jnp.int32(num_adds))[1])
 
@@ -100,7 +113,7 @@ def test_the_last_numbers_of_adds_do_not_overflow():
 @pytest.mark.parametrize("shape", [(), (7,), (2, 5)])
 def test_sequences_have_the_shape_of_the_noise(shape):
     buffer, _ = make((2, 3, 4, 5), 4)
-    items = replay.sample_sequences(buffer, replay.noise(jax.random.key(0), shape), jnp.int32(4), **arguments((2, 3, 4, 5)))
+    items = sample_sequences((2, 3, 4, 5))(buffer, replay.noise(jax.random.key(0), shape), jnp.int32(4))
     assert items["obs"]["image"].shape == (*shape, 5, 2, 2)
     assert items["env"].shape == (*shape, 5)
 
@@ -110,7 +123,7 @@ def test_under_vmap_nothing_but_the_gather_is_batched():
     buffers = [make(sizes, num)[0] for num in (6, 6)]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *buffers)
     noise = replay.noise(jax.random.key(0), (2, 9))
-    draw = partial(replay.sample_sequences, **arguments(sizes))
+    draw = sample_sequences(sizes)
     batched = jax.vmap(draw, (0, 0, None))(stacked, noise, jnp.int32(6))
     for i in range(2):
         alone = draw(buffers[i], noise[i], jnp.int32(6))
@@ -125,13 +138,13 @@ def test_sequences_by_priority():
     sizes, num_adds = (2, 3, 4, 3), 5
     buffer = prioritized.init(EXAMPLE, 24)
     for i in range(num_adds):
-        buffer = prioritized.add(buffer, block(2, 3, i), jnp.int32(i))
+        buffer = jax.jit(prioritized.add)(buffer, block(2, 3, i), jnp.int32(i))
     td_error = np.zeros(24, np.float32)
     td_error[[7, 4]] = 1.0  # row 7: of block 1, which is stored in full; row 4: the newest step but none of environment 0
-    buffer = prioritized.update(buffer, np.arange(24), td_error, alpha=1.0, eps=0.0)
-    batch = prioritized.sample(buffer, np.float32([0.5, 0.5]), jnp.int32(24), beta=1.0)
+    buffer = jax.jit(prioritized.update)(buffer, np.arange(24), td_error, alpha=1.0, eps=0.0)
+    batch = jax.jit(prioritized.sample)(buffer, np.float32([0.5, 0.5]), jnp.int32(24), beta=1.0)
     assert batch.indices.tolist() == [4, 7]
-    items, valid = replay.sequences_at(buffer.rows, batch.indices, jnp.int32(num_adds), **arguments(sizes))
+    items, valid = sequences_at(sizes)(buffer.rows, batch.indices, jnp.int32(num_adds))
     assert rows_read(items) == [(0, 15, 15, 15), (1, 4, 5, 6)]
     assert valid.tolist() == [[True, False, False], [True, True, True]]
 

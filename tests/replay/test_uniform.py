@@ -20,6 +20,7 @@ few_examples = settings(deadline=None, max_examples=25)
 
 add = jax.jit(replay.add)
 sample = jax.jit(replay.sample)
+take = jax.jit(replay.take)
 
 
 class Ring:
@@ -52,13 +53,13 @@ def assert_same_trees(actual, expected):
 
 
 def rows_of(buffer):
-    return replay.take(buffer, jnp.arange(buffer.capacity))
+    return jax.tree.map(np.asarray, take(buffer, np.arange(buffer.capacity)))
 
 
 def assert_holds(buffer, ring):
     rows = rows_of(buffer)
     for i, row in enumerate(ring.rows):
-        read = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), rows)
+        read = jax.tree.map(lambda leaf, i=i: leaf[i], rows)
         assert_same_trees(read, jax.tree.map(np.zeros_like, EXAMPLE) if row is None else row)
 
 
@@ -129,7 +130,7 @@ def test_samples_have_the_shape_of_the_noise(shape):
     buffer = add(replay.init(EXAMPLE, 4), make_items((4,)), jnp.int32(0))
     noise = replay.noise(jax.random.key(0), shape)
     assert noise.dtype == jnp.uint32
-    batch = replay.sample(buffer, noise, jnp.int32(4))
+    batch = sample(buffer, noise, jnp.int32(4))
     assert {name: leaf.shape for name, leaf in batch.items()} == {"obs": (*shape, 3), "action": shape, "done": shape}
 
 
@@ -151,7 +152,7 @@ def test_samples_are_uniform(num_stored):
 def test_a_capacity_that_does_not_fit_is_refused_with_one_that_does(capacity, n, nearest):
     with pytest.raises(ValueError, match=rf"{capacity}.* {n} .*nearest is {nearest}\b"):
         replay.add(replay.init(EXAMPLE, capacity), make_items((n,)), jnp.int32(0))
-    replay.add(replay.init(EXAMPLE, nearest), make_items((n,)), jnp.int32(0))
+    add(replay.init(EXAMPLE, nearest), make_items((n,)), jnp.int32(0))
 
 
 @pytest.mark.parametrize(
@@ -247,14 +248,14 @@ def test_any_argument_may_be_batched(axes):
     args = (filled, make_items((4,)), jnp.int32(1))
     in_batch = (stacked([filled] * SEEDS), make_items((SEEDS, 4), 1), jnp.array([2, 0, 4], jnp.int32))
     args = tuple(many if axis == 0 else one for one, many, axis in zip(args, in_batch, axes, strict=True))
-    batched = jax.vmap(replay.add, axes)(*args)
+    batched = jax.jit(jax.vmap(replay.add, axes))(*args)
     for s in range(SEEDS):
         one = [separate(x, s) if axis == 0 else x for x, axis in zip(args, axes, strict=True)]
         assert_same_trees(separate(batched, s), add(*one))
 
 
 def test_a_batched_number_of_adds_may_be_nested():
-    add_twice = jax.vmap(jax.vmap(replay.add, (0, 0, 0)), (0, 0, None))
+    add_twice = jax.jit(jax.vmap(jax.vmap(replay.add, (0, 0, 0)), (0, 0, None)))
     buffers = stacked([stacked([replay.init(EXAMPLE, 12)] * SEEDS)] * 2)
     items, num_adds = make_items((2, SEEDS, 4)), jnp.array([2, 0, 4], jnp.int32)
     batched = add_twice(buffers, items, num_adds)
@@ -265,7 +266,7 @@ def test_a_batched_number_of_adds_may_be_nested():
 def test_sampling_under_vmap_is_a_loop_over_seeds():
     buffers = over_seeds(stacked([replay.init(EXAMPLE, 4)] * SEEDS), make_items((SEEDS, 4)), jnp.int32(0))
     noise = replay.noise(jax.random.key(0), (SEEDS, 7))
-    batched = jax.vmap(replay.sample, (0, 0, None))(buffers, noise, jnp.int32(4))
+    batched = jax.jit(jax.vmap(replay.sample, (0, 0, None)))(buffers, noise, jnp.int32(4))
     for s in range(SEEDS):
         assert_same_trees(separate(batched, s), sample(separate(buffers, s), noise[s], jnp.int32(4)))
 
@@ -399,7 +400,7 @@ def test_eight_byte_leaves_are_two_words():
         packed = pack(tree, 1)
         assert packed.rows.shape == (2, 5)
         np.testing.assert_array_equal(packed.rows, packed_by_numpy(tree, 1))
-        assert_same_trees(unpack(packed), tree)
+        assert_same_trees(jax.jit(unpack)(packed), tree)
 
 
 def test_layouts_of_equal_trees_are_equal_and_hashable():
@@ -411,9 +412,9 @@ def test_layouts_of_equal_trees_are_equal_and_hashable():
 
 def test_packed_rows_may_be_stacked_by_a_scan_and_batched_by_a_vmap():
     items = make_items((4, 5))
-    scanned = jax.lax.scan(lambda _, x: (None, pack(x, batch_ndim=1)), None, items)[1]
+    scanned = jax.jit(lambda items: jax.lax.scan(lambda _, x: (None, pack(x, batch_ndim=1)), None, items)[1])(items)
     assert isinstance(scanned, PackedRows)
-    assert_same_trees(unpack(scanned), items)
-    assert_same_trees(jax.vmap(unpack)(jax.vmap(partial(pack, batch_ndim=1))(items)), items)
-    assert_same_trees(unpack(jax.tree.map(lambda rows: rows[2, 1:], scanned)), jax.tree.map(lambda x: x[2, 1:], items))
+    assert_same_trees(jax.jit(unpack)(scanned), items)
+    assert_same_trees(jax.jit(jax.vmap(lambda x: unpack(pack(x, batch_ndim=1))))(items), items)
+    assert_same_trees(jax.jit(unpack)(jax.tree.map(lambda rows: rows[2, 1:], scanned)), jax.tree.map(lambda x: x[2, 1:], items))
     assert [x.shape for x in jax.tree.leaves(scanned)] == [(4, 5, scanned.layout.num_words)]
