@@ -1,8 +1,8 @@
 """Measure the presets: `python scripts/presets.py [--missing] [--rows 'ppo-*' dqn-CartPole-v1-100000 …]`.
 
-Trains every row with seeds that were not used for tuning, plays each final policy greedily for 100 episodes, and writes the
-seeds' mean returns to `benchmarks/results/presets.jsonl`, one line for each row. `scripts/choosing.py` makes the tables of the
-documentation from that file.
+Trains every row with seeds that were not used for tuning, plays each final policy greedily for 100 episodes or more, and writes
+the seeds' mean returns to `benchmarks/results/presets.jsonl`, one line for each row. `scripts/choosing.py` makes the tables of
+the documentation from that file.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from jaxrl.vectorization import use_all_cores
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "presets.jsonl"
 FIRST_SEED = 1000  # presets are tuned on seeds below
 EPISODES = 100
+MANY_EPISODES = {"Acrobot-v1": 1_000, "Pendulum-v1": 1_000, "PointMass": 10_000}  # where policies differ less than 100 can show
 NO_VELOCITIES = ("partial_observation:1,0,1,0",)  # of CartPole
 SEEDS = {  # where it is not 32, since a run takes minutes
     ("c51", "CartPole-v1"): 16,
@@ -51,6 +52,10 @@ class Row(NamedTuple):
     @property
     def name(self) -> str:
         return f"{self.algorithm}-{'+'.join((self.env, *self.wrappers))}-{self.steps}"
+
+    @property
+    def episodes(self) -> int:
+        return MANY_EPISODES.get(self.env, EPISODES)
 
     @property
     def settings(self) -> presets.Settings:
@@ -84,8 +89,10 @@ def flat_settings(row: Row) -> dict[str, str]:
 
 def is_current(row: Row, result: dict | None) -> bool:
     """Whether there is a result, measured with the settings of today. Options that did not exist then do not count."""
+    if result is None or result.get("episodes", EPISODES) != row.episodes:
+        return False
     now = flat_settings(row)
-    return result is not None and all(now.get(name, value) == value for name, value in result["settings"].items())
+    return all(now.get(name, value) == value for name, value in result["settings"].items())
 
 
 def read(path: Path = RESULTS) -> dict[str, dict]:
@@ -102,7 +109,7 @@ def write(result: dict, path: Path = RESULTS) -> None:
     new.replace(path)
 
 
-def measure(row: Row, *, first_seed: int = FIRST_SEED, episodes: int = EPISODES) -> dict[str, Any]:
+def measure(row: Row, *, first_seed: int = FIRST_SEED) -> dict[str, Any]:
     """Train and evaluate a row. Seconds are of compilation and training, for all seeds."""
     import jax
 
@@ -113,7 +120,7 @@ def measure(row: Row, *, first_seed: int = FIRST_SEED, episodes: int = EPISODES)
     with tempfile.TemporaryDirectory() as folder:
         done = run(config, Path(folder) / "run", report=lambda _: times.append((time.perf_counter(), time.process_time())))
     wall, cpu = np.subtract(times[-1], times[0])
-    returns = evaluate_policies(config, done.policies, num_episodes=episodes).mean(axis=1)
+    returns = evaluate_policies(config, done.policies, num_episodes=row.episodes).mean(axis=1)
     device = jax.devices()[0]
     return {
         "row": row.name,
@@ -122,6 +129,7 @@ def measure(row: Row, *, first_seed: int = FIRST_SEED, episodes: int = EPISODES)
         "env_steps": done.env_steps,
         "seeds": row.seeds,
         "first_seed": first_seed,
+        "episodes": row.episodes,
         "returns": [round(float(x), 3) for x in returns],
         "wall_seconds": round(float(wall), 1),
         "cpu_seconds": round(float(cpu), 1),

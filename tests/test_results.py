@@ -30,12 +30,13 @@ def scripts():
 # --- measuring
 
 
-def test_a_row_is_measured_and_replaces_its_earlier_result(scripts, tmp_path):
+def test_a_row_is_measured_and_replaces_its_earlier_result(scripts, tmp_path, monkeypatch):
     module, path = scripts["presets"], tmp_path / "results.jsonl"
+    monkeypatch.setattr(module, "MANY_EPISODES", {"PointMass": 5})
     row = module.Row("reinforce", "PointMass", 1_600, seeds=2, wrappers=("time_aware",))
     assert row.name == "reinforce-PointMass+time_aware-1600"
     assert not module.is_current(row, module.read(path).get(row.name))
-    result = module.measure(row, first_seed=3, episodes=5)
+    result = module.measure(row, first_seed=3)
     module.write(result | {"returns": [0.0, 0.0]}, path)
     module.write(result | {"row": "another"}, path)
     module.write(result, path)
@@ -46,6 +47,8 @@ def test_a_row_is_measured_and_replaces_its_earlier_result(scripts, tmp_path):
     assert result["cpu_seconds"] > 0 < result["wall_seconds"]
     assert result["returns"][0] != result["returns"][1]
     assert module.is_current(row, result)
+    monkeypatch.setattr(module, "MANY_EPISODES", {"PointMass": 6})
+    assert not module.is_current(row, result)
 
 
 def test_a_result_of_other_settings_is_missing(scripts):
