@@ -258,7 +258,7 @@ PRESETS: dict[tuple[str, str], tuple[Settings, ...]] = {
             network={"num_atoms": 25, "hidden": (128, 128)},
             agent={"kappa": 10.0, "double": True},
             schedules={"epsilon_fraction": 0.2},
-            hparams={"learning_rate": 1.4e-3, "tau": 0.01},
+            hparams={"learning_rate": 2e-3, "tau": 0.01},
         ),
     ),
     ("iqn", "CartPole-v1"): (
