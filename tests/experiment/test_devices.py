@@ -9,8 +9,6 @@ import pytest
 import jaxrl
 from jaxrl.experiment import Config, Interrupted, folder, resume, run
 from jaxrl.experiment.notes import Note
-from jaxrl.experiment.policies import SavedPolicy
-from jaxrl.experiment.trainers import make_trainer
 from jaxrl.presets import default_settings, override
 from tests.problems import plain
 
@@ -84,21 +82,6 @@ def test_a_run_in_shards_goes_on_bit_for_bit_and_on_one_device_up_to_rounding(sh
     monkeypatch.setattr(jax, "local_devices", lambda: one)
     with pytest.warns(Note, match="continues on 1 devices in place of 2: the results are equal up to float rounding"):
         assert_close(resume(tmp_path / "on one"), result, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.slow
-def test_the_population_of_openai_es_comes_from_all_shards():
-    config = config_of("openai_es", 500, seeds=1, num_shards=2)
-    preset = config.preset()
-    trainer = make_trainer(config, preset)
-    chunk = next(trainer.chunks(slice(0, 1), 0, None))
-    policies = trainer.policies(chunk)
-    assert isinstance(policies, SavedPolicy)
-    members = jax.tree.leaves(policies.params.members)
-    assert {leaf.shape[:2] for leaf in members} == {(1, 4)}
-    for leaf, mean in zip(members, jax.tree.leaves(plain(policies.params.params)), strict=True):
-        np.testing.assert_allclose(leaf.mean(axis=1), mean, atol=1e-6)  # pairs cancel
-        assert len(np.unique(leaf, axis=1)[0]) == 4, "the shards have noise of their own"
 
 
 def test_shards_that_cannot_be_are_errors(tmp_path):
