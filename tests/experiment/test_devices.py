@@ -9,6 +9,7 @@ import pytest
 import jaxrl
 from jaxrl.experiment import Config, Interrupted, folder, resume, run
 from jaxrl.experiment.notes import Note
+from jaxrl.experiment.trainers import make_trainer
 from jaxrl.presets import default_settings, override
 from tests.problems import plain
 
@@ -82,6 +83,16 @@ def test_a_run_in_shards_goes_on_bit_for_bit_and_on_one_device_up_to_rounding(sh
     monkeypatch.setattr(jax, "local_devices", lambda: one)
     with pytest.warns(Note, match="continues on 1 devices in place of 2: the results are equal up to float rounding"):
         assert_close(resume(tmp_path / "on one"), result, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_population_of_openai_es_comes_from_all_shards():
+    config = config_of("openai_es", 500, seeds=1, num_shards=2)
+    trainer = make_trainer(config, config.preset())
+    chunk = next(trainer.chunks(slice(0, 1), 0, None))
+    keys = np.asarray(chunk.states.agent.noise_keys)  # of the pairs, which are all that a state holds of the population
+    assert keys.shape[:3] == (1, 2, 1)
+    assert len(np.unique(keys[0], axis=0)) == 2, "the shards have noise of their own"
 
 
 def test_shards_that_cannot_be_are_errors(tmp_path):
