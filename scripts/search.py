@@ -21,7 +21,8 @@ program. Everything else is structure: `--programs` combinations are compiled. S
         hparams.gae_lambda='[0.9, 0.95, 0.98]' num_envs='[4, 16]' agent.num_epochs='[4, 10]' --programs 4
     python scripts/search.py pqn CartPole-v1 --steps 500000 hparams.learning_rate=1e-4:3e-3 hparams.q_lambda='[0.3, 0.65, 0.95]' \
         schedules.epsilon_fraction='[0.1, 0.3, 0.5]' num_envs='[16, 32]' --programs 2
-    python scripts/search.py qr_dqn Acrobot-v1 --steps 100000 hparams.learning_rate=1e-4:3e-3 hparams.tau=1e-3:0.1
+    python scripts/search.py qr_dqn Acrobot-v1 --steps 100000 --episodes 1000 --seeds 12 --trials 8 \
+        hparams.learning_rate='[7e-4, 1.4e-3, 2e-3]'
     python scripts/search.py rainbow CartPole-v1 --steps 100000 hparams.learning_rate=1e-4:3e-3 hparams.tau=1e-3:0.1
     python scripts/search.py recurrent_ppo CartPole-v1 --wrap partial_observation:1,0,1,0 --steps 1000000 \
         hparams.learning_rate=1e-4:1e-2 hparams.entropy_coef=1e-4:0.03 rollout_length='[32, 128]' --programs 2
@@ -44,7 +45,6 @@ from typing import Any
 from jaxrl.vectorization import use_all_cores
 
 DATA = ("hparams", "schedules")
-EPISODES = 32  # greedy ones, of each seed
 
 
 def parse(text: str) -> tuple[str, Any]:
@@ -88,7 +88,7 @@ def changed(settings: Any, values: dict[str, Any]) -> Any:
     return override(settings, **groups)
 
 
-def train_all(settings: list[Any], env: Any, num_seeds: int) -> Any:
+def train_all(settings: list[Any], env: Any, num_seeds: int, num_episodes: int) -> Any:
     """Mean returns `[len(settings), num_seeds]`, of settings that differ only in data: one program."""
     import jax
     import jax.numpy as jnp
@@ -106,7 +106,7 @@ def train_all(settings: list[Any], env: Any, num_seeds: int) -> Any:
         hparams,
         num_iterations=built[0].num_iterations,
         factor=len(settings) + 1,  # all of them for the whole run
-        num_episodes=EPISODES,
+        num_episodes=num_episodes,
     )
     return rungs[0].scores[np.argsort(rungs[0].settings)]
 
@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=16, help="combinations of data in each program (default: 16)")
     parser.add_argument("--programs", type=int, default=1, help="combinations of structure (default: 1)")
     parser.add_argument("--seeds", type=int, default=4, choices=range(1, 17), metavar="1 … 16", help="(default: 4)")
+    parser.add_argument("--episodes", type=int, default=32, help="greedy ones, of each seed (default: 32)")
     parser.add_argument("--seed", type=int, default=0, help="of the search, not of the runs (default: 0)")
     parser.add_argument("--wrap", action="append", default=[], help="as for jaxrl train")
     options = parser.parse_intermixed_args()
@@ -138,7 +139,7 @@ def main() -> None:
         fixed = draw(structure, rng)
         trials = [fixed | draw(data, rng) for _ in range(options.trials)]
         started = time.perf_counter()
-        returns = train_all([changed(base, trial) for trial in trials], env, options.seeds)
+        returns = train_all([changed(base, trial) for trial in trials], env, options.seeds, options.episodes)
         found = [(float(iqm(x)), float(x.min()), trial) for x, trial in zip(returns, trials, strict=True)]
         rows += found
         print(f"best IQM {max(row[0] for row in found):.1f} of {fixed} in {time.perf_counter() - started:.0f} s", flush=True)

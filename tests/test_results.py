@@ -221,7 +221,7 @@ def test_settings_that_are_tried_together_are_those_tried_alone(scripts):
     search, env = scripts["search"], envs.make("PointMass")
     base = search.changed(jaxrl.presets.tuned("reinforce", "PointMass", 3_200), {"network.hidden": (4,)})
     settings = [search.changed(base, {"hparams.learning_rate": rate}) for rate in (1e-3, 0.1)]
-    together = search.train_all(settings, env, 2)
+    together = search.train_all(settings, env, 2, num_episodes=32)
     assert together.shape == (2, 2)
     assert len(set(together.ravel().tolist())) == 4
     learner, hparams, num_iterations, _ = jaxrl.presets.build(settings[1], env)
@@ -229,6 +229,6 @@ def test_settings_that_are_tried_together_are_those_tried_alone(scripts):
     @jax.jit
     def alone(key):
         state, _ = jaxrl.train(key, learner, num_iterations, hparams)
-        return jaxrl.evaluate(jax.random.fold_in(key, SELECTION_STREAM), learner, state, num_episodes=search.EPISODES).mean()
+        return jaxrl.evaluate(jax.random.fold_in(key, SELECTION_STREAM), learner, state, num_episodes=32).mean()
 
     np.testing.assert_allclose(together[1, 1], alone(jax.random.key(1)), rtol=1e-4)
