@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrl._src.checks import check_size
+
 ACTION_MASK = "action_mask"
 
 
@@ -19,6 +21,9 @@ class Discrete:
     """The integers 0 … n-1, as int32 scalars."""
 
     n: int
+
+    def __post_init__(self):
+        object.__setattr__(self, "n", check_size("Discrete: n", self.n))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -43,9 +48,9 @@ class MultiDiscrete:
     nvec: tuple[int, ...]
 
     def __post_init__(self):
-        nvec = tuple(int(n) for n in self.nvec)
-        if not nvec or min(nvec) < 1:
-            raise ValueError(f"MultiDiscrete: nvec must be positive integers, got {self.nvec}")
+        nvec = tuple(check_size(f"MultiDiscrete: nvec[{i}]", n) for i, n in enumerate(self.nvec))
+        if not nvec:
+            raise ValueError("MultiDiscrete: nvec must have an entry for each component, got ()")
         object.__setattr__(self, "nvec", nvec)
 
     @property
@@ -76,8 +81,8 @@ class Box:
             object.__setattr__(self, name, bound)
         object.__setattr__(self, "dtype", dtype)
         object.__setattr__(self, "shape", tuple(self.shape))
-        if np.any(self.low > self.high):
-            raise ValueError(f"Box: low {self.low} is above high {self.high}")
+        if not np.all(self.low <= self.high):  # NaN is neither
+            raise ValueError(f"Box: low must be at most high, got low {self.low} and high {self.high}")
 
     @property
     def bounded(self) -> bool:

@@ -48,10 +48,26 @@ def test_spec_has_the_structure_of_the_elements():
     }
 
 
-@pytest.mark.parametrize("nvec", [(), (3, 0), (-1,)])
-def test_a_multi_discrete_without_choices_is_refused(nvec):
-    with pytest.raises(ValueError, match="nvec must be positive integers"):
-        MultiDiscrete(nvec)
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: Discrete(0), ValueError, "Discrete: n must be at least 1, got 0"),
+        (lambda: Discrete(2.5), TypeError, "Discrete: n must be an int, got 2.5"),
+        (lambda: MultiDiscrete(()), ValueError, "MultiDiscrete: nvec must have an entry"),
+        (lambda: MultiDiscrete((3, 0)), ValueError, r"MultiDiscrete: nvec\[1\] must be at least 1, got 0"),
+        (lambda: MultiDiscrete((2.7, 3)), TypeError, r"MultiDiscrete: nvec\[0\] must be an int, got 2.7"),
+        (lambda: Box(1, [2, 0], (2,)), ValueError, "Box: low must be at most high"),
+        (lambda: Box(np.nan, 1, ()), ValueError, "Box: low must be at most high, got low nan"),
+    ],
+)
+def test_impossible_spaces_are_refused(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_sizes_from_numpy_become_ints():
+    assert type(Discrete(np.int64(3)).n) is int
+    assert MultiDiscrete(np.array([3, 2])) == MultiDiscrete((3, 2))
 
 
 def test_an_entry_that_is_no_space_is_refused():

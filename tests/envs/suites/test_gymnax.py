@@ -350,7 +350,7 @@ def test_arguments_of_a_constructor_are_overrides_too():
         ("FourRooms-misc", {"fail_prob": 0.9}, ValueError, r"fail_prob must lie in \[0, 0.75\], got 0.9"),
         ("MemoryChain-bsuite", {"memory_length": 0}, ValueError, "memory_length must lie in"),
         ("Acrobot-v1", {"available_torque": [1.0]}, ValueError, r"available_torque must have the shape \[3\], got \[1\]"),
-        ("MountainCar-v0", {"min_position": 1.0}, ValueError, r"MountainCar-v0 with .*min_position.* low .* is above high"),
+        ("MountainCar-v0", {"min_position": 1.0}, ValueError, r"MountainCar-v0 with .*min_position.* low must be at most high"),
         ("DeepSea-bsuite", {"size": 0}, ValueError, "DeepSea-bsuite: size must be at least 1, got 0"),
         ("DiscountingChain-bsuite", {"mapping_seed": 5}, ValueError, "mapping_seed must be at most 4, got 5"),
         ("DeepSea-bsuite", {"size": 4.0}, TypeError, "DeepSea-bsuite: size must be an int, got 4.0"),
