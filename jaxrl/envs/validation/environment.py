@@ -1,6 +1,7 @@
 """`check_environment` finds common mistakes in an environment and says how to fix them.
 
-This file checks the traced functions, `spaces` checks spaces and observations, and `random_play` takes random actions.
+This file checks the traced functions, `spaces` checks spaces and observations, `random_play` takes random actions, and `findings`
+says what they show.
 """
 
 import re
@@ -63,18 +64,20 @@ def check_environment(env: Environment, *, num_steps: int = 1000) -> list[str]:
 
     Tracing `reset` and `step` reveals what cannot be compiled or batched, Python side effects, weak or changing types and
     shapes, and observations that do not match their space. Then 16 copies take random actions, which are legal if there is
-    an action mask. This reveals observations outside their space, masks without a legal action, NaN, reused keys, a reset
-    inside `step`, and confused flags:
+    an action mask. This reveals observations outside their space, masks without a legal action, NaN, a key that a step uses
+    twice, a `carry_over` after which episodes end at once, a reset inside `step`, and confused flags:
 
     - A reset inside `step` is recognised by the state after the end of an episode: a step counter goes back, or the whole
       state looks fresh (constants of a reset are restored, and all other numbers are within their range after resets) while
       other successors do not. It is not found if there is no counter and resets start in all states. An environment without
-      a counter whose episodes really end where they began looks the same as one that resets.
+      a counter whose episodes really end where they began looks the same as one that resets. If only the observation is
+      that of a reset, this is found where setting a step counter far ahead truncates the episode.
     - A time limit that is reported as `terminated` is found by setting each step counter of the state (a scalar that
       every step changes by the same amount) far ahead. If that terminates the episode, and no observation shows the
       counter, it is a time limit. A limit that is kept in anything but such a counter is not found.
 
-    States that random actions do not reach within `num_steps` are not checked.
+    States that random actions do not reach within `num_steps` are not checked. Side effects are not seen in a function under
+    `jit` that another one calls, because JAX traces it only once.
 
     Args:
       env: the environment.
@@ -139,7 +142,7 @@ def _check_programs(env: Environment) -> tuple[Findings, list[str], bool]:
     types += [*_unbatchable("reset", env.reset, args), *_unbatchable("step", env.step, step_args)]
     impure = [*_impure("reset", env.reset, args, reset), *_impure("step", env.step, step_args, step)]
     found = [*types, *impure, *_carry_over(env, state, obs)]
-    return found, _unread(env, reset, step), not types and not impure
+    return found, [*_unread(env, reset, step), *_fixed_key(step)], not found
 
 
 def _trace(name: str, function: Any, *args: Any) -> Traced | Findings:
@@ -281,6 +284,16 @@ def _read(jaxpr: Any, names: list[str]) -> set[str]:
     return {name for name, variable in zip(names, inputs, strict=True) if id(variable) in needed}
 
 
+def _fixed_key(step: Traced) -> list[str]:
+    """A remark about a key that `step` makes from a constant."""
+    if not re.search(r"\brandom_seed\[[^]]*\] -?\d", str(step.jaxpr)):
+        return []
+    return [
+        "step makes a key from a number in the code, such as jax.random.key(0), so every step draws the same. That is right for "
+        "something that never changes, such as a map; otherwise draw from the key that is passed in."
+    ]
+
+
 def _carry_over(env: Environment, state: Any, obs: Any) -> Findings:
     if env.carry_over is None:
         return []
@@ -290,7 +303,13 @@ def _carry_over(env: Environment, state: Any, obs: Any) -> Findings:
     if found := _not_a_pair(env, "carry_over", carry_over.out):
         return found
     state_out, obs_out = carry_over.out
-    return [*_changed_types("carry_over", state, state_out), *check_observation(env.observation_space, "carry_over", obs_out)]
+    args = state, state, obs
+    return [
+        *_changed_types("carry_over", state, state_out),
+        *check_observation(env.observation_space, "carry_over", obs_out),
+        *_unbatchable("carry_over", env.carry_over, args),
+        *_impure("carry_over", env.carry_over, args, carry_over),
+    ]
 
 
 def _first_line(error: Exception) -> str:

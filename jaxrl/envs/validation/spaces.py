@@ -69,6 +69,11 @@ def _wrong_structure(space: Space, name: str, obs: Any) -> tuple[str, str]:
     return wrong, "return a dict with exactly these entries"
 
 
+def nvec(space: Any) -> tuple[int, ...]:
+    """The number of choices of each component of a Discrete or MultiDiscrete space."""
+    return (space.n,) if isinstance(space, Discrete) else space.nvec
+
+
 def matches(space: Space, obs: Any) -> bool:
     """Whether structure and shapes are those of the space."""
     expected = spec(space)

@@ -1,6 +1,7 @@
 """`check_environment`: a sound environment passes, and each planted mistake is found, with its fix."""
 
 import random
+from functools import partial
 from typing import NamedTuple
 
 import gymnasium
@@ -95,6 +96,16 @@ class Counter:
         return step(key, state, action, params)
 
 
+class Called(Counter):
+    def __call__(self, *args):
+        return self.step(*args)
+
+
+def count(log, *args):
+    log["calls"] += 1
+    return step(*args)
+
+
 def test_side_effects_in_python():
     log = []
 
@@ -105,6 +116,8 @@ def test_side_effects_in_python():
     finds(with_step(logging), "step changes change.log, which is outside")
     finds(SOUND._replace(step=Counter().step), "step changes self.calls, which is outside of it")
     finds(SOUND._replace(step=jax.jit(Counter().step)), "step changes self.calls")
+    finds(SOUND._replace(step=Called()), "step changes self.calls")
+    finds(SOUND._replace(step=partial(count, {"calls": 0})), "step changes args[0]")
 
 
 def test_numbers_that_are_drawn_while_tracing():
@@ -199,15 +212,40 @@ def test_spaces_of_another_library():
     finds(SOUND._replace(action_space=gymnasium.spaces.Discrete(2)), "action_space is a gymnasium.spaces.discrete.Discrete")
 
 
-def test_what_outlives_an_episode(without_random_play):
-    sound = SOUND._replace(carry_over=lambda old, fresh, obs: (fresh._replace(time=old.time), obs))
-    check_environment(sound)
-    finds(sound._replace(carry_over=lambda old, fresh: fresh), "carry_over raises TypeError")
-    finds(
-        sound._replace(carry_over=lambda old, fresh, obs: (fresh._replace(time=old.x), obs)),
-        "carry_over returns env_state.time as a float32",
-    )
-    finds(sound._replace(carry_over=lambda old, fresh, obs: obs), "carry_over returns a ")
+def keeping(carry_over):
+    """An environment that counts all its steps besides those of the episode, and what happens to its state at a reset."""
+
+    class Aged(NamedTuple):
+        state: State
+        age: jax.Array
+
+    def first(key, params):
+        state, obs = reset(key, params)
+        return Aged(state, jnp.int32(0)), obs
+
+    def aging(key, aged, action, params):
+        state, out = step(key, aged.state, action, params)
+        return Aged(state, aged.age + 1), out
+
+    return SOUND._replace(reset=first, step=aging, carry_over=carry_over)
+
+
+def test_what_outlives_an_episode():
+    assert check_environment(keeping(lambda old, fresh, obs: (fresh._replace(age=old.age), obs)), num_steps=100) == []
+    finds(keeping(lambda old, fresh: fresh), "carry_over raises TypeError")
+    as_float = keeping(lambda old, fresh, obs: (fresh._replace(age=old.state.x), obs))
+    finds(as_float, "carry_over returns env_state.age as a float32")
+    finds(keeping(lambda old, fresh, obs: obs), "carry_over returns a ")
+    at_once = keeping(lambda old, fresh, obs: (fresh._replace(state=fresh.state._replace(time=old.state.time)), obs))
+    finds(at_once, "the episodes that carry_over begins end after one step", num_steps=100)
+    nan = keeping(lambda old, fresh, obs: (fresh, jnp.log(0 * obs)))
+    finds(nan, "carry_over returns NaN or infinity", "observations leave", num_steps=100)
+
+    def called(old, fresh, obs):
+        jax.debug.print("{}", old.age)
+        return fresh, obs
+
+    finds(keeping(called), "carry_over calls back into Python")
 
 
 # --- what random actions show --------------------------------------------------------------------
@@ -263,6 +301,21 @@ def test_a_reset_inside_step_without_a_counter():
     finds(sound._replace(step=resetting(timeless)), "step resets", remark=unread, num_steps=100)
 
 
+def test_the_observation_of_a_reset_at_the_end():
+    """The state is the true successor, and a value would be bootstrapped from the observation."""
+
+    def changed(key, state, action, params):
+        after, out = step(key, state, action, params)
+        _, obs = reset(key, params)
+        return after, out._replace(obs=jnp.where(out.terminated | out.truncated, obs, out.obs))
+
+    finds(
+        SOUND._replace(step=changed),
+        "step resets: after the end of an episode it returns a fresh observation",
+        num_steps=100,
+    )
+
+
 @pytest.mark.parametrize(
     ("obs", "space", "message"),
     [
@@ -313,6 +366,24 @@ def test_a_limit_that_counts_down_and_terminates():
     finds(SOUND._replace(reset=first, step=down), "terminated is set by the number of steps (env_state.time)", num_steps=100)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "pace", "limit"), [(jnp.uint32, 1, 5000), (jnp.uint8, 1, 200), (jnp.float32, 0.05, 3.0), (jnp.int32, 2, 5000)]
+)
+def test_a_limit_by_a_counter_of_any_dtype(dtype, pace, limit):
+    def first(key, params):
+        state, obs = reset(key, params)
+        return state._replace(time=dtype(0)), obs
+
+    def counted(key, state, action, params):
+        after, out = step(key, state._replace(time=jnp.int32(0)), action, params)
+        time = state.time + dtype(pace)
+        return after._replace(time=time), out._replace(terminated=time >= dtype(limit), truncated=jnp.bool_(False))
+
+    env = SOUND._replace(reset=first, step=counted, observation_space=Box(-np.inf, np.inf, (1,)))
+    wrong = "terminated is set by the number of steps (env_state.time), which no observation shows: a time limit"
+    finds(env, wrong, remark="reads params.limit", num_steps=100)
+
+
 def test_flags_that_are_always_set_together():
     def together(key, old, state, out):
         return state, out._replace(truncated=out.terminated)
@@ -343,6 +414,14 @@ def test_a_key_that_is_used_twice():
         return state, out._replace(reward=jax.random.normal(key) + jax.random.uniform(key))
 
     finds(with_step(twice), "a key is used twice", num_steps=100)
+
+
+def test_a_key_that_is_always_the_same_is_a_remark():
+    def fixed(key, old, state, out):
+        return state, out._replace(reward=out.reward + jax.random.uniform(jax.random.key(0)))
+
+    (remark,) = check_environment(with_step(fixed), num_steps=100)
+    assert remark.startswith("step makes a key from a number in the code")
 
 
 def test_only_an_environment_is_checked():
