@@ -1,4 +1,7 @@
-"""Generate RESULTS.md from the rows in results/: `python benchmarks/tables.py`. No figure in it is typed by hand."""
+"""Generate RESULTS.md and the tables of docs/peers.md from the rows in results/: `python benchmarks/tables.py`.
+
+No figure in them is typed by hand.
+"""
 
 import json
 import statistics
@@ -12,6 +15,8 @@ from benchmarks.workloads import NAMES, Workload
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent / "RESULTS.md"
+PEERS = Path(__file__).parent.parent / "docs" / "peers.md"
+MARKS = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"  # around the tables of PEERS
 ORDER = (
     "jaxrl",
     "floor",
@@ -236,8 +241,33 @@ def page(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def peers_tables(rows: list[Row]) -> str:
+    """A selection for docs/peers.md: what a CPU needs for DQN and PPO, and the memory for images."""
+    cpu = [row for row in rows if row["platform"] == "cpu"]
+    dqn, ppo, breakout = ([row for row in cpu if row["workload"]["name"] == name] for name in ("dqn", "ppo", "breakout"))
+    lines: list[str] = []
+    for capacity in sorted({row["workload"]["capacity"] for row in dqn}):
+        mine, what = [row for row in dqn if row["workload"]["capacity"] == capacity], f"DQN, replay of {capacity:,}"
+        lines += table(f"{what}: µs per update and seed", mine, "seeds", micros)
+        lines += table(f"{what}: CPU time over jaxrl's", mine, "seeds", relative(core_micros, mine, "jaxrl", "seeds"))
+    for num_envs in sorted({row["workload"]["num_envs"] for row in ppo}):
+        mine = [row for row in ppo if row["workload"]["num_envs"] == num_envs]
+        what = f"PPO, {num_envs} × {mine[0]['workload']['rollout_length']} steps: CPU time over the floor"
+        lines += table(what, mine, "seeds", relative(core_micros, mine, "floor", "seeds"))
+    lines += table("DQN in Breakout-MinAtar: MiB of the program", breakout, "seeds", known("memory_bytes", 2**20))
+    return "\n".join(lines)
+
+
+def with_tables(text: str, tables: str) -> str:
+    """The page with `tables` between its two marks."""
+    begin, end = MARKS
+    return f"{text.partition(begin)[0]}{begin}\n{tables}\n\n{end}{text.partition(end)[2]}"
+
+
 def main() -> None:
-    PAGE.write_text(page(load(RESULTS)))
+    rows = load(RESULTS)
+    PAGE.write_text(page(rows))
+    PEERS.write_text(with_tables(PEERS.read_text(), peers_tables(rows)))
 
 
 if __name__ == "__main__":

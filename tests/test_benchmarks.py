@@ -158,6 +158,11 @@ def test_the_results_page_is_generated_from_the_rows():
     assert tables.PAGE.read_text() == tables.page(tables.load(tables.RESULTS)), "run benchmarks/tables.py"
 
 
+def test_the_tables_of_the_page_on_peers_are_generated_from_the_rows():
+    text = tables.PEERS.read_text()
+    assert text == tables.with_tables(text, tables.peers_tables(tables.load(tables.RESULTS))), "run benchmarks/tables.py"
+
+
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
 @pytest.mark.parametrize("quick", [False, True])
 def test_the_workloads_are_possible(platform, quick):
