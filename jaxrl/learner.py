@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl._src.agent_checks import check_agent
 from jaxrl._src.checks import check_key, check_record, check_size
@@ -100,7 +101,8 @@ def make_learner(env: Environment, agent: Agent, *, num_envs: int, rollout_lengt
         run_key, agent_key, reset_keys = _split(key, 2, num_envs)
         envs = envs_of_shard()
         env_state, obs = reset_all(env, own(reset_keys))
-        agent_state = agent.init(agent_key, obs, hparams)
+        agent_state = agent.init(agent_key, obs, hparams)  # checks them, where they are not arrays of a trace yet
+        hparams = _as_arrays(hparams)
         state = LearnerState(run_key, agent_state, env_state, obs, agent.initial_carry(envs), zero_stats(envs))
         if agent.warmup:
             state, _ = _scan_iterations(
@@ -125,8 +127,8 @@ def train(
       learner: from `make_learner`.
       num_iterations: number of iterations, of `num_envs * rollout_length` environment steps each.
       hparams: the agent's record of hyperparameters; by default `learner.agent.hparams`.
-      log_every: number of iterations in a logging interval, over which metrics are averaged. By default there are about 100
-        intervals.
+      log_every: number of iterations in a logging interval, over which metrics are averaged. By default there are
+        about 100 intervals, as near as a divisor of `num_iterations` allows: a prime number has 1 or `num_iterations`.
 
     Returns:
       The final state, from which the run continues at iteration `learner.agent.warmup + num_iterations`, and the metrics,
@@ -134,7 +136,8 @@ def train(
       no episode finished.
 
     Raises:
-      ValueError: if `log_every` does not divide `num_iterations`, or a hyperparameter is out of range.
+      ValueError: if `log_every` does not divide `num_iterations`, or a hyperparameter is out of range or has another shape than
+        its default. A traced one, such as an argument of a function under `jit`, has no value yet and is not checked.
       TypeError: if a size is not an int, the key is not a typed PRNG key, or `hparams` belong to another agent.
 
     >>> import jax, jaxrl
@@ -146,7 +149,8 @@ def train(
     (10,)
     """
     check_iterations(num_iterations, learner.agent.warmup)
-    hparams = check_and_cast(key, learner, hparams)
+    check_key(key)
+    hparams = _check_scalars(learner, hparams)
     state = learner.init(key, hparams)
     return advance(state, jnp.int32(learner.agent.warmup), learner, num_iterations, hparams, log_every=log_every)
 
@@ -170,7 +174,8 @@ def advance(
       state: the state of the run so far. Donate it at the jit boundary to avoid copying a replay.
       iteration: the number of the next iteration: `agent.warmup` plus the iterations done so far. May be traced, but not
         batched.
-      learner, num_iterations, hparams, log_every: as for `train`.
+      learner, num_iterations, hparams, log_every: as for `train`; whether hyperparameters are within their ranges is checked by
+        `learner.init` and `train` alone.
 
     Returns:
       The next state, from which the run continues at `iteration + num_iterations`, and the metrics, as for `train`.
@@ -181,7 +186,8 @@ def advance(
     """
     num_iterations = check_iterations(num_iterations)
     log_every = check_log_every(num_iterations, log_every)
-    hparams = check_and_cast(state.key, learner, hparams)
+    check_key(state.key)
+    hparams = _as_arrays(_check_scalars(learner, hparams))
     iteration = _check_iteration(iteration, learner.agent.warmup)
 
     max_block = _max_block(learner.rollout_length, learner.reset_pool)
@@ -248,7 +254,7 @@ def check_iterations(num_iterations: int, warmup: int = 0) -> int:
 
 
 def check_log_every(num_iterations: int, log_every: int | None) -> int:
-    """Return the number of iterations in a logging interval; by default there are about 100 intervals.
+    """Return the number of iterations in a logging interval; by default, `default_log_every`.
 
     Raises ValueError if it does not divide `num_iterations`.
     """
@@ -305,10 +311,37 @@ def reset_log_interval(stats: EpisodeStats) -> EpisodeStats:
 
 
 def check_and_cast(key: jax.Array, learner: Learner, hparams: HParams | None) -> HParams:
-    """Check the key and return the hyperparameters as float32 arrays: weakly typed Python numbers would cause recompilation."""
+    """Check the key and return the hyperparameters, of one run or of several, as float32 arrays."""
     check_key(key)
+    return _as_arrays(_check_hparams(learner, hparams))
+
+
+def _check_hparams(learner: Learner, hparams: HParams | None) -> HParams:
+    """The hyperparameters in float32, as NumPy arrays where they are not traced: `jit` would trace a JAX array, which has no
+    value then that `agent.init` could check."""
     hparams = learner.agent.hparams if hparams is None else hparams
     check_record(hparams, type(learner.agent.hparams))
+    cast = lambda x: x.astype(jnp.float32) if isinstance(x, jax.core.Tracer) else np.asarray(x, np.float32)
+    return jax.tree.map(cast, hparams)
+
+
+def _check_scalars(learner: Learner, hparams: HParams | None) -> HParams:
+    """As `_check_hparams`, for one run. Raises ValueError for values of several runs."""
+    hparams = _check_hparams(learner, hparams)
+    for (path, x), default in zip(
+        jax.tree_util.tree_leaves_with_path(hparams), jax.tree.leaves(learner.agent.hparams), strict=True
+    ):
+        if x.shape != np.shape(default):
+            shapes = f"the shape {list(np.shape(default))}, got {list(x.shape)}"
+            raise ValueError(
+                f"hparams{jax.tree_util.keystr(path)} must have {shapes}; to train with several values, map over them: "
+                "jax.vmap(lambda hparams: jaxrl.train(key, learner, num_iterations, hparams))"
+            )
+    return hparams
+
+
+def _as_arrays(hparams: HParams) -> HParams:
+    """As float32 arrays of JAX, so that they have the same type everywhere and NumPy computes nothing with them."""
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hparams)
 
 

@@ -45,8 +45,24 @@ def test_hyperparameters_out_of_range_are_refused(name, value):
     for field in learner.agent.hparams._fields:
         if field == "target_entropy" and value < 0:
             continue  # entropies of densities may be negative
+        wrong = learner.agent.hparams._replace(**{field: value})
         with pytest.raises(ValueError, match=rf"hparams\.{field} must lie in"):
-            jaxrl.train(jax.random.key(0), learner, 1, learner.agent.hparams._replace(**{field: value}))
+            jax.eval_shape(lambda key, wrong=wrong: jaxrl.train(key, learner, 1, wrong), jax.random.key(0))
+
+
+@pytest.mark.parametrize("run", ["train", "advance"])
+def test_the_hyperparameters_of_several_runs_are_refused_in_one(run):
+    """They would broadcast where the shapes happen to fit."""
+    learner = dqn_learner()
+    hparams = learner.agent.hparams._replace(discount=np.full(64, 0.9, np.float32))
+
+    def several(key):
+        if run == "train":
+            return jaxrl.train(key, learner, 1, hparams)
+        return jaxrl.advance(learner.init(key, learner.agent.hparams), learner.agent.warmup, learner, 1, hparams)
+
+    with pytest.raises(ValueError, match=r"hparams\.discount must have the shape \[\], got \[64\]; .* jax\.vmap"):
+        jax.eval_shape(several, jax.random.key(0))
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
