@@ -18,9 +18,9 @@ their docstrings, which also describe the shapes of all arguments and the except
 
 
 def public_names(module: Any) -> list[str]:
-    """`__all__`, or what the module itself defines without an underscore, in the order of its source."""
+    """`__all__` without modules, or what the module itself defines without an underscore, in the order of its source."""
     if hasattr(module, "__all__"):
-        return list(module.__all__)
+        return [name for name in module.__all__ if not inspect.ismodule(getattr(module, name))]
     names = []
     for node in ast.parse(inspect.getsource(module)).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):

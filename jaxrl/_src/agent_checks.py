@@ -94,7 +94,7 @@ def _check_noise(noise: Any, sizes: _Sizes) -> Noise:
         if leaf.shape[:2] != wanted:
             raise ValueError(
                 f"agent.noise: Noise.act{name} must have the leading axes [num_steps, num_envs] = {list(wanted)}, since "
-                f"`explore` consumes it step by step; got {_describe(leaf)}. What `update` consumes belongs into Noise.update"
+                f"`explore` consumes it step by step; got {_describe(leaf)}. What `update` consumes belongs in Noise.update"
             )
     return noise
 

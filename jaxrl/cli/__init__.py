@@ -21,7 +21,7 @@ COMMANDS = {
     "render": "film the policies of a run folder",
     "explain": "draw what a policy of a run folder has learned: values, actions, saliency",
     "export": "write a trained policy as a file that other programs run",
-    "runs": "list run folders: what they hold, how they do",
+    "runs": "list run folders, with their contents and progress",
     "envs": "list the environments and their spaces",
     "completion": "print a script that completes commands in bash, zsh or fish",
     "agents": "list the agents, their options and hyperparameters",
@@ -52,7 +52,7 @@ def console() -> None:
 
 def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
-        print("usage: jaxrl COMMAND [OPTIONS]\n\n" + "\n".join(f"  {name:8}{text}" for name, text in COMMANDS.items()))
+        print("usage: jaxrl COMMAND [OPTIONS]\n\n" + "\n".join(f"  {name:12}{text}" for name, text in COMMANDS.items()))
         print("\n`jaxrl COMMAND --help` lists the options of a command.")
         return 0 if argv else 2
     if argv[0] == "--version":

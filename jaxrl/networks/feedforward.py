@@ -132,7 +132,8 @@ def q_options(observation_space: Space, action_space: Space, **options: Any) -> 
     """Check the arguments of a Q-network, and return the actions, and `options` as arguments of `MLP`."""
     if not isinstance(action_space, Discrete):
         raise ValueError(
-            f"a Q-network (dqn) needs a Discrete action space, got {action_space}; for continuous actions use reinforce"
+            f"a Q-network needs a Discrete action space, got {action_space}; for other actions use an agent with a policy, "
+            "such as ppo or sac"
         )
     arguments = check_body(observation_space, **options)
     check_action_mask(observation_space, action_space)

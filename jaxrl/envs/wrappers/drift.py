@@ -28,7 +28,8 @@ def drift_params(env: Environment, schedule: Schedule) -> Environment:
 
     Time is the number of steps of each environment since the run began; it continues across episodes, and is saved with the
     state of the environment. An evaluation continues from there too: it plays with the parameters of the present. The
-    environment's `params` stay the nominal ones, which `schedule` receives.
+    environment's `params` stay the nominal ones, which `schedule` receives, and so do its spaces and its time limit: make `env`
+    with the widest and the largest.
 
     The start of an episode depends on the time when it begins. So the reset is computed in every step of every environment, and
     `make_learner(reset_pool=...)` saves nothing.

@@ -42,8 +42,9 @@ def randomize_params(env: Environment, sample: Sample) -> Environment:
     """Domain randomisation: draw new parameters at each reset and keep them for the episode.
 
     Tobin et al. 2017; for dynamics, Peng et al. 2018. The environment's `params` stay the nominal ones, which `sample`
-    receives; a learner compares the length of its rollouts with their time limit. The drawn parameters are part of the state,
-    so every environment of a batch stores its own.
+    receives; a learner compares the length of its rollouts with their time limit, and the spaces are theirs. So make `env` with
+    the largest time limit and the widest bounds that can be drawn. The drawn parameters are part of the state, so every
+    environment of a batch stores its own.
 
     Args:
       env: any environment.
