@@ -1,7 +1,8 @@
 """Optimizers whose step count comes from the driver, and updates of target networks.
 
 An optimizer is built where it is used, from the learning rate, which may be traced. Counters in its state are not relied on,
-since `vmap` would batch a counter in a seed's state. `apply_gradients` sets them instead.
+since `vmap` would batch a counter in a seed's state. `apply_gradients` sets them instead, unless the number of steps depends on
+data.
 """
 
 from collections.abc import Callable
@@ -55,14 +56,15 @@ def adam(learning_rate, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -
 
 
 def optimizer_step(
-    optimizer: Optimizer, learning_rate, step: jax.Array, grads: Any, opt_state: Any, params: Any, *, max_grad_norm=None
+    optimizer: Optimizer, learning_rate, step: jax.Array | None, grads: Any, opt_state: Any, params: Any, *, max_grad_norm=None
 ) -> tuple[Any, Any, jax.Array | None]:
     """Average the gradients over the shards, clip them by their global norm, then take one step of the optimizer.
 
     Args:
       optimizer: function from a learning rate to an optax transformation.
       learning_rate: scalar, may be traced; e.g. from `schedules.linear_schedule`.
-      step: int32 scalar, the number of previous steps; see `num_updates`. Must not be batched.
+      step: int32 scalar, the number of previous steps; see `num_updates`. Must not be batched. None if it depends on data, as
+        after an early stop: then the counters in the state of the optimizer are those of the steps that were taken.
       grads, opt_state, params: as for optax.
       max_grad_norm: scalar, may be traced; inf never clips. With None, the norm is not computed, which saves a pass over the
         gradients.
@@ -81,9 +83,9 @@ def optimizer_step(
 
 
 def apply_gradients(
-    optimizer: optax.GradientTransformation, step: jax.Array, grads: Any, opt_state: Any, params: Any
+    optimizer: optax.GradientTransformation, step: jax.Array | None, grads: Any, opt_state: Any, params: Any
 ) -> tuple[Any, Any]:
-    """Take one step of `optimizer`; `step`, int32 scalar, is the number of previous steps. Returns the new (params, opt_state).
+    """Take one step of `optimizer`; `step` is as for `optimizer_step`. Returns the new (params, opt_state).
 
     Raises:
       ValueError: if the state holds a counter that does not follow from `step`.
@@ -131,8 +133,8 @@ _COUNTS = dict.fromkeys(
 _INJECTED = "InjectStatefulHyperparamsState"
 
 
-def set_step(optimizer: optax.GradientTransformation, opt_state: Any, step: jax.Array, params: Any) -> Any:
-    """Set the counters in the state of an optimizer: `step`, int32 scalar, is the number of steps taken so far.
+def set_step(optimizer: optax.GradientTransformation, opt_state: Any, step: jax.Array | None, params: Any) -> Any:
+    """Set the counters in the state of an optimizer: `step`, int32 scalar, is the number of steps taken so far. None leaves them.
 
     `optax.MultiSteps` may be the outermost transformation. The hyperparameters that `optax.inject_hyperparams` keeps in its
     state are replaced by those that `optimizer` was built with, so that a changing learning rate takes effect.
@@ -142,7 +144,7 @@ def set_step(optimizer: optax.GradientTransformation, opt_state: Any, step: jax.
     """
     injected = any(_name(node) == _INJECTED for node in jax.tree.leaves(opt_state, is_leaf=lambda x: _name(x) == _INJECTED))
     built = optimizer.init(params) if injected else opt_state
-    if _name(opt_state) != "MultiStepsState":
+    if _name(opt_state) != "MultiStepsState" or step is None:
         return _set(opt_state, built, step)
     every = _accumulated_steps(optimizer)
     if every is None or jax.tree.leaves(opt_state.skip_state):
@@ -154,18 +156,19 @@ def set_step(optimizer: optax.GradientTransformation, opt_state: Any, step: jax.
     return opt_state._replace(mini_step=step % every, gradient_step=step // every, inner_opt_state=inner)
 
 
-def _set(state: Any, built: Any, step: jax.Array, owner: str = "the optimizer's state") -> Any:
+def _set(state: Any, built: Any, step: jax.Array | None, owner: str = "the optimizer's state") -> Any:
     """`set_step` for one node of the state; `owner` is the type that contains it."""
     count = _COUNTS.get(_name(state))
     if count:
-        known = {count: step.astype(getattr(state, count).dtype)}
+        counter = getattr(state, count)
+        known = {count: counter if step is None else step.astype(counter.dtype)}
         if _name(state) == _INJECTED:
             known["hyperparams"] = built.hyperparams
         others = [name for name in state._fields if name not in known]
         inner = {name: _set(getattr(state, name), getattr(built, name), step, type(state).__name__) for name in others}
         return state._replace(**known, **inner)
     if jax.tree_util.all_leaves([state]):
-        if jnp.issubdtype(jnp.result_type(state), jnp.integer):
+        if step is not None and jnp.issubdtype(jnp.result_type(state), jnp.integer):
             raise ValueError(
                 f"{owner} holds an integer that does not follow from the number of steps, as far as jaxrl knows. "
                 "A counter inside the state would be batched by vmap, so the driver has to set it: use a transformation "

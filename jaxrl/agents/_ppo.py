@@ -14,7 +14,7 @@ from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_size
 from jaxrl.minibatches import grad_of_mean, scan_minibatches
 from jaxrl.noise import held
 from jaxrl.normalization import normalize_agent
-from jaxrl.optimizers import Optimizer, adam, num_updates, optimizer_step
+from jaxrl.optimizers import Optimizer, adam, optimizer_step
 from jaxrl.policies import PolicyHead, policy_head
 from jaxrl.schedules import linear_schedule
 from jaxrl.shards import mean
@@ -166,20 +166,19 @@ def update_in_epochs(
     """
     learning_rate = linear_schedule(hparams.learning_rate, 0.0, hparams.learning_rate_iterations, iteration)
     clip_range = linear_schedule(hparams.clip_range, 0.0, hparams.clip_range_iterations, iteration)
-    first = num_updates(iteration, 0, num_epochs * num_minibatches)
 
     def step(carry, minibatch):
-        index, active, params, opt_state = carry
+        active, params, opt_state = carry
         if normalize_advantage:
             minibatch = minibatch._replace(advantage=transitions.normalize(minibatch.advantage))
         grads, metrics = grad_of_mean(lambda params, batch: loss(params, batch, clip_range), params, minibatch)
-        *new, norm = optimizer_step(
-            optimizer, learning_rate, first + index, grads, opt_state, params, max_grad_norm=hparams.max_grad_norm
+        *new, norm = optimizer_step(  # how many steps were taken depends on data
+            optimizer, learning_rate, None, grads, opt_state, params, max_grad_norm=hparams.max_grad_norm
         )
         active = active & (mean(metrics["approx_kl"]) <= hparams.target_kl)
         params, opt_state = jax.tree.map(lambda x, y: jnp.where(active, x, y), tuple(new), (params, opt_state))
-        return (index + 1, active, params, opt_state), metrics | {"gradient_norm": norm}
+        return (active, params, opt_state), metrics | {"gradient_norm": norm}
 
-    carry = jnp.int32(0), jnp.bool_(True), state.params, state.opt_state
-    (_, _, params, opt_state), metrics = scan_minibatches(step, carry, batch, keys, num_minibatches)
+    carry = jnp.bool_(True), state.params, state.opt_state
+    (_, params, opt_state), metrics = scan_minibatches(step, carry, batch, keys, num_minibatches)
     return ActorCriticState(params, opt_state), metrics

@@ -45,6 +45,23 @@ def test_the_loss_is_that_of_a_plain_loop(value_clip_range):
         np.testing.assert_allclose(metrics[name], wanted, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+def test_steps_that_an_early_stop_leaves_out_do_not_count():
+    """Epochs that always stop after the first step are one epoch, also in the correction of Adam's bias in later iterations."""
+    space = Discrete(ACTIONS)
+    network = jaxrl.networks.policy(Box(-9, 9, (SIZE,)), space, hidden=(8,), value=True)
+    rollout = rollout_of(np.random.default_rng(1).integers(ACTIONS, size=(NUM_STEPS, NUM_ENVS), dtype=np.int32))
+    keys = jax.random.split(jax.random.key(2), 6)
+
+    def updated(num_epochs, target_kl):
+        agent = jaxrl.agents.ppo(network, space, num_epochs=num_epochs, num_minibatches=1)
+        hparams = jax.tree.map(jnp.float32, agent.hparams._replace(learning_rate=0.05, target_kl=target_kl))
+        state = agent.init(jax.random.key(1), jnp.zeros((NUM_ENVS, SIZE)), hparams)
+        step = lambda state, iteration: (agent.update(state, rollout, keys[:num_epochs], hparams, iteration)[0], None)
+        return jax.jit(lambda state: jax.lax.scan(step, state, jnp.arange(5))[0])(state)
+
+    jax.tree.map(np.testing.assert_array_equal, updated(6, 1e-6), updated(1, np.inf))
+
+
 def test_after_the_divergence_exceeds_its_target_nothing_changes():
     """To the bit, parameters and the state of the optimizer: an update that stops at its k-th step is one of k steps.
 
