@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxrl
 from jaxrl import training_passes
 from jaxrl.networks import BatchRenorm, actor_critic, critic, ensemble, trainable
 from jaxrl.networks.layers import MLP
@@ -166,6 +167,17 @@ def test_networks_without_switches_have_no_pass_in_training(space):
     dropped = actor_critic(OBS, space, hidden=(4,), dropout=0.1)
     assert [training_passes.is_trainable(x) for x in dropped] == [False, True]
     assert all(training_passes.is_trainable(x) for x in actor_critic(OBS, space, hidden=(4,), batch_renorm=True))
+
+
+def test_other_agents_leave_statistics_as_they_are():
+    """An agent that knows nothing of them takes gradients of all parameters."""
+    space = Discrete(2)
+    network = trainable(jaxrl.networks.q_network(OBS, space, hidden=(4,)).clone(batch_renorm=True))
+    params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, *OBS.shape)))
+    grads = jax.jit(jax.grad(lambda params: jnp.sum(network.apply(params, jnp.ones((3, *OBS.shape))))))(params)
+    assert len(jax.tree.leaves(grads.statistics)) == 6
+    assert not any(jnp.any(x) for x in jax.tree.leaves(grads.statistics))
+    assert any(jnp.any(x) for x in jax.tree.leaves(grads.weights))
 
 
 def test_dropout_of_one_is_refused():

@@ -98,7 +98,8 @@ def trainable(module: nn.Module) -> Trainable:
         return NetworkParams({"params": variables.pop("params")}, variables)
 
     def apply(params, *inputs):
-        return module.apply({**params.weights, **params.statistics}, *inputs)
+        # An agent that takes gradients of all parameters would train the statistics as if they were weights.
+        return module.apply({**params.weights, **jax.lax.stop_gradient(params.statistics)}, *inputs)
 
     def apply_training(params, key, *inputs):
         outputs, statistics = module.apply(
