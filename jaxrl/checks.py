@@ -9,12 +9,14 @@ from jaxrl._src.checks import (
     FRACTION,
     check_choice,
     check_hparams,
+    check_network,
     check_network_output,
+    check_optimizer,
     check_replay_sizes,
     check_size,
 )
 
 __all__ = [
-    "AT_LEAST_ZERO", "FINITE", "FRACTION", "check_choice", "check_hparams", "check_network_output", "check_replay_sizes",
-    "check_size",
+    "AT_LEAST_ZERO", "FINITE", "FRACTION", "check_choice", "check_hparams", "check_network",
+    "check_network_output", "check_optimizer", "check_replay_sizes", "check_size",
 ]  # fmt: skip

@@ -42,8 +42,10 @@ class PolicyHead(NamedTuple):
       mode: `(params) -> raw_action`, that of the greedy policy.
       to_action: `(raw_action) -> action[..., *action_shape]`, in the dtype of the action space and inside its bounds.
       log_prob: `(params, raw_action) -> [...]`, the log-probability, or the log-density for a Box.
-      entropy: `(params, raw_action) -> [...]`. Only a squashed Gaussian reads the raw action, which must be a sample.
+      entropy: `(params, raw_action) -> [...]`. Only a squashed Gaussian reads the raw action, which must be a sample of it.
       kl: `(params, other) -> [...]`, the divergence KL(params, other).
+      noise_of: `(params, raw_action) -> noise`, the noise with which `sample` gives the raw action. With it, parameters that
+        have changed since have a sample of their own, for `entropy`. None if `entropy` does not read the raw action.
     """
 
     params_spec: Callable[[tuple[int, ...]], Params]
@@ -54,6 +56,7 @@ class PolicyHead(NamedTuple):
     log_prob: Callable[[Params, jax.Array], jax.Array]
     entropy: Callable[[Params, jax.Array], jax.Array]
     kl: Callable[[Params, Params], jax.Array]
+    noise_of: Callable[[Params, jax.Array], jax.Array] | None = None
 
 
 class DeterministicHead(NamedTuple):
@@ -126,8 +129,10 @@ def policy_head(action_space: Space, *, squash: bool = False) -> PolicyHead:
 def deterministic_head(action_space: Space) -> DeterministicHead:
     """Return the deterministic policy for a `Box`, as used by DDPG and TD3.
 
-    The raw action is tanh of the network's output in every dimension with two finite bounds, and the output itself in the
-    others. Exploration noise is in normalised units: `perturb(mode(params), sigma * noise)`.
+    The raw action is tanh of the network's output in every dimension with two finite bounds, and the output itself where there
+    are none. Where there is one, it is softplus of the output, measured from the bound, shifted so that an output of 0 is a raw
+    action of 0: an output beyond the bound would have no gradient. Exploration noise is in normalised units:
+    `perturb(mode(params), sigma * noise)`.
 
     Args:
       action_space: a `Box` of floats, with m numbers.
@@ -149,7 +154,12 @@ def deterministic_head(action_space: Space) -> DeterministicHead:
     low, high = np.where(has_low, -1.0, -np.inf), np.where(has_high, 1.0, np.inf)
 
     def mode(output):
-        return jnp.where(_row(has_low & has_high, output), jnp.tanh(output), output)
+        raw_action = jnp.where(_row(has_low & has_high, output), jnp.tanh(output), output)
+        if not np.any(has_low ^ has_high):
+            return raw_action
+        sign = _row(np.where(has_low, 1.0, -1.0), output)  # the raw bound is -1 below, 1 above
+        inside = sign * (jax.nn.softplus(sign * output + math.log(math.e - 1)) - 1)
+        return jnp.where(_row(has_low ^ has_high, output), inside, raw_action)
 
     def perturb(raw_action, noise):
         return jnp.clip(raw_action + noise.astype(raw_action.dtype), _row(low, raw_action), _row(high, raw_action))
@@ -213,7 +223,7 @@ def _to_box(box: Box) -> Callable[[jax.Array], jax.Array]:
 
 
 def _check_box(needs: str, action_space: Space) -> Box:
-    if not isinstance(action_space, Box) or not np.issubdtype(action_space.dtype, np.floating):
+    if not isinstance(action_space, Box) or not jnp.issubdtype(action_space.dtype, jnp.floating):
         raise ValueError(f"{needs}, got {action_space}")
     return action_space
 
@@ -279,14 +289,17 @@ def _gaussian_head(box: Box) -> PolicyHead:
 def _squashed_head(box: Box) -> PolicyHead:
     to_action = _to_box(box)
 
-    def entropy(params, raw_action):
+    def noise_of(params, raw_action):
         mean, log_std = params
-        noise = jax.lax.stop_gradient((raw_action - mean) * jnp.exp(-log_std))
-        return tanh_gaussian.entropy(params, noise)
+        return jax.lax.stop_gradient((raw_action - mean) * jnp.exp(-log_std))
+
+    def entropy(params, raw_action):
+        return tanh_gaussian.entropy(params, noise_of(params, raw_action))
 
     return _gaussian_head(box)._replace(
         to_action=lambda raw_action: to_action(jnp.tanh(raw_action)),
         log_prob=tanh_log_prob_at,
         entropy=entropy,
         kl=tanh_gaussian.kl,
+        noise_of=noise_of,
     )

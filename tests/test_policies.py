@@ -292,20 +292,28 @@ def test_the_gradient_of_a_squashed_entropy_is_the_same_for_a_stored_sample():
     jax.tree.map(close, stored, along)
 
 
+def test_the_noise_of_an_action_is_that_which_it_was_drawn_with():
+    head = policy_head(Box(15, 30, (2,)), squash=True)
+    params, noise = (jnp.array([0.3, -1]), jnp.array([-0.4, 0])), jnp.array([1.5, -0.2])
+    close(head.noise_of(params, head.sample(params, noise)), noise)
+
+
 # --- deterministic
 
 
-def test_a_deterministic_policy_fills_a_bounded_box_and_is_plain_elsewhere():
-    box = Box(np.array([15, -INF, 2]), np.array([30, INF, INF]), (3,))
+def test_a_deterministic_policy_fills_its_box():
+    box = Box(np.array([15, -INF, 2, -INF]), np.array([30, INF, INF, 4]), (4,))
     head = deterministic_head(box)
-    assert head.params_spec((4,)).shape == (4, 3)
-    output = jnp.array([[0.0, 0.0, 0.0], [50.0, 50.0, 50.0], [-50.0, -50.0, -50.0], [0.5, 0.5, 0.5]])
-    expected = [[22.5, 0, 3], [30, 50, 53], [15, -50, 2], [22.5 + 7.5 * np.tanh(0.5), 0.5, 3.5]]
+    assert head.params_spec((4,)).shape == (4, 4)
+    output = jnp.array([[x] * 4 for x in (0.0, 50.0, -50.0, 0.5)])
+    above = lambda x: np.log1p((np.e - 1) * np.exp(x))  # the distance from a single bound, 1 at 0
+    expected = [[22.5 + 7.5 * np.tanh(x), x, 2 + above(x), 4 - above(-x)] for x in (0.0, 50.0, -50.0, 0.5)]
     np.testing.assert_allclose(head.to_action(head.mode(output)), expected, rtol=1e-6)
     assert head.to_action(head.mode(output)).dtype == jnp.float32
-    np.testing.assert_allclose(
-        jax.grad(lambda x: jnp.sum(head.to_action(head.mode(x))))(output[3]), [7.5 / np.cosh(0.5) ** 2, 1, 1], rtol=1e-5
-    )
+    slope = lambda x: jax.grad(lambda x: jnp.sum(head.to_action(head.mode(x))))(jnp.full(4, x))
+    np.testing.assert_allclose(slope(0.5)[:2], [7.5 / np.cosh(0.5) ** 2, 1], rtol=1e-5)
+    assert (slope(-3.0) > 0.05).all()  # it finds back from beyond a single bound
+    assert (slope(3.0)[2:] > 0.05).all()
 
 
 def test_exploration_noise_is_in_units_of_the_box_and_clipped_to_it():
@@ -338,6 +346,12 @@ def test_heads_use_the_distributions_noise():
     key = jax.random.key(0)
     np.testing.assert_array_equal(policy_head(Discrete(3)).noise(key, (2, 4)), categorical.noise(key, (2, 4, 3)))
     np.testing.assert_array_equal(policy_head(Box(0, 1, (3,))).noise(key, (2, 4)), diagonal_gaussian.noise(key, (2, 4, 3)))
+
+
+def test_actions_may_be_bfloat16():
+    box = Box(-1, 1, (2,), jnp.bfloat16)
+    for head, params in ((deterministic_head(box), jnp.ones(2)), (policy_head(box), (jnp.ones(2), jnp.zeros(2)))):
+        assert head.to_action(head.mode(params)).dtype == jnp.bfloat16
 
 
 def test_the_networks_give_what_the_heads_take():

@@ -110,6 +110,30 @@ def check_replay_sizes(batch_size: Any, capacity: Any, warmup: Any, updates_per_
     return batch_size, capacity, check_size("warmup", warmup), check_size("updates_per_iteration", updates_per_iteration)
 
 
+def check_network(agent_name: str, network: Any, builder: str, *, recurrent: bool = False) -> None:
+    """Raise TypeError unless `network` has `init` and `apply`, and `initial_carry` if and only if it must be recurrent.
+
+    The error names the `builder` in `jaxrl.networks`.
+    """
+    build, kind = f"build it with jaxrl.networks.{builder}", type(network).__name__
+    if not all(callable(getattr(network, name, None)) for name in ("init", "apply")):
+        raise TypeError(f"{agent_name} needs a network with init and apply, got {kind}; {build}")
+    if recurrent and not hasattr(network, "initial_carry"):
+        raise TypeError(f"{agent_name} needs a recurrent network, with initial_carry, got {kind}; {build}")
+    if not recurrent and hasattr(network, "initial_carry"):
+        raise TypeError(f"{agent_name} needs a network without a carry, got the recurrent {kind}; {build}, or use recurrent_ppo")
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raise TypeError unless `optimizer` is a function, such as `optax.adam` and not `optax.adam(1e-3)`."""
+    if not callable(optimizer):
+        raise TypeError(
+            "optimizer must be a function from a learning rate to an optax transformation, such as optax.adam or "
+            f"lambda learning_rate: optax.adamw(learning_rate); got {type(optimizer).__name__}. The learning rate is a "
+            "hyperparameter: hparams.learning_rate"
+        )
+
+
 def check_network_output(agent_name: str, out: Any, expected: Any, hint: str) -> None:
     """Raise ValueError unless a network's output has the expected structure and shapes.
 

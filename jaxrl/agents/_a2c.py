@@ -8,7 +8,7 @@ import optax
 
 from jaxrl import losses, transitions
 from jaxrl.agents._actor_critic import ActorCriticState, Feedforward, actor_critic, make_batch, total_loss
-from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION
+from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_network
 from jaxrl.minibatches import grad_of_mean
 from jaxrl.optimizers import Optimizer, adam, optimizer_step
 from jaxrl.policies import policy_head
@@ -78,6 +78,7 @@ def a2c(
     Raises:
       ValueError: for an unsupported action space, `squash` without finite bounds, or a hyperparameter out of range.
     """
+    check_network("a2c", network, "policy(..., value=True)")
     head, stateless = policy_head(action_space, squash=squash), Feedforward(network)
 
     def update(state, rollout, noise, hparams, iteration):

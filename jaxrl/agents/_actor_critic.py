@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import transitions
-from jaxrl.checks import check_hparams, check_network_output
+from jaxrl.checks import check_hparams, check_network_output, check_optimizer
 from jaxrl.minibatches import map_rows
 from jaxrl.optimizers import Optimizer
 from jaxrl.policies import PolicyHead
@@ -27,6 +27,7 @@ class Batch(NamedTuple):
     value: jax.Array  # [N], before the update
     target: jax.Array  # [N], λ-returns
     advantage: jax.Array  # [N]
+    noise: Any = None  # [N, ...], of the raw actions, where the head's entropy needs a sample of the changed policy
 
 
 class Feedforward(NamedTuple):
@@ -62,6 +63,7 @@ def actor_critic(
     `hparams` must be a `record`, and every field of it must lie in its interval of `ranges`. The error for another network names
     the `builder` in `jaxrl.networks`. `update` receives `num_epochs` keys.
     """
+    check_optimizer(optimizer)
     check_hparams(hparams, record, ranges)
 
     def init(key, obs, hparams):
@@ -104,15 +106,17 @@ def make_batch(network: RecurrentNetwork, head: PolicyHead, params: Any, rollout
     def old_outputs(steps):
         (policy, value), carry = network.apply(params, steps.obs, steps.carry)
         log_prob = head.log_prob(policy, steps.extras)
+        noise = None if head.noise_of is None else head.noise_of(policy, steps.extras)
         (_, next_value), _ = network.apply(params, steps.next_obs, carry)
-        return log_prob, value, next_value
+        return log_prob, value, next_value, noise
 
     flat, shape = transitions.flatten(rollout), rollout.reward.shape
-    log_prob, value, next_value = map_rows(old_outputs, flat)
+    log_prob, value, next_value, noise = map_rows(old_outputs, flat)
     advantage, target = transitions.advantages(
         rollout, value.reshape(shape), next_value.reshape(shape), hparams.discount, hparams.gae_lambda
     )
-    return Batch(flat.obs, flat.extras, log_prob, value, *transitions.flatten((target, advantage)))
+    target, advantage = transitions.flatten((target, advantage))
+    return Batch(flat.obs, flat.extras, log_prob, value, target, advantage, noise)
 
 
 def total_loss(

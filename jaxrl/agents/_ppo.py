@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxrl import losses, transitions
 from jaxrl.agents._actor_critic import ActorCriticState, Feedforward, actor_critic, make_batch, total_loss
-from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_size
+from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_network, check_size
 from jaxrl.minibatches import grad_of_mean, scan_minibatches
 from jaxrl.noise import held
 from jaxrl.normalization import normalize_agent
@@ -106,6 +106,7 @@ def ppo(
       ValueError, TypeError: for an unsupported action space, or sizes that are not positive ints.
     """
     num_epochs, num_minibatches = check_size("num_epochs", num_epochs), check_size("num_minibatches", num_minibatches)
+    check_network("ppo", network, "policy(..., value=True)")
     head, stateless = policy_head(action_space, squash=squash), Feedforward(network)
 
     def update(state, rollout, noise, hparams, iteration):
@@ -134,7 +135,9 @@ def proximal_loss(head: PolicyHead, outputs: Any, batch: Any, hparams: PPOHParam
     log_prob = head.log_prob(policy, batch.raw_action)
     policy_loss = losses.ppo_clip(log_prob, batch.log_prob, batch.advantage, clip_range)
     value_loss = losses.ppo_value_loss(value, batch.value, batch.target, hparams.value_clip_range)
-    total, metrics = total_loss(policy_loss, value_loss, head.entropy(policy, batch.raw_action), hparams)
+    # After the first step, the actions are samples of another policy.
+    sample = batch.raw_action if batch.noise is None else head.sample(policy, batch.noise)
+    total, metrics = total_loss(policy_loss, value_loss, head.entropy(policy, sample), hparams)
     log_ratio = log_prob - batch.log_prob
     return total, metrics | {
         "approx_kl": jnp.mean(jnp.expm1(log_ratio) - log_ratio),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxrl.agents._actor_critic import actor_critic, make_batch
 from jaxrl.agents._ppo import RANGES, PPOHParams, proximal_loss, update_in_epochs
-from jaxrl.checks import check_size
+from jaxrl.checks import check_network, check_size
 from jaxrl.minibatches import check_minibatches
 from jaxrl.normalization import normalize_agent
 from jaxrl.optimizers import Optimizer, adam
@@ -26,6 +26,7 @@ class Sequences(NamedTuple):
     value: jax.Array  # before the update
     target: jax.Array  # λ-returns
     advantage: jax.Array
+    noise: Any  # as in `Batch`
     done: jax.Array  # bool
     carry: Any  # at the first step, leaves [B, ...]
 
@@ -72,6 +73,7 @@ def recurrent_ppo(
         `num_minibatches` does not divide `num_envs`.
     """
     num_epochs, num_minibatches = check_size("num_epochs", num_epochs), check_size("num_minibatches", num_minibatches)
+    check_network("recurrent_ppo", network, "recurrent_policy(..., value=True)", recurrent=True)
     head = policy_head(action_space, squash=squash)
 
     def update(state, rollout, noise, hparams, iteration):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 import jaxrl
 from jaxrl.agents._actor_critic import Batch
@@ -43,6 +44,31 @@ def test_the_loss_is_that_of_a_plain_loop(value_clip_range):
     assert metrics.keys() == expected.keys()
     for name, wanted in expected.items():
         np.testing.assert_allclose(metrics[name], wanted, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("new", [(0.2, -0.5), (0.0, -0.7)])
+def test_a_squashed_entropy_is_that_of_the_policy_after_it_has_changed(new):
+    """Of a bonus alone, the value and its gradient, against integrals."""
+    num, head = 100_000, policy_head(Box(-1, 1, (1,)), squash=True)
+    old = jnp.zeros((num, 1)), jnp.full((num, 1), -0.5)
+    raw_action = head.sample(old, head.noise(jax.random.key(0), (num,)))
+    zeros = jnp.zeros(num)
+    batch = Batch(None, raw_action, zeros, zeros, zeros, zeros, head.noise_of(old, raw_action))
+    hparams = jaxrl.agents.PPOHParams(value_coef=0.0, entropy_coef=-1.0)
+
+    def estimate(new):
+        policy = jax.tree.map(lambda x: jnp.broadcast_to(x, (num, 1)), new)
+        return proximal_loss(head, (policy, zeros), batch, hparams, jnp.float32(0.2))[0]
+
+    def exact(mean, log_std):
+        u = np.linspace(-8, 8, 20_001)
+        density = scipy.stats.norm.pdf(u, mean, np.exp(log_std))
+        return np.trapezoid(density * (np.log1p(-(np.tanh(u) ** 2)) - np.log(density)), u)
+
+    found, gradient = jax.jit(jax.value_and_grad(estimate))(tuple(map(jnp.float32, new)))
+    np.testing.assert_allclose(found, exact(*new), atol=0.01)
+    steps = 1e-3 * np.eye(2)
+    np.testing.assert_allclose(gradient, [(exact(*(new + d)) - exact(*(new - d))) / 2e-3 for d in steps], atol=0.02)
 
 
 def test_steps_that_an_early_stop_leaves_out_do_not_count():
