@@ -30,6 +30,14 @@ def sample(buffer: replay.Replay, noise: jax.Array, rollout: Transition, iterati
     return replay.sample(buffer, noise, replay.num_stored(iteration + 1, rollout.reward.size, buffer.capacity))
 
 
+def check_actor_critic(agent_name: str, network: Any, builder: str) -> None:
+    """Raise TypeError unless `network` is an `ActorCritic`. The error names the `builder` in `jaxrl.networks`."""
+    if not isinstance(network, ActorCritic):
+        raise TypeError(
+            f"{agent_name} needs a jaxrl.types.ActorCritic, got {type(network).__name__}; build it with jaxrl.networks.{builder}"
+        )
+
+
 def init_actor_critic(
     agent_name: str,
     network: ActorCritic,

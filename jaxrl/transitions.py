@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import returns
-from jaxrl._src.shards import total
+from jaxrl._src.shards import num_shards, total
 from jaxrl.types import Obs, Space, Transition
 
 
@@ -72,7 +72,15 @@ def normalize(advantage: jax.Array, weight: jax.Array | None = None) -> jax.Arra
     """Normalise advantages to mean 0 and standard deviation 1, computed over the entries with `weight` 1 (default: all).
 
     The entries are those of all shards.
+
+    Raises:
+      ValueError: for a single entry, which would always become 0.
     """
+    if advantage.size * num_shards() == 1:
+        raise ValueError(
+            "normalize_advantage: the only advantage of a batch would always become 0; use more environments, a longer rollout "
+            "or fewer minibatches, or normalize_advantage=False"
+        )
     weight = jnp.ones_like(advantage) if weight is None else weight
     count = jnp.maximum(total(jnp.sum(weight)), 1.0)
     centred = advantage - total(jnp.sum(weight * advantage)) / count

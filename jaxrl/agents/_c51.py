@@ -1,5 +1,6 @@
 """C51 (Bellemare et al. 2017): Q-learning of the distribution of the return, on a fixed support."""
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ def c51(
     prioritized: bool = False,
     noisy: bool = False,
     optimizer: Optimizer = adam,
-    hparams: QHParams = QHParams(tau=0.01),
+    hparams: QHParams = QHParams(),
 ) -> Agent:
     """Categorical Q-learning for discrete actions.
 
@@ -69,8 +70,10 @@ def categorical_agent(
     name: str, network: Network, action_space: Space, *, v_min: float, v_max: float, double: bool, noisy: bool, **options: Any
 ) -> Agent:
     """`c51` under any name. `options` are those of `replay_agent`."""
-    if not v_min < v_max:
-        raise ValueError(f"{name}: v_min must be less than v_max, got {v_min} and {v_max}; give the range of the returns")
+    if not -math.inf < v_min < v_max < math.inf:
+        raise ValueError(
+            f"{name}: v_min must be less than v_max, both finite, got {v_min} and {v_max}; give the range of the returns"
+        )
 
     def atoms(logits):
         num_atoms = logits.shape[-1]

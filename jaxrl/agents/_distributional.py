@@ -6,7 +6,7 @@ import jax
 
 from jaxrl import losses
 from jaxrl.agents._q_learning import Method, acting_noise, loss_noise
-from jaxrl.checks import check_network_output
+from jaxrl.checks import check_network, check_network_output
 from jaxrl.types import Discrete, Network
 
 
@@ -32,6 +32,7 @@ def distributional_method(
       double: select with the online network; otherwise with the target network.
       noisy: the network is a `NoisyNetwork`.
     """
+    check_network(name, network, "distributional_q_network")
 
     def init(key, obs):
         params = network.init(key, obs)

@@ -9,7 +9,7 @@ import optax
 
 from jaxrl import losses
 from jaxrl.agents._q_learning import RANGES, Batch, Method, acting_noise, check_discrete, loss_noise, replay_agent
-from jaxrl.checks import FRACTION, check_choice, check_network_output
+from jaxrl.checks import FRACTION, check_choice, check_network, check_network_output
 from jaxrl.optimizers import Optimizer, adam
 from jaxrl.types import Agent, Network, Space
 
@@ -37,7 +37,7 @@ class DQNHParams(NamedTuple):
     learning_rate: float = 1e-3
     learning_rate_iterations: float = math.inf
     discount: float = 0.99
-    tau: float = 1.0
+    tau: float = 0.01
     epsilon_start: float = 1.0
     epsilon_end: float = 0.05
     epsilon_iterations: float = 5_000.0
@@ -67,7 +67,7 @@ def dqn(
     munchausen: bool = False,
     noisy: bool = False,
     optimizer: Optimizer = adam,
-    hparams: DQNHParams = DQNHParams(tau=0.01),
+    hparams: DQNHParams = DQNHParams(),
 ) -> Agent:
     """Deep Q-learning for discrete actions.
 
@@ -105,6 +105,7 @@ def dqn(
     Raises:
       ValueError, TypeError: for another action space, or sizes that are not positive ints or do not fit each other.
     """
+    check_network("dqn", network, "q_network")
     actions = check_discrete("dqn", action_space)
     check_choice("loss", loss, ("squared", "huber"))
     if double and munchausen:
@@ -139,7 +140,7 @@ def dqn(
     return replay_agent(
         method, actions, batch_size=batch_size, capacity=capacity, warmup=warmup,
         updates_per_iteration=updates_per_iteration, target_update_period=target_update_period, n_step=n_step,
-        prioritized=prioritized, optimizer=optimizer, hparams=hparams, ranges=_RANGES,
+        prioritized=prioritized, optimizer=optimizer, hparams=hparams, record=DQNHParams, ranges=_RANGES,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxrl import losses
 from jaxrl.agents._q_learning import Method, QHParams, check_discrete, replay_agent
 from jaxrl.agents._qr_dqn import check_kappa
-from jaxrl.checks import check_network_output, check_size
+from jaxrl.checks import check_network, check_network_output, check_size
 from jaxrl.optimizers import Optimizer, adam
 from jaxrl.types import Agent, Space
 
@@ -30,7 +30,7 @@ def iqn(
     n_step: int = 1,
     prioritized: bool = False,
     optimizer: Optimizer = adam,
-    hparams: QHParams = QHParams(tau=0.01),
+    hparams: QHParams = QHParams(),
 ) -> Agent:
     """Q-learning with an implicit quantile network, for discrete actions.
 
@@ -60,6 +60,7 @@ def iqn(
     Raises:
       ValueError, TypeError: as for `qr_dqn`, and for numbers of levels that are not positive ints.
     """
+    check_network("iqn", network, "implicit_quantile_network")
     check_kappa("iqn", kappa)
     actions, num_quantiles = check_discrete("iqn", action_space), check_size("num_quantiles", num_quantiles)
     num_levels = check_size("num_policy_quantiles", num_policy_quantiles)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import shards, transitions
-from jaxrl.checks import AT_LEAST_ZERO, FINITE, check_choice, check_hparams, check_network_output
+from jaxrl.checks import AT_LEAST_ZERO, FINITE, check_choice, check_hparams, check_network, check_network_output, check_optimizer
 from jaxrl.optimizers import Optimizer, adam, optimizer_step
 from jaxrl.policies import policy_head
 from jaxrl.schedules import linear_schedule
@@ -91,6 +91,8 @@ def openai_es(
       ValueError: for an unsupported action space, or an odd number of environments.
     """
     check_choice("fitness", fitness, ("ranks", "returns"))
+    check_network("openai_es", network, "policy")
+    check_optimizer(optimizer)
     check_hparams(hparams, OpenAIESHParams, _RANGES)
     head = policy_head(action_space)
 

@@ -9,7 +9,16 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import losses, returns, transitions
-from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_hparams, check_network_output, check_size
+from jaxrl.checks import (
+    AT_LEAST_ZERO,
+    FINITE,
+    FRACTION,
+    check_hparams,
+    check_network,
+    check_network_output,
+    check_optimizer,
+    check_size,
+)
 from jaxrl.exploration import epsilon_greedy
 from jaxrl.minibatches import grad_of_mean, map_rows, scan_minibatches
 from jaxrl.noise import random_bits
@@ -102,6 +111,8 @@ def pqn(
             "wrap the environment in jaxrl.envs.wrappers.discretize_actions"
         )
     num_epochs, num_minibatches = check_size("num_epochs", num_epochs), check_size("num_minibatches", num_minibatches)
+    check_network("pqn", network, "q_network(..., layer_norm=True)")
+    check_optimizer(optimizer)
     check_hparams(hparams, PQNHParams, _RANGES)
 
     def init(key, obs, hparams):

@@ -11,7 +11,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import losses, replay, transitions
-from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_hparams, check_replay_sizes, check_size
+from jaxrl.checks import (
+    AT_LEAST_ZERO,
+    FINITE,
+    FRACTION,
+    check_hparams,
+    check_optimizer,
+    check_replay_sizes,
+    check_size,
+)
 from jaxrl.exploration import epsilon_greedy
 from jaxrl.noise import random_bits
 from jaxrl.optimizers import Optimizer, num_updates, optimizer_step, update_target
@@ -32,7 +40,7 @@ class QHParams(NamedTuple):
     learning_rate: float = 1e-3
     learning_rate_iterations: float = math.inf
     discount: float = 0.99
-    tau: float = 1.0
+    tau: float = 0.01
     epsilon_start: float = 1.0
     epsilon_end: float = 0.05
     epsilon_iterations: float = 5_000.0
@@ -141,6 +149,7 @@ def replay_agent(
     prioritized: bool,
     optimizer: Optimizer,
     hparams: HParams,
+    record: type = QHParams,
     ranges: Mapping[str, tuple[float, float]] = RANGES,
 ) -> Agent:
     """An agent that acts ε-greedily and learns from a replay.
@@ -150,19 +159,21 @@ def replay_agent(
       action_space: from `check_discrete`.
       batch_size, capacity, warmup, updates_per_iteration, target_update_period, n_step, prioritized: as for `dqn`.
       optimizer: function from a learning rate to an optax transformation.
-      hparams: the default hyperparameters: a record with at least the fields of `QHParams`.
+      hparams: the default hyperparameters.
+      record: their type, with at least the fields of `QHParams`.
       ranges: the inclusive interval of each.
     """
     batch_size, capacity, warmup, updates_per_iteration = check_replay_sizes(batch_size, capacity, warmup, updates_per_iteration)
     period, n_step = check_size("target_update_period", target_update_period), check_size("n_step", n_step)
-    check_hparams(hparams, type(hparams), ranges)
+    check_optimizer(optimizer)
+    check_hparams(hparams, record, ranges)
     buffer = replay.prioritized if prioritized else replay
 
-    def init(key, obs, given):
-        check_hparams(given, type(hparams), ranges)
+    def init(key, obs, hparams):
+        check_hparams(hparams, record, ranges)
         params = method.init(key, obs)
         example = transitions.example_transition(obs, action_space)
-        opt_state = optimizer(given.learning_rate).init(params)
+        opt_state = optimizer(hparams.learning_rate).init(params)
         return QState(params, params, opt_state, buffer.init(example, shard_size("capacity", capacity)))
 
     def noise(key, num_steps, num_envs):

@@ -1,5 +1,7 @@
 """QR-DQN (Dabney et al. 2018a): Q-learning of the quantiles of the return."""
 
+import math
+
 import jax.numpy as jnp
 
 from jaxrl import losses
@@ -24,7 +26,7 @@ def qr_dqn(
     prioritized: bool = False,
     noisy: bool = False,
     optimizer: Optimizer = adam,
-    hparams: QHParams = QHParams(tau=0.01),
+    hparams: QHParams = QHParams(),
 ) -> Agent:
     """Quantile regression Q-learning for discrete actions.
 
@@ -50,7 +52,7 @@ def qr_dqn(
       An `Agent`. Its metrics: `loss` (with the weights of prioritized replay), `q` (mean value of the actions in the batch).
 
     Raises:
-      ValueError, TypeError: as for `dqn`, and for a negative `kappa`.
+      ValueError, TypeError: as for `dqn`, and for a `kappa` that is negative or infinite.
     """
     check_kappa("qr_dqn", kappa)
 
@@ -68,6 +70,6 @@ def qr_dqn(
 
 
 def check_kappa(name: str, kappa: float) -> None:
-    """Raise ValueError if κ is negative."""
-    if not kappa >= 0:
-        raise ValueError(f"{name}: kappa must be at least 0, got {kappa}")
+    """Raise ValueError if κ is negative, or infinite, which would make the loss 0."""
+    if not 0 <= kappa < math.inf:
+        raise ValueError(f"{name}: kappa must be finite and at least 0, got {kappa}")

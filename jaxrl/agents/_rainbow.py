@@ -22,7 +22,7 @@ def rainbow(
     prioritized: bool = True,
     noisy: bool = True,
     optimizer: Optimizer = adam,
-    hparams: QHParams = QHParams(tau=0.01, epsilon_start=0.0, epsilon_end=0.0, priority_exponent=0.5),
+    hparams: QHParams = QHParams(epsilon_start=0.0, epsilon_end=0.0, priority_exponent=0.5),
 ) -> Agent:
     """Rainbow: `c51` with all its improvements switched on, and a dueling network. Each can be switched off, for ablations.
 
@@ -37,7 +37,8 @@ def rainbow(
       noisy: explore with a noisy network (Fortunato et al. 2018). Every environment has its own noise in every step, and
         evaluation has none. Without it, set epsilon_start and epsilon_end, which are 0 by default.
       optimizer: function from a learning rate to an optax transformation.
-      hparams: the default hyperparameters.
+      hparams: the default hyperparameters. They explore by the noise of the network alone, unlike those of `QHParams()`; change
+        some of them by `agent.hparams._replace`.
 
     Returns:
       An `Agent`. Its metrics are those of `c51`.

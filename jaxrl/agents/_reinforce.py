@@ -9,7 +9,16 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import losses, transitions
-from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_choice, check_hparams, check_network_output
+from jaxrl.checks import (
+    AT_LEAST_ZERO,
+    FINITE,
+    FRACTION,
+    check_choice,
+    check_hparams,
+    check_network,
+    check_network_output,
+    check_optimizer,
+)
 from jaxrl.minibatches import grad_of_mean, map_rows
 from jaxrl.optimizers import Optimizer, adam, optimizer_step
 from jaxrl.policies import PolicyHead, policy_head
@@ -113,6 +122,8 @@ def reinforce(
         raise ValueError(
             f"reinforce: mode='continuing' bootstraps from a learned value, so it needs baseline='value'; got {baseline!r}"
         )
+    check_network("reinforce", network, "policy")
+    check_optimizer(optimizer)
     check_hparams(hparams, ReinforceHParams, _RANGES)
     episodic, learn_value = mode == "episodic", baseline == "value"
     head = policy_head(action_space, squash=squash)

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import losses, replay, transitions
-from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_hparams, check_replay_sizes
+from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_hparams, check_optimizer, check_replay_sizes
 from jaxrl.noise import held
-from jaxrl.off_policy import init_actor_critic, sample, store
+from jaxrl.off_policy import check_actor_critic, init_actor_critic, sample, store
 from jaxrl.optimizers import Optimizer, adam, num_updates, optimizer_step, polyak_update
 from jaxrl.policies import PolicyHead, policy_head
 from jaxrl.schedules import linear_schedule
@@ -120,6 +120,8 @@ def sac(
     if not (isinstance(action_space, Discrete) or (isinstance(action_space, Box) and action_space.bounded)):
         raise ValueError(f"sac needs a Discrete action space or a Box with finite bounds, got {action_space}")
     batch_size, capacity, warmup, updates_per_iteration = check_replay_sizes(batch_size, capacity, warmup, updates_per_iteration)
+    check_actor_critic("sac", network, "actor_critic")
+    check_optimizer(optimizer)
     check_hparams(hparams, SACHParams, _RANGES)
     discrete = isinstance(action_space, Discrete)
     head = policy_head(action_space, squash=not discrete)

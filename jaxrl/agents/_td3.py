@@ -9,7 +9,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import losses, off_policy, replay, transitions
-from jaxrl.checks import AT_LEAST_ZERO, FINITE, FRACTION, check_hparams, check_replay_sizes, check_size
+from jaxrl.checks import (
+    AT_LEAST_ZERO,
+    FINITE,
+    FRACTION,
+    check_hparams,
+    check_optimizer,
+    check_replay_sizes,
+    check_size,
+)
 from jaxrl.optimizers import Optimizer, adam, num_updates, optimizer_step, polyak_update
 from jaxrl.policies import DeterministicHead, deterministic_head
 from jaxrl.schedules import linear_schedule
@@ -69,7 +77,7 @@ _RANGES = {
     "discount": FRACTION,
     "tau": FRACTION,
     "exploration_noise": FINITE,
-    "noise_correlation": FRACTION,
+    "noise_correlation": (0.0, 0.9999),  # at 1 the noise would stay 0
     "target_noise": FINITE,
     "target_noise_clip": AT_LEAST_ZERO,
 }
@@ -111,8 +119,8 @@ def td3(
 
     The exploration noise is an autoregressive process ε ← c ε + √(1 − c²) z with z ~ N(0, I), which starts at 0 in every
     episode; c is `noise_correlation`. For c = 0 it is the white noise of the paper. In the warm-up, actions do not depend on
-    the policy: they are uniform between finite bounds, standard normal in dimensions without two bounds, and correlated in
-    the same way.
+    the policy: for c = 0 they are uniform between finite bounds and standard normal in dimensions without two bounds; for
+    larger c they are correlated in the same way, and begin in the middle.
 
     Args:
       network: an `ActorCritic`: `actor.apply(params, obs) -> [..., m]`, before the tanh of `deterministic_head`, and
@@ -201,6 +209,8 @@ def _make_agent(
     """
     if not isinstance(action_space, Box) or not jnp.issubdtype(action_space.dtype, jnp.floating):
         raise ValueError(f"{name} needs a Box of floats as its action space, got {action_space}")
+    off_policy.check_actor_critic(name, network, "deterministic_actor_critic")
+    check_optimizer(optimizer)
     check_hparams(hparams, kind, _RANGES)
     batch_size, capacity, warmup, updates_per_iteration = sizes
     head, smooth = deterministic_head(action_space), kind is TD3HParams

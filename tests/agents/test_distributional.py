@@ -299,11 +299,14 @@ def test_wrong_networks_and_actions_are_refused(name):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: distributional_learner("c51", v_min=2.0, v_max=2.0), r"c51: v_min must be less than v_max, got 2\.0 and 2\.0"),
+        (
+            lambda: distributional_learner("c51", v_min=2.0, v_max=2.0),
+            r"c51: v_min must be less than v_max, both finite, got 2\.0 and 2\.0",
+        ),
         (lambda: distributional_learner("rainbow", v_min=float("nan")), "rainbow: v_min must be less than v_max"),
         (lambda: distributional_learner("c51", num_atoms=1), "c51 needs a network with at least 2 atoms, got 1"),
-        (lambda: distributional_learner("qr_dqn", kappa=-1.0), r"qr_dqn: kappa must be at least 0, got -1\.0"),
-        (lambda: distributional_learner("iqn", kappa=-1.0), "iqn: kappa must be at least 0"),
+        (lambda: distributional_learner("qr_dqn", kappa=-1.0), r"qr_dqn: kappa must be finite and at least 0, got -1\.0"),
+        (lambda: distributional_learner("iqn", kappa=-1.0), "iqn: kappa must be finite and at least 0"),
         (lambda: distributional_learner("iqn", num_quantiles=0), "num_quantiles must be at least 1"),
         (lambda: distributional_learner("iqn", num_policy_quantiles=0), "num_policy_quantiles must be at least 1"),
     ],
