@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import contextvars
 import difflib
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,8 @@ class Parser(argparse.ArgumentParser):
             exit_on_error=False,
             formatter_class=partial(argparse.HelpFormatter, max_help_position=44),
         )
+        # Which words are values although they begin with a hyphen. That of argparse knows -1 and -.5, but not -1e-3 or -inf.
+        self._negative_number_matcher = re.compile(r"-(\.?\d|inf(inity)?$|nan$)", re.IGNORECASE)
         self.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
 
     def error(self, message: str) -> NoReturn:

@@ -11,10 +11,11 @@ import time
 import pytest
 
 from jaxrl import agents, compilation, presets
+from jaxrl._src.signatures import Option
 from jaxrl.agents import DQNHParams
 from jaxrl.algorithms import ALGORITHMS
 from jaxrl.cli import _running, _train, main
-from jaxrl.cli._parsing import plain, show
+from jaxrl.cli._parsing import Parser, UsageError, add_option, plain, show
 from jaxrl.experiment import Config, Interrupted
 from jaxrl.experiment.config import load_config
 from jaxrl.experiment.curves import read_curves
@@ -153,7 +154,7 @@ def test_help_and_version(capsys):
         ("train dqn --checkpoint-every 5", "--checkpoint-every cannot be '5': give a time such as 90s, 5m or 1h, or none"),
         ("resume", "the following arguments are required: RUN"),
         ("resume /nowhere", "/nowhere is not a run folder"),
-        ("resume /nowhere --checkpoint-every -1s", "expected one argument"),
+        ("resume /nowhere --checkpoint-every -1s", "--checkpoint-every cannot be '-1s': give a time such as 90s"),
         ("eval /nowhere", "/nowhere is not a run folder"),
         ("plot /nowhere", "/nowhere is not a run folder"),
         ("plot", "name at least one run folder"),
@@ -418,6 +419,20 @@ with _running.stop_signals() as received:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (143, "15\n")
     assert done.stderr.splitlines()[1:] == ["jaxrl: ended at once"]
+
+
+@pytest.mark.parametrize("text", ["-1", "-.5", "-2.", "-5e-05", "-1E+3", "-1_000", "-inf", "-Infinity", "-nan"])
+def test_negative_numbers_are_values_however_they_are_written(text):
+    parser = Parser("test")
+    group = parser.add_argument_group("group")
+    add_option(group, "hparams", Option("x", float, False, None, ""), None)
+    add_option(group, "sweep", Option("x", str, True, None, ""), None)
+    parser.add_argument("word", type=float)
+    found = vars(parser.parse(["--hparams.x", text, text, "--sweep.x", text, text, "-q"]))
+    assert [str(found["hparams.x"]), str(found["word"])] == 2 * [str(float(text))]
+    assert (found["sweep.x"], found["quiet"]) == ((text, text), True)
+    with pytest.raises(UsageError, match="expected one argument"):
+        parser.parse(["--hparams.x", "-info"])
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("5m", 300), ("1.5h", 5400), ("0s", 0), ("none", None)])

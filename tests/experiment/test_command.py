@@ -20,7 +20,7 @@ COMMANDS = [
     "--agent.double --agent.loss huber --agent.hidden none --agent.epsilon-fraction 0.5 --agent.learning-rate-fraction inf "
     "--hparams.tau 0.123456789 --sweep.discount 0.9 0.99",
     "jaxrl train sac --env Pendulum-v1 --steps 20000 --seeds 4 --num-shards 2 --deterministic --agent.hidden 32 16 "
-    "--sweep.tau 0.1 0.2 --sweep.learning-rate 0.001 0.003",
+    "--hparams.target-entropy -5e-05 --sweep.tau 0.1 0.2 --sweep.learning-rate 0.001 0.003",
 ]
 
 
