@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     runs = [describe(run) for folder in options.folders or [Path("runs")] for run in run_folders(folder)]
     runs.sort(key=lambda run: run["changed"])
     if options.json:
-        print(json.dumps(runs, indent=2))
+        print(json.dumps(runs, indent=2, allow_nan=False))
     elif not runs:
         print(f"no run folders in {', '.join(map(str, options.folders)) or 'runs'}")
     else:
@@ -62,13 +62,10 @@ def describe(run: Path) -> dict[str, Any]:
     for part in parts:
         with contextlib.suppress(OSError):
             row["changed"] = max(row["changed"], (part / "metrics.csv").stat().st_mtime)
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        config = json.loads((run / ("config.json" if joined else _WHOLE)).read_bytes())
-        samples = config.get("samples") or []
-        swept = [*config["sweep"], *(samples[0] if samples else ())]
-        num_runs = config["seeds"] * math.prod(map(len, config["sweep"].values())) * (len(samples) or 1)
-        row["algorithm"], row["steps"] = config["settings"]["algorithm"], config["settings"]["steps"]
-        row["env"], row["wrappers"], row["runs"] = config["env"], config["wrappers"], num_runs
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        columns, swept = _columns(json.loads((run / ("config.json" if joined else _WHOLE)).read_bytes()))
+        row |= columns
+        num_runs = columns["runs"]
         if (run / "search.json").is_file():
             row["kind"] = "search"
         latest = [latest_returns(part, ["seed", *swept], num_runs, max_bytes=_MAX_BYTES) for part in parts]
@@ -77,6 +74,25 @@ def describe(run: Path) -> dict[str, Any]:
         row["returns"] = None if row["iqm"] is None else "greedy" if all(part.greedy for part in latest) else "training"
         row["state"] = _state(run, row["kind"]) if joined else _state_of_parts(parts)
     return row
+
+
+def _columns(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The columns of the list that a configuration holds, and the names that are swept. Raises an error for a wrong entry."""
+    samples, sweep = config.get("samples") or [], config["sweep"]
+    columns = {
+        "algorithm": _of_type(str, config["settings"]["algorithm"]),
+        "steps": _of_type(int, config["settings"]["steps"]),
+        "env": _of_type(str, config["env"]),
+        "wrappers": [_of_type(str, wrapper) for wrapper in _of_type(list, config["wrappers"])],
+        "runs": _of_type(int, config["seeds"]) * math.prod(map(len, sweep.values())) * (len(samples) or 1),
+    }
+    return columns, [*sweep, *(samples[0] if samples else ())]
+
+
+def _of_type(kind: type, value: Any) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} is not of the type {kind.__name__}")
+    return value
 
 
 def _state(run: Path, kind: str = "run") -> str:

@@ -30,7 +30,7 @@ ROWS = [("seed", "env_steps", "episode_return"), *((s, t, 10 * s + t) for t in (
 
 def listed(capsys, *words):
     assert main(["runs", *map(str, words), "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
+    return json.loads(capsys.readouterr().out, parse_constant=pytest.fail)  # no NaN or Infinity, which are not JSON
 
 
 def test_folders_are_described(tmp_path, capsys):
@@ -105,6 +105,32 @@ def test_searches_and_parts_are_recognised(tmp_path, capsys):
     assert listed(capsys, tmp_path / "run")[0]["state"] == "interrupted"
     assert main(["runs", str(tmp_path)]) == 0
     assert "dqn (search)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", "abc"), ("steps", [1]), ("steps", float("nan")), ("steps", True), ("algorithm", 5), ("env", None), ("env", [1]),
+        ("wrappers", "frame_stack"), ("wrappers", 5), ("wrappers", True), ("wrappers", [[1]]), ("seeds", "abc"), ("seeds", 1.5),
+        ("sweep", 3), ("sweep", {"tau": 3}), ("samples", 3),
+    ],
+)  # fmt: skip
+def test_a_wrong_entry_of_a_configuration_is_a_damaged_folder(tmp_path, capsys, name, value):
+    """The others are listed all the same."""
+    run = make(tmp_path / "a", rows=ROWS)
+    config = json.loads((run / "config.json").read_text())
+    (config["settings"] if name in config["settings"] else config)[name] = value
+    (run / "config.json").write_text(json.dumps(config))
+    make(tmp_path / "b", rows=ROWS)
+    found = {row["run"][-1]: row for row in listed(capsys, tmp_path)}
+    assert (found["a"]["state"], found["a"]["steps"], found["b"]["state"]) == ("damaged", None, "finished")
+    assert main(["runs", str(tmp_path)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_steps_that_are_not_finite_are_damage(tmp_path, capsys):
+    run = make(tmp_path / "a", rows=[*ROWS[:1], (0, "inf", 3)])
+    assert [row["state"] for row in listed(capsys, run)] == ["damaged"]
 
 
 def test_wrong_folders_are_named(tmp_path, capsys):
