@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from jaxrl._src.checks import check_size
+from jaxrl._src.checks import check_plain, check_size, check_table
 from jaxrl._src.signatures import Option
 from jaxrl.algorithms import ALGORITHMS, Algorithm, algorithm
 from jaxrl.learner import check_iterations, make_learner
@@ -33,6 +33,7 @@ class Settings:
 
     Raises:
       ValueError: for an unknown algorithm or an unknown option; the message lists the known ones.
+      TypeError: for a value that is not of the type of its option; the message names the option.
     """
 
     algorithm: str
@@ -45,20 +46,23 @@ class Settings:
     hparams: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
+        check_plain("algorithm", self.algorithm, str)
+        for name in ("steps", "num_envs", "rollout_length"):
+            check_plain(name, getattr(self, name), int)
         entry = algorithm(self.algorithm)
-        defaults = {
-            "network": {option.name: option.default for option in entry.network_options},
-            "agent": {option.name: option.default for option in options_of_agent(entry)},
-            "hparams": entry.hparams._asdict(),
-        }
+        known = _options(entry)
+        defaults = {group: {o.name: o.default for o in options} for group, options in known.items() if group != "schedules"}
         if "warmup_steps" in defaults["agent"]:  # the factory's default is in iterations
             defaults["agent"]["warmup_steps"] *= self.num_envs * self.rollout_length
-        known = defaults | {"schedules": schedules_of(entry)}
-        for group, names in known.items():
+        for group, options in known.items():
+            check_table(group, getattr(self, group))
             given = {k: tuple(v) if isinstance(v, list) else v for k, v in getattr(self, group).items()}
-            for name in given.keys() - names.keys():
-                what = {"hparams": "hyperparameter", "schedules": "schedule"}.get(group, f"{group} option")
-                raise ValueError(f"{self.algorithm} has no {what} {name!r}; it has {', '.join(names)}")
+            by_name = {option.name: option for option in options}
+            for name, value in given.items():
+                if name not in by_name:
+                    what = {"hparams": "hyperparameter", "schedules": "schedule"}.get(group, f"{group} option")
+                    raise ValueError(f"{self.algorithm} has no {what} {name!r}; it has {', '.join(by_name)}")
+                check_plain(f"{group}.{name}", value, by_name[name].type, repeated=by_name[name].repeated)
             object.__setattr__(self, group, defaults.get(group, {}) | given)
 
 
@@ -81,6 +85,17 @@ def options_of_agent(entry: Algorithm) -> tuple[Option, ...]:
         return option._replace(name=name, help=text)
 
     return tuple(map(convert, entry.agent_options))
+
+
+def _options(entry: Algorithm) -> dict[str, tuple[Option, ...]]:
+    """The options of each group of the settings."""
+    number = lambda name, default: Option(name, float, False, default, "")
+    return {
+        "network": entry.network_options,
+        "agent": options_of_agent(entry),
+        "schedules": tuple(number(name, None) for name in schedules_of(entry)),
+        "hparams": tuple(number(name, default) for name, default in entry.hparams._asdict().items()),
+    }
 
 
 def schedules_of(entry: Algorithm) -> dict[str, str]:

@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import jax
+import numpy as np
 import pytest
 
 import jaxrl
@@ -166,6 +167,35 @@ def test_options_that_are_not_given_take_their_defaults():
 def test_an_unknown_option_is_refused_with_the_known_ones(group, message):
     with pytest.raises(ValueError, match=message):
         presets.Settings("dqn", **{group: {"size": 1}})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"agent": {"double": "false"}}, "agent.double must be true or false, got 'false'"),
+        ({"agent": {"double": 1}}, "agent.double must be true or false, got 1"),
+        ({"agent": {"batch_size": 1.5}}, "agent.batch_size must be an integer, got 1.5"),
+        ({"agent": {"batch_size": True}}, "agent.batch_size must be an integer, got True"),
+        ({"agent": {"loss": {}}}, "agent.loss must be text, got {}"),
+        ({"agent": []}, r"agent must be a table of names and values, got \[\]"),
+        ({"network": {"hidden": 64}}, "network.hidden must be a list of integers, got 64"),
+        ({"network": {"hidden": "64"}}, "network.hidden must be a list of integers, got '64'"),
+        ({"network": {"hidden": [8, 0.5]}}, r"network.hidden must be a list of integers, got \(8, 0.5\)"),
+        ({"schedules": {"epsilon_fraction": "all"}}, "schedules.epsilon_fraction must be a number, got 'all'"),
+        ({"hparams": {"tau": None}}, "hparams.tau must be a number, got None"),
+        ({"steps": "many"}, "steps must be an integer, got 'many'"),
+        ({"num_envs": 1.0}, "num_envs must be an integer, got 1.0"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_the_name_of_its_option(fields, message):
+    with pytest.raises(TypeError, match=message):
+        presets.Settings("dqn", **fields)
+
+
+def test_numbers_of_numpy_are_numbers():
+    hparams, network = {"tau": np.float32(0.5), "discount": 1}, {"hidden": [np.int64(8)], "dueling": np.True_}
+    settings = presets.Settings("dqn", steps=np.int64(500), hparams=hparams, network=network)
+    assert (settings.hparams["tau"], settings.network["hidden"], settings.steps) == (0.5, (8,), 500)
 
 
 def test_sizes_are_rounded_down_to_whole_iterations():

@@ -1,6 +1,7 @@
 """Checks of user input before tracing, with errors that name the argument and how to fix it."""
 
 import math
+import numbers
 import operator
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -59,6 +60,37 @@ def check_scalar(name: str, value: Any, low: float = -math.inf, high: float = ma
     if np.shape(value):
         raise ValueError(f"{name} must be one number, got an array of the shape {list(np.shape(value))}")
     return check_number(name, value, low, high)
+
+
+_PLAIN: dict[type, tuple[tuple[type, ...], str, str]] = {  # accepted types, one, several
+    bool: ((bool, np.bool_), "true or false", "truth values"),
+    int: ((numbers.Integral,), "an integer", "integers"),
+    float: ((numbers.Real,), "a number", "numbers"),
+    str: ((str,), "text", "texts"),
+}
+
+
+def check_plain(name: str, value: Any, kind: type, *, repeated: bool = False) -> None:
+    """Raise TypeError unless `value` is of the type `kind`, or if `repeated`, a list or tuple of such values.
+
+    Args:
+      name: the name of the entry, for the message.
+      value: as a file or a caller gives it.
+      kind: bool, int, float or str. An int is a float too, but a bool is neither.
+      repeated: whether there are several.
+    """
+    accepted, one, several = _PLAIN[kind]
+    fits = lambda x: isinstance(x, accepted) and (kind is bool or not isinstance(x, bool))
+    if repeated and not (isinstance(value, list | tuple) and all(map(fits, value))):
+        raise TypeError(f"{name} must be a list of {several}, got {value!r}")
+    if not repeated and not fits(value):
+        raise TypeError(f"{name} must be {one}, got {value!r}")
+
+
+def check_table(name: str, value: Any) -> None:
+    """Raise TypeError unless `value` is a mapping."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a table of names and values, got {value!r}")
 
 
 def check_key(key: Any) -> None:

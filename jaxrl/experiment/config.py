@@ -14,7 +14,7 @@ import numpy as np
 
 import jaxrl
 from jaxrl import envs, presets
-from jaxrl._src.checks import check_size
+from jaxrl._src.checks import check_plain, check_size, check_table
 from jaxrl.experiment.folder import CONFIG, PARTS
 from jaxrl.experiment.host import is_on_host
 from jaxrl.experiment.storage import from_json, to_json
@@ -59,6 +59,8 @@ class Config:
     deterministic: bool = False
 
     def __post_init__(self):
+        _check_types(self)
+        object.__setattr__(self, "wrappers", tuple(self.wrappers))
         check_size("seeds", self.seeds)
         check_size("seed", self.seed, minimum=0, maximum=2**32 - 1)
         if self.seed + self.seeds > 2**32:
@@ -181,8 +183,9 @@ class Config:
         try:
             record = from_json(json.loads(path.read_text()))
             _check_version(path, record.pop("jaxrl"))
-            settings, wrappers = Settings(**record.pop("settings")), tuple(record.pop("wrappers"))
-            return Config(settings=settings, wrappers=wrappers, **record)
+            settings, wrappers = record.pop("settings"), record.pop("wrappers")
+            check_table("settings", settings)
+            return Config(settings=Settings(**settings), wrappers=wrappers, **record)
         except OSError as error:
             raise ValueError(f"cannot read {path} ({error.strerror})") from error
         except _Newer:
@@ -190,6 +193,22 @@ class Config:
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else error
             raise ValueError(f"{path} is not a configuration that this version of jaxrl can read ({reason})") from error
+
+
+def _check_types(config: Config) -> None:
+    """Raise TypeError for the first entry whose value is not of its type; sizes are checked on their own."""
+    check_plain("env", config.env, str)
+    check_plain("wrappers", config.wrappers, str, repeated=True)
+    check_plain("deterministic", config.deterministic, bool)
+    if not isinstance(config.samples, list | tuple):
+        raise TypeError(f"samples must be a list of tables of hyperparameters, got {config.samples!r}")
+    for name, table in (("hparams", config.hparams), *((f"samples[{i}]", sample) for i, sample in enumerate(config.samples))):
+        check_table(name, table)
+        for key, value in table.items():
+            check_plain(f"{name}.{key}", value, float)
+    check_table("sweep", config.sweep)
+    for key, values in config.sweep.items():
+        check_plain(f"sweep.{key}", values, float, repeated=True)
 
 
 def load_config(run: Path) -> Config:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl import presets
+from jaxrl._src.checks import check_plain, check_table
 from jaxrl.experiment.config import Config
 from jaxrl.presets import Settings
 
@@ -44,15 +45,30 @@ def read_config(path: Path) -> Config:
 
 def _from_record(record: dict[str, Any]) -> Config:
     complete = record.pop("jaxrl", None) is not None
+    check_table("settings", record.get("settings", {}))
     given = record.pop("settings", {}) | {name: record.pop(name) for name in _SETTINGS if name in record}
     for name in record.keys() - set(_FIELDS):
         raise ValueError(f"it has the field {name!r}; there are {', '.join(dict.fromkeys([*_SETTINGS, *_FIELDS]))}")
     for table in (given, record):
-        for group in table.keys() & {"hparams", "schedules"}:
-            table[group] = {name: float(value) for name, value in table[group].items()}
-    algorithm, steps = given["algorithm"].replace("-", "_"), given.get("steps")
+        table |= {group: _with_floats(table[group]) for group in table.keys() & {"hparams", "schedules", "sweep"}}
+    algorithm, steps = str(given["algorithm"]).replace("-", "_"), given.get("steps")
     given["algorithm"] = algorithm
+    check_plain("env", record["env"], str)
     tuned = presets.tuned(algorithm, record["env"], steps) or presets.default_settings(algorithm)
     settings = Settings(**given) if complete else presets.override(tuned, **given)
-    sweep = {name: [float(value) for value in values] for name, values in record.pop("sweep", {}).items()}
-    return Config(settings=settings, wrappers=tuple(record.pop("wrappers", ())), sweep=sweep, **record)
+    return Config(settings=settings, **record)
+
+
+def _with_floats(value: Any) -> Any:
+    """A table or a list with its numbers as floats, and with those that JSON writes as words, such as "inf".
+
+    Everything else is left as it is, for `Settings` and `Config` to refuse.
+    """
+    if isinstance(value, dict):
+        return {name: _with_floats(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_floats(inner) for inner in value]
+    try:
+        return value if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return value

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -117,10 +118,17 @@ def test_a_file_written_by_hand_changes_what_is_tuned(tmp_path, resolved):
         ("algorithm = 'dqn'\nenv = 'X'\nseed_count = 3", "it has the field 'seed_count'; there are algorithm, steps, num_envs"),
         ("algorithm = 'trpo'\nenv = 'CartPole-v1'", "trpo"),
         ("algorithm = 'dqn'\nenv = 'CartPole-v1'\n[hparams]\nspeed = 1", "dqn has no hyperparameter 'speed'"),
-        ("algorithm = 'dqn'\nenv = 'CartPole-v1'\n[hparams]\ntau = 'x'", "could not convert string to float: 'x'"),
+        ("algorithm = 'dqn'\nenv = 'CartPole-v1'\n[hparams]\ntau = 'x'", "hparams.tau must be a number, got 'x'"),
+        ("algorithm = 'dqn'\nenv = 'CartPole-v1'\n[sweep]\ntau = 0.5", "sweep.tau must be a list of numbers, got 0.5"),
+        ("algorithm = 'dqn'\nenv = 'CartPole-v1'\n[agent]\ndouble = 'false'", "agent.double must be true or false, got 'false'"),
+        ("algorithm = 'dqn'\nenv = 'CartPole-v1'\n[network]\nhidden = 64", "network.hidden must be a list of integers, got 64"),
+        ("algorithm = 'dqn'\nenv = 'CartPole-v1'\nwrappers = 'flatten'", "wrappers must be a list of texts, got 'flatten'"),
+        ("algorithm = 'dqn'\nenv = 'CartPole-v1'\nsteps = 1e5", "steps must be an int, got 100000.0"),
+        ("algorithm = 'dqn'\nenv = 'Chain'\nsettings = 3", "settings must be a table of names and values, got 3"),
+        ("algorithm = 'dqn'\nenv = ['CartPole-v1']", "env must be text, got ['CartPole-v1']"),
         ("algorithm = 'dqn'\nenv = 'CartPole-v1'\n[agent]\nspeed = 1", "dqn has no agent option 'speed'"),
         ("algorithm = 'dqn'\nenv = 'CartPole-v1'\nseeds = 0", "seeds must be at least 1, got 0"),
-        ("algorithm = 3\nenv = 'CartPole-v1'", "run.toml is not a configuration"),
+        ("algorithm = 3\nenv = 'CartPole-v1'", "unknown algorithm '3'"),
     ],
 )
 def test_a_wrong_file_is_one_line(tmp_path, text, message, capsys):
@@ -129,6 +137,44 @@ def test_a_wrong_file_is_one_line(tmp_path, text, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("env", None, "env must be text, got None"),
+        ("env", {}, "env must be text, got {}"),
+        ("hparams", [], "hparams must be a table of names and values, got []"),
+        ("hparams", "", "hparams must be a table of names and values, got ''"),
+        ("hparams", {"tau": "a"}, "hparams.tau must be a number, got 'a'"),
+        ("hparams", {"tau": None}, "hparams.tau must be a number, got None"),
+        ("hparams", {"tau": [1]}, "hparams.tau must be a number, got [1]"),
+        ("hparams", {"tau": True}, "hparams.tau must be a number, got True"),
+        ("sweep", {"tau": ["a"]}, "sweep.tau must be a list of numbers, got ['a']"),
+        ("sweep", [], "sweep must be a table of names and values, got []"),
+        ("samples", {"tau": 1}, "samples must be a list of tables of hyperparameters, got {'tau': 1}"),
+        ("samples", [3], "samples[0] must be a table of names and values, got 3"),
+        ("samples", [{"tau": 1}, {"tau": "a"}], "samples[1].tau must be a number, got 'a'"),
+        ("wrappers", "frame_stack:4", "wrappers must be a list of texts, got 'frame_stack:4'"),
+        ("wrappers", [[1]], "wrappers must be a list of texts, got [[1]]"),
+        ("deterministic", "no", "deterministic must be true or false, got 'no'"),
+        ("settings", [], "settings must be a table of names and values, got []"),
+    ],
+)
+def test_a_wrong_entry_of_a_saved_configuration_is_named(tmp_path, name, value, message):
+    path = tmp_path / "config.json"
+    Config(env="CartPole-v1", settings=DEFAULTS["dqn"]).save(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_config(path)
+
+
+def test_numbers_that_json_writes_as_words_are_read(tmp_path):
+    path = tmp_path / "run.json"
+    record = {"algorithm": "dqn", "env": "CartPole-v1", "schedules": {"epsilon_fraction": "inf"}, "sweep": {"tau": [1, "1e-3"]}}
+    path.write_text(json.dumps(record))
+    config = read_config(path)
+    assert (config.settings.schedules["epsilon_fraction"], config.sweep) == (float("inf"), {"tau": [1.0, 1e-3]})
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ CHANGES = {
     "later-config": lambda run: edited(run / "config.json", jaxrl="99.0"),
     "other-field": lambda run: edited(run / "config.json", colour="blue"),
     "other-env": lambda run: edited(run / "config.json", env="CartPoleX"),
+    "null-env": lambda run: edited(run / "config.json", env=None),
     "no-seeds": lambda run: edited(run / "config.json", seeds=0),
     "text-seeds": lambda run: edited(run / "config.json", seeds="many"),
     "other-sweep": lambda run: edited(run / "config.json", sweep={"bogus": [1.0]}),
@@ -163,6 +164,7 @@ WRONG = [
     ("resume run --log neptune", "--log invalid choice"),
     ("resume run run", "unrecognized arguments: run"),
     ("resume other-env", "unknown environment 'CartPoleX'"),
+    ("resume null-env", "env must be text, got None"),
     ("resume flipped", "policies is damaged"),
     # tune
     ("tune trpo", "unknown algorithm 'trpo'"),
