@@ -2,6 +2,9 @@
 
 Scores are `[R, M]`: R runs (seeds) of each of M tasks (environments). One environment is `[R, 1]`. Aggregates take `[..., R, M]`
 and return `[...]`. To aggregate over tasks, their scores must be comparable: use `normalize` first.
+
+NaN is a score that is not known. An aggregate, a profile or an interval that contains one is NaN; a comparison is a ValueError.
+Leave such runs out first.
 """
 
 from collections.abc import Callable
@@ -15,8 +18,13 @@ _RESAMPLES = 2000
 
 
 def iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Interquartile mean: the mean along `axis` without the lowest and the highest quarter of the values."""
-    return stats.trim_mean(values, 0.25, axis=axis)
+    """Interquartile mean: the mean along `axis` without the lowest and the highest quarter of the values; NaN if one is NaN.
+
+    >>> iqm(np.array([[0.0, 1, 3, 9], [0, 1, 3, np.nan]])).tolist()
+    [2.0, nan]
+    """
+    unknown = np.isnan(values).any(axis=axis)  # an older SciPy leaves it out with the highest quarter
+    return np.where(unknown, np.nan, stats.trim_mean(values, 0.25, axis=axis))[()]
 
 
 def iqm_interval(values: np.ndarray, *, confidence: float = 0.95, resamples: int = _RESAMPLES, seed: int = 0) -> np.ndarray:
@@ -29,7 +37,7 @@ def iqm_interval(values: np.ndarray, *, confidence: float = 0.95, resamples: int
       seed: seed of the resampling.
 
     Returns:
-      `[2, ...]`: the lower and the upper bound.
+      `[2, ...]`: the lower and the upper bound; NaN where one of the values is NaN.
     """
     rows = values.reshape(-1, values.shape[-1], 1)
     curve = sample_efficiency(rows, confidence=confidence, resamples=resamples, seed=seed)
@@ -85,9 +93,10 @@ def performance_profile(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarra
       thresholds: `[K]`.
 
     Returns:
-      `[..., K]`, in [0, 1], not increasing in the threshold.
+      `[..., K]`, in [0, 1], not increasing in the threshold; NaN if one of the scores is NaN.
     """
-    return np.stack([np.mean(scores > threshold, axis=(-2, -1)) for threshold in thresholds], axis=-1)
+    above = np.stack([np.mean(scores > threshold, axis=(-2, -1)) for threshold in thresholds], axis=-1)
+    return np.where(np.isnan(scores).any(axis=(-2, -1))[..., None], np.nan, above)
 
 
 # --- intervals -----------------------------------------------------------------------------------
@@ -110,7 +119,8 @@ def stratified_interval(
       seed: seed of the resampling.
 
     Returns:
-      `[2, ...]`: the lower and the upper bound. With a single run per task, both are equal: it says nothing about noise.
+      `[2, ...]`: the lower and the upper bound. With a single run per task, both are equal: it says nothing about noise. NaN
+      where the statistic of a resample is NaN.
 
     >>> low, high = stratified_interval(pooled_iqm, np.arange(32.0).reshape(16, 2))
     >>> bool(low < 15.5 < high)
@@ -196,7 +206,7 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> float:
       y: `[R', M]`.
 
     Raises:
-      ValueError: if the numbers of tasks differ.
+      ValueError: if the numbers of tasks differ, or a score is NaN.
     """
     _check_pair(x, y)
     weights = [np.full((1, len(sample)), 1.0 / len(sample)) for sample in (x, y)]
@@ -214,6 +224,9 @@ def improvement(
     Args:
       x, y: as for `probability_of_improvement`.
       confidence, resamples, seed: as for `stratified_interval`; also the number of permutations.
+
+    Raises:
+      ValueError: as `probability_of_improvement`.
 
     >>> result = improvement(np.array([[19.0, 22, 16, 29, 24]]).T, np.array([[20.0, 11, 17, 12]]).T)
     >>> round(result.probability, 2)  # 17 of 20 pairs
@@ -254,14 +267,24 @@ def _weighted_improvement(x: np.ndarray, y: np.ndarray, x_weights: np.ndarray, y
 def _check_pair(x: np.ndarray, y: np.ndarray) -> None:
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"x and y must be [runs, tasks] with the same tasks, got {list(x.shape)} and {list(y.shape)}")
+    if np.isnan(x).any() or np.isnan(y).any():
+        raise ValueError(
+            "x and y must not contain NaN, which is neither higher nor lower than a score; got it "
+            f"{np.isnan(x).sum()} times in x and {np.isnan(y).sum()} times in y: leave those runs out"
+        )
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
     """p-values `[K]` of K tests, adjusted by Holm's method: the chance of one or more false discoveries is below each.
 
+    Raises:
+      ValueError: if a p-value is NaN, since its test would count as one.
+
     >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
     [0.03, 0.06, 0.06]
     """
+    if np.isnan(p_values).any():
+        raise ValueError(f"p_values must not contain NaN: leave those tests out; got {p_values.tolist()}")
     order = np.argsort(p_values)
     steps = np.minimum(1, np.maximum.accumulate((len(p_values) - np.arange(len(p_values))) * p_values[order]))
     adjusted = np.empty(len(p_values))

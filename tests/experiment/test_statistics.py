@@ -98,6 +98,29 @@ def test_chunks_do_not_change_an_interval(monkeypatch):
     np.testing.assert_array_equal(stratified_interval(pooled_iqm, x, resamples=100), whole)
 
 
+def test_what_contains_an_unknown_score_is_unknown_and_is_not_compared():
+    """With every version of SciPy."""
+    x = scores(2, 8, 3)
+    with_nan = x.copy()
+    with_nan[1, 2, 1] = np.nan
+    profile = lambda x: performance_profile(x, np.array([-1.0, 0.0]))
+    for aggregate in (pooled_iqm, mean_score, median_score, optimality_gap, profile):
+        found = aggregate(with_nan)
+        assert np.isnan(found[1]).all()
+        np.testing.assert_array_equal(found[0], aggregate(x)[0])
+        assert np.isnan(stratified_interval(aggregate, with_nan[1], resamples=100)).all()
+    assert np.isnan(statistics.iqm(np.array([1, 2, 3, np.nan])))
+    assert np.isnan(iqm_interval(with_nan[..., 1], resamples=100)).tolist() == [[False, True], [False, True]]
+    curve = sample_efficiency(with_nan, resamples=100)
+    assert [np.isnan(values).tolist() for values in curve] == 3 * [[False, True]]
+    for compare in (probability_of_improvement, improvement):
+        for a, b in [(with_nan[1], x[0]), (x[0], with_nan[1])]:
+            with pytest.raises(ValueError, match=r"(1 times in x and 0|0 times in x and 1) times in y: leave those"):
+                compare(a, b)
+    with pytest.raises(ValueError, match="must not contain NaN: leave those tests out"):
+        holm(np.array([0.01, np.nan]))
+
+
 def test_a_curve_is_the_interval_at_each_time():
     x = scores(4, 8, 2)
     curve = sample_efficiency(x, resamples=300)
