@@ -37,11 +37,19 @@ def read(argv: list[str]) -> FromFile:
         if named.replace("-", "_") != algorithm:
             raise UsageError(f"{path} is a configuration of {algorithm}, not of {named}")
     given = {word.partition("=")[0].replace("_", "-") for word in argv if word.startswith("--")}
-    swept = any(name.startswith("--sweep.") for name in given) or "--samples" in given
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name not in _AS_WORDS}
-    if swept:
-        fields.pop("samples", None)
+    if "--samples" in given:
+        del fields["samples"]  # for those that are drawn
+    else:
+        fields["samples"] = _without(given, config.samples)
     return FromFile(config.settings, [algorithm, *_words(config, given), *argv], fields)
+
+
+def _without(given: set[str], samples: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The samples without the hyperparameters that the command line sets or sweeps, each once."""
+    names = {word.rpartition(".")[2].replace("-", "_") for word in given if word.startswith(("--hparams.", "--sweep."))}
+    left = [{name: value for name, value in sample.items() if name not in names} for sample in samples]
+    return [sample for i, sample in enumerate(left) if sample and sample not in left[:i]]
 
 
 def _words(config: Any, given: set[str]) -> Iterator[str]:

@@ -69,8 +69,23 @@ def test_samples_of_a_search_are_reproduced(tmp_path, resolved):
     Config(env="CartPole-v1", settings=DEFAULTS["dqn"], samples=samples).save(tmp_path / "config.json")
     saved = json.loads((tmp_path / "config.json").read_text())
     assert resolved("--config", tmp_path / "config.json") == saved
-    swept = resolved("--config", tmp_path / "config.json", "--sweep.tau", 0.5)
-    assert swept == saved | {"samples": [], "sweep": {"tau": [0.5]}}
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        (["--sweep.discount", 0.9], {"sweep": {"discount": [0.9]}}),
+        (["--sweep.tau", 0.5], {"samples": [{"learning_rate": 1e-3}, {"learning_rate": 2e-3}], "sweep": {"tau": [0.5]}}),
+        (["--hparams.learning_rate=0.5"], {"samples": [{"tau": 0.1}], "hparams": {"learning_rate": 0.5}}),
+        (["--hparams.learning-rate", 0.5, "--hparams.tau", 1], {"samples": [], "hparams": {"learning_rate": 0.5, "tau": 1.0}}),
+        (["--sweep.discount", "uniform:0.5:1", "--samples", 1], {"samples": [{"discount": 0.818481}]}),
+    ],
+)
+def test_samples_keep_what_the_command_line_does_not_give(tmp_path, resolved, words, changes):
+    samples = [{"learning_rate": 1e-3, "tau": 0.1}, {"learning_rate": 2e-3, "tau": 0.1}]
+    Config(env="CartPole-v1", settings=DEFAULTS["dqn"], samples=samples).save(tmp_path / "config.json")
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert resolved("--config", tmp_path / "config.json", *words) == saved | changes
 
 
 def test_options_of_the_command_line_override_the_file(tmp_path, resolved):
