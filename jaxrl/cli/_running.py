@@ -144,7 +144,7 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
                 continue
             numbers.append(received[0])
             name = signal.Signals(numbers[0]).name
-            _say(f"{name}: saving after the computation in progress; once more ends at once")
+            _say(f"{name}: stopping after the computation in progress; once more ends at once")
 
     handled: dict[int, Any] = {}
     for name in _SIGNALS:

@@ -376,7 +376,7 @@ def test_a_signal_saves_and_says_how_to_continue(tmp_path, monkeypatch, capfd, n
     before = signal.getsignal(number)
     assert main(["train", "dqn", "--out", str(out), "--checkpoint-every", "90s"]) == code
     heard, left = capfd.readouterr().err.splitlines()
-    assert heard == f"jaxrl: {number.name}: saving after the computation in progress; once more ends at once"
+    assert heard == f"jaxrl: {number.name}: stopping after the computation in progress; once more ends at once"
     assert left == f"jaxrl: interrupted; a checkpoint is saved. Continue with `jaxrl resume {out}`"
     assert signal.getsignal(number) == before
 
