@@ -1,4 +1,4 @@
-"""What `jaxrl train` and `jaxrl resume` share: progress, signals, and the summary at the end."""
+"""What `jaxrl train`, `jaxrl resume` and `jaxrl tune` share: progress, signals, and the summary at the end."""
 
 import argparse
 import contextlib
@@ -115,8 +115,8 @@ def parse_part(text: str) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[Callable[[], int | None]]:
-    """Yield a function that returns the signal that asked to stop, or None.
+def stop_signals(*, interrupt: bool = False) -> Iterator[Callable[[], int | None]]:
+    """Yield a function that returns the signal that asked to stop, or None. With `interrupt`, raise KeyboardInterrupt for it too.
 
     The second signal ends the process at once. That does not hold for the same one within a second, since many launchers send a
     signal both to a process and to its group, nor for SIGHUP, which only says that the terminal or the parent has gone. A thread
@@ -124,6 +124,7 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
     single one.
     """
     numbers: list[int] = []
+    raised: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
@@ -146,16 +147,21 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
             name = signal.Signals(numbers[0]).name
             _say(f"{name}: stopping after the computation in progress; once more ends at once")
 
+    def handle(number: int, frame: Any) -> None:
+        if interrupt and not raised:  # once, so that nothing disturbs what is cleaned up then
+            raised.append(number)
+            raise KeyboardInterrupt
+
     handled: dict[int, Any] = {}
     for name in _SIGNALS:
         number = getattr(signal, name, None)  # no SIGHUP on Windows
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # nohup, or in the background
-            handled[number] = signal.signal(number, lambda *_: None)
+            handled[number] = signal.signal(number, handle)
     previous = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
     try:
-        yield lambda: numbers[0] if numbers else None
+        yield lambda: next(iter(raised or numbers), None)
     finally:
         signal.set_wakeup_fd(previous)
         for number, handler in handled.items():

@@ -1,11 +1,13 @@
 """`jaxrl tune`"""
 
-import sys
+import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jaxrl._src.numbers import shown
 from jaxrl.cli._parsing import Parser, integer, user_errors
+from jaxrl.cli._running import _say, stop_signals
 from jaxrl.cli._set_up import set_up_jax
 from jaxrl.cli._train import _config, _default_folder, _settings, add_options, algorithm_of, print_usage, swept
 
@@ -29,24 +31,36 @@ def main(argv: list[str]) -> int:
     with user_errors():
         config = _config(settings, options)
         out = options.out or _default_folder(f"tune-{algorithm}", options.env)
+        search = partial(
+            tune,
+            config,
+            out,
+            method=options.method,
+            space=swept(options)[1],
+            factor=options.factor,
+            generations=options.generations,
+            samples_per_batch=options.samples_per_batch,
+            report=lambda line: print(line, flush=True),
+        )
         try:
-            found = tune(
-                config,
-                out,
-                method=options.method,
-                space=swept(options)[1],
-                factor=options.factor,
-                generations=options.generations,
-                samples_per_batch=options.samples_per_batch,
-                report=lambda line: print(line, flush=True),
-            )
+            with stop_signals(interrupt=True) as received:
+                found = search()
         except KeyboardInterrupt:
-            print(f"jaxrl: interrupted; {out} has the scores so far, and no policies", file=sys.stderr)
-            return 130
+            _say(f"interrupted; {_what_is_kept(out)}")
+            return 128 + (received() or signal.SIGINT)
     console = Console()
     console.print(search_table(found))
     _print_next_steps(console, found, out)
     return 0
+
+
+def _what_is_kept(out: Path) -> str:
+    """What an interrupted search leaves, which cannot be resumed."""
+    from jaxrl.experiment.tuning import TABLE
+
+    if (out / TABLE).exists():
+        return f"{out / TABLE} has the scores so far, and there are no policies. Start the search again in another folder"
+    return "nothing is kept, since no scores are known yet"
 
 
 def _print_next_steps(console: Any, found: Any, out: Path) -> None:

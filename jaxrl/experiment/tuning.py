@@ -123,8 +123,8 @@ def tune(
             with CsvFile(out / TABLE) as rows:
                 log = _Log(preset, config.seed, rows, trials, [], report)
                 states, samples, scores = _SEARCHES[method](config, preset, space, log, options)
-        except (ValueError, TypeError, ImportError):
-            if not trials:  # wrong input; what is known is kept
+        except (ValueError, TypeError, ImportError, KeyboardInterrupt):
+            if not trials:  # wrong input, or interrupted at once; what is known is kept
                 for name in (folder.CONFIG, SEARCH, TABLE):
                     (out / name).unlink(missing_ok=True)
             raise

@@ -2,14 +2,17 @@
 
 import csv
 import json
+import os
+import signal
 import sys
+import time
 
 import matplotlib.image
 import numpy as np
 import pytest
 
 from jaxrl.cli import main
-from jaxrl.experiment import Config, Range, draw_samples, evaluate_policies, load_policies, tune
+from jaxrl.experiment import Config, Range, draw_samples, evaluate_policies, load_policies, tune, tuning
 from jaxrl.experiment.config import load_config
 from jaxrl.experiment.deployment import load_policy
 from jaxrl.experiment.parallel_coordinates import Trial, _axis, plot
@@ -219,6 +222,31 @@ def test_wrong_searches_are_one_line_and_leave_nothing(words, message, tmp_path,
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "x").exists() or not list((tmp_path / "x").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "stages"),
+    [(signal.SIGTERM, 143, 1), (signal.SIGTERM, 143, 0), (signal.SIGHUP, 129, 1), (signal.SIGINT, 130, 0)],
+)
+def test_a_signal_ends_a_search_and_says_what_is_left(number, code, stages, tmp_path, monkeypatch, capfd):
+    def search(config, preset, space, log, options):
+        assert (tmp_path / "run" / "lock").exists()
+        for stage in range(stages):
+            log.add({"rung": stage}, [({"setting": 0}, Trial({"tau": 0.5}, 100, np.array([1.0])))])
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)  # some launchers send it to the process and to its group
+        time.sleep(20)
+
+    monkeypatch.setitem(tuning._SEARCHES, "halving", search)
+    before = signal.getsignal(number)
+    run = tmp_path / "run"
+    assert main(["tune", "dqn", "--sweep.tau", "0.5", "1", "--seeds", "1", "--out", str(run)]) == code
+    heard, left = capfd.readouterr().err.splitlines()
+    assert heard == f"jaxrl: {number.name}: stopping after the computation in progress; once more ends at once"
+    kept = f"{run}/search.csv has the scores so far, and there are no policies. Start the search again in another folder"
+    assert left == f"jaxrl: interrupted; {kept if stages else 'nothing is kept, since no scores are known yet'}"
+    assert sorted(path.name for path in run.iterdir()) == (["config.json", "search.csv", "search.json"] if stages else [])
+    assert signal.getsignal(number) == before
 
 
 def test_a_search_that_cannot_be_finished_does_not_name_resume(tmp_path):
