@@ -16,6 +16,10 @@ from jaxrl.learner import check_iterations, make_learner
 from jaxrl.types import Environment, HParams, Learner
 
 
+class _Default(int):
+    """A default that follows from the sizes, which is computed again when settings of other sizes are made from these."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """Everything that defines a run except the environment. Options that are not given take the algorithm's defaults.
@@ -53,10 +57,11 @@ class Settings:
         known = _options(entry)
         defaults = {group: {o.name: o.default for o in options} for group, options in known.items() if group != "schedules"}
         if "warmup_steps" in defaults["agent"]:  # the factory's default is in iterations
-            defaults["agent"]["warmup_steps"] *= self.num_envs * self.rollout_length
+            defaults["agent"]["warmup_steps"] = _Default(defaults["agent"]["warmup_steps"] * self.num_envs * self.rollout_length)
         for group, options in known.items():
             check_table(group, getattr(self, group))
-            given = {k: tuple(v) if isinstance(v, list) else v for k, v in getattr(self, group).items()}
+            given = {k: v for k, v in getattr(self, group).items() if not isinstance(v, _Default)}  # of other sizes
+            given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
             by_name = {option.name: option for option in options}
             for name, value in given.items():
                 if name not in by_name:

@@ -1,6 +1,7 @@
 """Settings, presets, and what is built from them."""
 
 import dataclasses
+import json
 import math
 
 import jax
@@ -153,6 +154,19 @@ def test_options_that_are_not_given_take_their_defaults():
     assert settings.agent["warmup_steps"] == 100 * 2 * 3  # the factory's 100 iterations
     assert settings.hparams == algorithms.algorithm("dqn").hparams._asdict()
     assert presets.build(settings, envs.make("CartPole-v1")).learner.agent.warmup == 100
+
+
+def test_a_default_that_depends_on_the_sizes_follows_them():
+    """Until it is given, also by a file that holds it."""
+    default, sizes = presets.Settings("sac"), {"num_envs": 1, "rollout_length": 2}
+    changed = presets.override(default, **sizes)
+    assert changed == presets.Settings("sac", **sizes)
+    assert (default.agent["warmup_steps"], changed.agent["warmup_steps"]) == (512_000, 2_000)
+    assert presets.override(changed, num_envs=16, rollout_length=32) == default
+    given = presets.override(default, agent={"warmup_steps": 512_000})
+    saved = presets.Settings(**json.loads(json.dumps(dataclasses.asdict(default))))
+    for settings in (given, saved):
+        assert presets.override(settings, **sizes).agent["warmup_steps"] == 512_000
 
 
 @pytest.mark.parametrize(
