@@ -157,19 +157,34 @@ def build(settings: Settings, env: Environment, **hparams: Any) -> Preset:
     network = entry.network(env, settings.network, settings.agent)
     agent = entry.factory(network, env.action_space, **agent_options)
     learner = make_learner(env, agent, num_envs=num_envs, rollout_length=rollout_length)
-    num_iterations = check_size("steps", settings.steps, maximum=None) // steps - agent.warmup
+    num_iterations, env_steps = run_length(settings)
+    given = {**settings.hparams, **_schedules(settings, num_iterations, agent.warmup), **hparams}
+    return Preset(learner, entry.hparams._replace(**given), num_iterations, env_steps)
+
+
+def run_length(settings: Settings) -> tuple[int, int]:
+    """The number of iterations of a run, without the warm-up, and of its environment steps, with it. It needs no environment.
+
+    Raises:
+      ValueError: if `settings.steps` is too small for the warm-up and one update.
+
+    >>> run_length(Settings("ppo", steps=1_000_000))
+    (1938, 992256)
+    """
+    steps = settings.num_envs * settings.rollout_length  # of an iteration
+    warmup = _in_iterations(settings.agent, steps).get("warmup", 0)
+    num_iterations = check_size("steps", settings.steps, maximum=None) // steps - warmup
     if num_iterations < 1:
         raise ValueError(
             f"steps={settings.steps} is too few: an iteration is {steps} environment steps and the warm-up takes "
-            f"{agent.warmup * steps}, so give at least {(agent.warmup + 1) * steps}"
+            f"{warmup * steps}, so give at least {(warmup + 1) * steps}"
         )
-    check_iterations(num_iterations, agent.warmup)
+    check_iterations(num_iterations, warmup)
     log_every = max(1, num_iterations // 100)  # so that the run divides into about a hundred logging intervals,
     log_every += num_iterations // log_every > 125
     log_every -= log_every % 16 if log_every >= 64 else 0  # and an interval into blocks of noise
     num_iterations -= num_iterations % log_every
-    given = {**settings.hparams, **_schedules(settings, num_iterations, agent.warmup), **hparams}
-    return Preset(learner, entry.hparams._replace(**given), num_iterations, (num_iterations + agent.warmup) * steps)
+    return num_iterations, (num_iterations + warmup) * steps
 
 
 def _in_iterations(agent_options: Mapping[str, Any], steps: int) -> dict[str, Any]:

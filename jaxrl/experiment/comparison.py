@@ -11,7 +11,7 @@ from jaxrl._src.numbers import shown
 from jaxrl.algorithms import algorithm
 from jaxrl.experiment import statistics
 from jaxrl.experiment.config import Config, load_config
-from jaxrl.experiment.evaluations import final_returns
+from jaxrl.experiment.evaluations import EVALUATION, final_returns
 from jaxrl.settings import schedules_of
 
 # Returns that normalise scores: of uniformly random actions (the mean of 4,000 episodes), and the largest possible or else the
@@ -125,23 +125,31 @@ def read_entries(runs: Sequence[Path], references: Mapping[str, tuple[float, flo
     for run, path in zip(runs, resolved, strict=True):
         config, found = load_config(run), final_returns(run)
         title = path.name if names.count(path.name) == 1 else str(run)
-        if found.source != "evaluation.csv":
+        if found.source != EVALUATION:
             notes.append(f"{title}: the returns are {found.source}.")
         by_combination = found.values.reshape(-1, config.seeds)
+        behind = found.behind.reshape(-1, config.seeds)
         plain = not any(wrapper.partition(":")[0] in _CHANGE_RETURNS for wrapper in config.wrappers)
         reference = references.get(config.env) if plain else None
-        for combination, values in zip(config.combinations, by_combination, strict=True):
+        for combination, values, late in zip(config.combinations, by_combination, behind, strict=True):
             label = _with(title, combination)
             there = np.isfinite(values)
             seeds = np.arange(config.seed, config.seed + config.seeds)
-            if not there.all():
-                missing = ", ".join(map(str, seeds[~there][:10])) + (" …" if (~there).sum() > 10 else "")
-                notes.append(f"{label}: no return of {np.sum(~there)} of {config.seeds} seeds ({missing}); they are left out.")
+            notes += _left_out(label, seeds, late, ", which have not been trained that far")
+            notes += _left_out(label, seeds, ~there & ~late)
             kept, summary = values[there], summarize(values[there], reference)
             entries.append(
                 Entry(label, run, config, combination, seeds[there], kept, found.env_steps, found.source, reference, summary)
             )
     return entries, notes
+
+
+def _left_out(label: str, seeds: np.ndarray, missing: np.ndarray, why: str = "") -> list[str]:
+    """A note on the seeds that are missing, bool `[S]`; none if there are none."""
+    if not missing.any():
+        return []
+    names = ", ".join(map(str, seeds[missing][:10])) + (" …" if missing.sum() > 10 else "")
+    return [f"{label}: no return of {missing.sum()} of {len(seeds)} seeds ({names}){why}; they are left out."]
 
 
 def _with(title: str, combination: Mapping[str, float]) -> str:

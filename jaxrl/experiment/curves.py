@@ -9,7 +9,7 @@ from jaxrl._src.numbers import shown
 from jaxrl.algorithms import algorithm
 from jaxrl.experiment.config import Config, load_config
 from jaxrl.experiment.divergence import metrics_of, not_finite
-from jaxrl.experiment.evaluations import EVALUATION, Evaluations, read_evaluations
+from jaxrl.experiment.evaluations import EVALUATION, Evaluations, has_evaluations, read_evaluations
 from jaxrl.experiment.folder import CURVE, EVALUATION_CURVE, METRICS, read_metrics
 from jaxrl.experiment.pictures import new_figure, save
 from jaxrl.experiment.statistics import iqm, iqm_interval
@@ -54,8 +54,8 @@ def read_evaluation_curves(run: Path) -> list[Curve]:
       ValueError: if it is no run folder, or was not evaluated during training.
     """
     config = load_config(run)
-    if not (run / EVALUATION).is_file():
-        raise ValueError(f"{run} has no evaluations: there is no {EVALUATION}")
+    if not has_evaluations(run):
+        raise ValueError(f"{run} has no evaluations: there is no {EVALUATION}, or it is empty")
     found = read_evaluations(run)
     if len(found.env_steps) < 2:
         raise ValueError(f"{run} has no evaluations during training: {EVALUATION} has only those after it")

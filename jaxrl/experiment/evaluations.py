@@ -9,6 +9,7 @@ import numpy as np
 from jaxrl.experiment import folder
 from jaxrl.experiment.config import Config, load_config
 from jaxrl.experiment.csv_file import CsvFile, Position, position_at_end
+from jaxrl.settings import run_length
 
 EVALUATION = "evaluation.csv"
 EPISODES = 32  # for each policy
@@ -20,6 +21,7 @@ class Evaluations(NamedTuple):
 
     env_steps: np.ndarray  # [T], increasing
     returns: np.ndarray  # [T, num_runs]; NaN where a run was not evaluated, or no episode ended
+    evaluated: np.ndarray  # bool [T, num_runs]
 
 
 class Returns(NamedTuple):
@@ -28,6 +30,7 @@ class Returns(NamedTuple):
     values: np.ndarray  # [num_runs], the mean over episodes; NaN for a run that has none
     env_steps: int  # of the policies
     source: str  # where the returns are from, for the reader
+    behind: np.ndarray  # bool [num_runs]: not trained for `env_steps` yet
 
 
 def interval_of(config: Config, env_steps: int) -> int | None:
@@ -87,8 +90,15 @@ def read_evaluations(run: Path) -> Evaluations:
     runs = run_numbers(config, [columns[name] for name in names])
     if (runs < 0).any():
         raise ValueError(f"{path} and {run / folder.CONFIG} do not belong together: line {np.argmin(runs) + 2} is of another run")
-    means = mean_by_group(at * config.num_runs + runs, columns["return"], len(times) * config.num_runs)
-    return Evaluations(times, means.reshape(len(times), config.num_runs))
+    groups, shape = at * config.num_runs + runs, (len(times), config.num_runs)
+    means = mean_by_group(groups, columns["return"], len(times) * config.num_runs)
+    evaluated = np.bincount(groups, minlength=len(means)) > 0
+    return Evaluations(times, means.reshape(shape), evaluated.reshape(shape))
+
+
+def has_evaluations(run: Path) -> bool:
+    """Whether `evaluation.csv` has a row; that of a run that was interrupted early is empty."""
+    return (run / EVALUATION).is_file() and folder.has_rows(run / EVALUATION)
 
 
 def mean_by_group(groups: np.ndarray, values: np.ndarray, num_groups: int) -> np.ndarray:
@@ -119,38 +129,49 @@ def run_numbers(config: Config, columns: list[np.ndarray]) -> np.ndarray:
 def final_returns(run: Path) -> Returns:
     """The greedy returns of the final policies: from `evaluation.csv`, or else by playing the saved policies.
 
-    If the run holds neither, these are the last returns of training, which include exploration.
+    If the run holds neither, since it was interrupted, these are the returns of its last evaluation during training, or else
+    the last ones of training, which include exploration.
 
     Raises:
       ValueError: if `run` is not a run folder, or holds nothing to judge it by.
     """
     config = load_config(run)
-    if (run / EVALUATION).is_file():
-        found = read_evaluations(run)
-        return Returns(found.returns[-1], int(found.env_steps[-1]), EVALUATION)
+    found = read_evaluations(run) if has_evaluations(run) else None
+    length = run_length(config.settings)[1]
+    if found is not None and found.env_steps[-1] >= length:
+        return _last_evaluation(found, EVALUATION)
     if (run / folder.POLICIES).is_dir():
-        return _play(run, config)
-    return _last_training_returns(run, config)
+        return _play(run, config, length)
+    if found is not None:
+        during = f"of the last evaluation during training, after {found.env_steps[-1]:,.0f} of {length:,} steps"
+        return _last_evaluation(found, f"{during}: the run is not finished")
+    return _last_training_returns(run, config, length)
 
 
-def _play(run: Path, config: Config) -> Returns:
+def _last_evaluation(found: Evaluations, source: str) -> Returns:
+    return Returns(found.returns[-1], int(found.env_steps[-1]), source, ~found.evaluated[-1])
+
+
+def _play(run: Path, config: Config, env_steps: int) -> Returns:
     from jaxrl.experiment.policies import abstract_policies, evaluate_policies
 
-    preset = config.preset()
-    policies = folder.load_policies(run, abstract_policies(config, preset))
+    policies = folder.load_policies(run, abstract_policies(config))
     returns = evaluate_policies(config, policies, num_episodes=EPISODES)
-    source = f"{EPISODES} episodes of each saved policy, played now, since there is no {EVALUATION}"
-    return Returns(mean_of_ended(returns), preset.env_steps, source)
+    source = f"{EPISODES} episodes of each saved policy, played now, since {EVALUATION} does not have them"
+    return Returns(mean_of_ended(returns), env_steps, source, np.zeros(config.num_runs, bool))
 
 
-def _last_training_returns(run: Path, config: Config) -> Returns:
+def _last_training_returns(run: Path, config: Config, length: int) -> Returns:
     columns = folder.read_metrics(run)
-    runs = run_numbers(config, [columns[name] for name in ("seed", *config.swept)])
-    values = np.full(config.num_runs, np.nan)
+    runs, steps = run_numbers(config, [columns[name] for name in ("seed", *config.swept)]), columns["env_steps"]
+    values, last = np.full(config.num_runs, np.nan), steps.max()
     known = (runs >= 0) & ~np.isnan(columns["episode_return"])
     values[runs[known]] = columns["episode_return"][known]  # the rows are in the order of time: the last one stays
-    source = f"the last returns of training, with exploration, since there are no policies and no {EVALUATION}"
-    return Returns(values, int(columns["env_steps"].max()), source)
+    behind = ~np.isin(np.arange(config.num_runs), runs[steps == last])
+    unfinished = last < length or behind.any()
+    reason = f"the run is not finished, after {last:,.0f} of {length:,} steps" if unfinished else "there are no policies"
+    source = f"the last returns of training, with exploration, since {reason}"
+    return Returns(np.where(behind, np.nan, values), int(last), source, behind)
 
 
 def mean_of_ended(returns: np.ndarray) -> np.ndarray:

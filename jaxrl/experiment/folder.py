@@ -4,6 +4,7 @@ They hold JSON, text and arrays; loading them runs no code. While a run trains, 
 """
 
 import io
+import itertools
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -69,6 +70,12 @@ def read_metrics(run: Path) -> dict[str, np.ndarray]:
     if not (run / METRICS).is_file():
         raise ValueError(f"{run} is not a run folder: it has no {METRICS}")
     return read_table(run / METRICS)
+
+
+def has_rows(path: Path) -> bool:
+    """Whether a CSV file has a whole row below its header."""
+    with path.open("rb") as file:
+        return sum(line.endswith(b"\n") for line in itertools.islice(file, 2)) == 2
 
 
 def read_table(path: Path) -> dict[str, np.ndarray]:

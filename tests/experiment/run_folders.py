@@ -42,3 +42,12 @@ def write_run(path, means, *, algorithm="dqn", spread=1.0, evaluate=True, times=
     if evaluate:
         write_evaluation(path, config, 500 * times, finals[:, None] + rng.normal(size=(config.num_runs, episodes)) / 100)
     return config
+
+
+def keep_rows(path, keep):
+    """Remove the rows of a CSV file for which `keep(seed, env_steps)` is false, as a run leaves it that was interrupted."""
+    header, *lines = path.read_text().splitlines(keepends=True)
+    columns = header.strip().split(",")
+    place = [columns.index(name) for name in ("seed", "env_steps")]
+    kept = [line for line in lines if keep(*(int(float(line.split(",")[i])) for i in place))]
+    path.write_text("".join([header, *kept]))

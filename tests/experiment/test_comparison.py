@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl.experiment import comparison, folder, statistics
+from jaxrl.experiment import comparison, evaluations, folder, statistics
 from jaxrl.experiment.comparison import MISSING, compare, sentence
+from jaxrl.experiment.curves import read_evaluation_curves
 from jaxrl.experiment.evaluations import EVALUATION, final_returns, read_evaluations, write_evaluation
 from jaxrl.experiment.statistics import iqm_interval
 from jaxrl.types import Discrete
-from tests.experiment.run_folders import write_run
+from tests.experiment.run_folders import keep_rows, write_run
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +61,11 @@ def test_the_order_of_the_rows_does_not_matter(runs, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds no rows"),
-        ("seed,env_steps,episode,return\n", "holds no rows yet"),
         ("seed,env_steps,episode,return\n0,x,0,1\n", "is damaged"),
         ("seed,env_steps,episode,return\n0,5\n", "is damaged"),
         ("seed,env_steps,episode,return\n0,5,0,1\n9,5,0,1\n", "line 3 is of another run"),
         ("seed,env_steps,episode\n0,5,0\n", "has no column return"),
-        ("\0\0", "holds no rows"),
+        ("\0\0\n\0\n", "is damaged"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, text, message):
@@ -85,6 +84,54 @@ def test_training_returns_stand_in_for_evaluations(tmp_path):
     np.testing.assert_allclose(found.values, [100] * 7 + [75])
     assert "the last returns of training, with exploration" in found.source
     assert any("the last returns of training" in note for note in compare([tmp_path / "run"]).notes)
+
+
+@pytest.mark.parametrize("text", ["", "seed,env_steps,episode,return\n", "seed,env_steps,episode,return\n0,5"])
+def test_a_file_without_rows_is_as_good_as_none(tmp_path, text):
+    write_run(tmp_path / "run", [100], evaluate=False)
+    (tmp_path / "run" / EVALUATION).write_text(text)
+    assert "the last returns of training" in final_returns(tmp_path / "run").source
+    with pytest.raises(ValueError, match=r"has no evaluations: there is no evaluation\.csv, or it is empty"):
+        read_evaluation_curves(tmp_path / "run")
+
+
+def test_an_interrupted_run_is_judged_by_what_it_has_and_says_so(tmp_path):
+    config = write_run(tmp_path / "run", [100], spread=0, evaluate=False, times=3)  # to 1,500 of 1,992 steps
+    (note,) = compare([tmp_path / "run"]).notes
+    reason = "since the run is not finished, after 1,500 of 1,992 steps"
+    assert note == f"run: the returns are the last returns of training, with exploration, {reason}."
+    write_evaluation(tmp_path / "run", config, 1000, np.full((8, 2), 40.0))
+    found = compare([tmp_path / "run"])
+    assert found.notes == [
+        "run: the returns are of the last evaluation during training, after 1,000 of 1,992 steps: the run is not finished."
+    ]
+    assert (found.entries[0].env_steps, found.entries[0].summary.iqm) == (1000, 40)
+
+
+def test_policies_without_a_final_evaluation_are_played(tmp_path, monkeypatch):
+    """As a process leaves them that is killed between the two."""
+    config = write_run(tmp_path / "run", [100], evaluate=False)
+    write_evaluation(tmp_path / "run", config, 1000, np.full((8, 2), 40.0))
+    (tmp_path / "run" / folder.POLICIES).mkdir()
+    played = evaluations.Returns(np.full(8, 500.0), 2000, "played", np.zeros(8, bool))
+    monkeypatch.setattr(evaluations, "_play", lambda *_: played)
+    assert final_returns(tmp_path / "run") is played
+
+
+@pytest.mark.parametrize("evaluate", [False, True])
+def test_seeds_of_a_batch_that_is_behind_are_left_out(tmp_path, evaluate):
+    path = tmp_path / "run"
+    config = write_run(path, [100], evaluate=False, seeds=4)
+    keep_rows(path / folder.METRICS, lambda seed, steps: seed < 2 or steps == 500)
+    if evaluate:
+        for steps in (500, 1500):
+            write_evaluation(path, config, steps, np.full((4, 2), float(steps)))
+        keep_rows(path / EVALUATION, lambda seed, steps: seed < 2 or steps == 500)
+    found = compare([path])
+    np.testing.assert_array_equal(found.entries[0].seeds, [0, 1])
+    assert f"after {1500 if evaluate else 2000:,} of 1,992 steps" in found.notes[0]
+    assert "the run is not finished" in found.notes[0]
+    assert found.notes[1:] == ["run: no return of 2 of 4 seeds (2, 3), which have not been trained that far; they are left out."]
 
 
 def test_entries_are_the_settings_of_the_runs(runs):

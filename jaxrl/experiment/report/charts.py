@@ -11,7 +11,7 @@ from jaxrl.experiment import folder, statistics
 from jaxrl.experiment.comparison import Entry
 from jaxrl.experiment.config import Config
 from jaxrl.experiment.curves import Curve, curves_of_evaluations, fill_forward, read_curves
-from jaxrl.experiment.evaluations import EVALUATION, read_evaluations
+from jaxrl.experiment.evaluations import EVALUATION, has_evaluations, read_evaluations
 from jaxrl.experiment.report.elements import Element, element, table
 
 NUM_COLORS = 8  # of report.css; settings beyond are dashed
@@ -46,8 +46,8 @@ def evaluation_curves(entries: Sequence[Entry], env: str) -> Chart:
     """The IQM over seeds of greedy returns, for runs that were evaluated more than once."""
 
     def read(config, run):
-        found = read_evaluations(run)
-        return curves_of_evaluations(config, found) if len(found.env_steps) > 1 else None
+        found = read_evaluations(run) if has_evaluations(run) else None
+        return curves_of_evaluations(config, found) if found is not None and len(found.env_steps) > 1 else None
 
     lines = _lines(entries, env, EVALUATION, read)
     return Chart("evaluation", f"Evaluations during training on {env}", "environment steps", "greedy return", lines)
