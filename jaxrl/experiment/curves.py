@@ -22,6 +22,7 @@ class Curve(NamedTuple):
     env_steps: np.ndarray  # [T]
     returns: np.ndarray  # [T, S]; NaN where no episode has finished
     diverged: np.ndarray  # [S], bool: whether metrics of a seed became NaN or infinite
+    behind: int = 0  # seeds that are not among the S, since they were not trained as long as the others
 
 
 def read_curves(run: Path) -> list[Curve]:
@@ -39,12 +40,26 @@ def read_curves(run: Path) -> list[Curve]:
             selected &= columns[name] == value
         steps, step_index = np.unique(columns["env_steps"][selected], return_inverse=True)
         seeds, seed_index = np.unique(columns["seed"][selected], return_inverse=True)
-        returns = np.full((len(steps), len(seeds)), np.nan)
+        returns, there = np.full((len(steps), len(seeds)), np.nan), np.zeros((len(steps), len(seeds)), bool)
         returns[step_index, seed_index] = columns["episode_return"][selected]
+        there[step_index, seed_index] = True
         diverged = np.zeros(len(seeds), bool)
         np.logical_or.at(diverged, seed_index, bad[selected])
-        curves.append(Curve(_label(config, combination), steps, returns, diverged))
+        curves.append(_curve(config, combination, steps, returns, there, diverged))
     return curves
+
+
+def _curve(
+    config: Config, combination: dict[str, float], steps: np.ndarray, returns: np.ndarray, there: np.ndarray, diverged: np.ndarray
+) -> Curve:
+    """The curve of the seeds that have come as far as any, from returns that are known where `there` is true, `[T, S]`.
+
+    The runs of an interrupted experiment may have been trained in batches: the others would end before the curve does.
+    """
+    reached = there.any(axis=1)
+    kept = there[reached][-1] if reached.any() else np.zeros(there.shape[1], bool)
+    behind = config.seeds - int(kept.sum())
+    return Curve(_label(config, combination), steps[reached], returns[reached][:, kept], diverged[kept], behind)
 
 
 def read_evaluation_curves(run: Path) -> list[Curve]:
@@ -64,10 +79,10 @@ def read_evaluation_curves(run: Path) -> list[Curve]:
 
 def curves_of_evaluations(config: Config, found: Evaluations) -> list[Curve]:
     """One curve of greedy returns for each combination of the swept values."""
-    by_combination = found.returns.reshape(len(found.env_steps), -1, config.seeds).swapaxes(0, 1)
+    by_combination = lambda x: x.reshape(len(found.env_steps), -1, config.seeds).swapaxes(0, 1)
     none = np.zeros(config.seeds, bool)
-    pairs = zip(config.combinations, by_combination, strict=True)
-    return [Curve(_label(config, combination), found.env_steps, returns, none) for combination, returns in pairs]
+    of_each = zip(config.combinations, by_combination(found.returns), by_combination(found.evaluated), strict=True)
+    return [_curve(config, combination, found.env_steps, returns, there, none) for combination, returns, there in of_each]
 
 
 def _label(config: Config, combination: dict[str, float]) -> str:
@@ -121,7 +136,7 @@ def plot(curves: list[Curve], path: Path, what: str = "return of finished episod
     """Write a plot of `what`, with a line and a band for each curve, and return its path. It is a PNG if `path` has no suffix.
 
     Of more than ten curves, the ten that end highest have colours and labels, and the others are thin and grey. Seeds that
-    diverged are counted in the legend and left out of the line.
+    diverged, or were not trained as long as the others, are counted in the legend and left out of the line.
 
     Raises:
       ImportError: without matplotlib.
@@ -133,13 +148,20 @@ def plot(curves: list[Curve], path: Path, what: str = "return of finished episod
     middles = [iqm(curve.returns) if curve.returns.size else np.full(len(curve.returns), np.nan) for curve in known]
     last = [float(middle[-1]) if len(middle) and np.isfinite(middle[-1]) else -np.inf for middle in middles]
     best = set(np.argsort(last)[-_MAX_CURVES:].tolist())
-    for i, (label, steps, returns, diverged) in enumerate(known):
+    for i, curve in enumerate(known):
         if i not in best:
-            axes.plot(steps, middles[i], color="0.75", linewidth=0.5, zorder=1)
+            axes.plot(curve.env_steps, middles[i], color="0.75", linewidth=0.5, zorder=1)
             continue
-        nan = f" of {len(diverged)}, the others NaN" if diverged.any() else ""
-        draw(axes, steps, returns, label=f"{label} ({returns.shape[1]} seeds{nan})")
+        draw(axes, curve.env_steps, curve.returns, label=f"{curve.label} ({_seeds(curve)})")
     axes.set_ylabel(f"{what} (IQM, 95 % interval)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return save(figure, path)
+
+
+def _seeds(known: Curve) -> str:
+    """How many seeds the line is of, and why it is not of the others."""
+    num, diverged, behind = known.returns.shape[1], int(known.diverged.sum()), known.behind
+    missing = f", {diverged} NaN" * (diverged > 0) + f", {behind} not trained that far" * (behind > 0)
+    of_all = f" of {num + diverged + behind}" if missing else ""
+    return f"{num} seed{'s' * (num != 1)}{of_all}{missing}"

@@ -10,11 +10,13 @@ import pytest
 from jaxrl.experiment import Config, curves
 from jaxrl.experiment.curves import plot, read_curves
 from jaxrl.experiment.divergence import describe, diverged_runs, not_finite
+from jaxrl.experiment.evaluations import write_evaluation
 from jaxrl.experiment.folder import read_metrics
 from jaxrl.experiment.terminal import _mean_return, returns_table
 from jaxrl.experiment.trainers import make_trainer, with_gaps
 from jaxrl.experiment.training import Progress
 from jaxrl.presets import DEFAULTS, override
+from tests.experiment.run_folders import keep_rows, write_run
 
 CONFIG = Config(env="CartPole-v1", settings=DEFAULTS["dqn"], seeds=2, sweep={"tau": [0.5, 1.0]})
 ROWS = """seed,tau,env_steps,episode_return,episode_length,episodes,loss
@@ -72,9 +74,9 @@ def test_curves_leave_them_out_and_count_them(tmp_path, monkeypatch):
     assert (tmp_path / "curve.png").stat().st_size > 5_000
     (axes,) = figures[0].axes
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
-        "DQN on CartPole-v1, tau=0.5 (1 seeds of 2, the others NaN)",
-        "DQN on CartPole-v1, tau=1 (1 seeds of 2, the others NaN)",
-        "both (0 seeds of 2, the others NaN)",
+        "DQN on CartPole-v1, tau=0.5 (1 seed of 2, 1 NaN)",
+        "DQN on CartPole-v1, tau=1 (1 seed of 2, 1 NaN)",
+        "both (0 seeds of 2, 2 NaN)",
         "whole (2 seeds)",
     ]
     first, second, none, mean = (line.get_xydata() for line in axes.lines)
@@ -84,6 +86,28 @@ def test_curves_leave_them_out_and_count_them(tmp_path, monkeypatch):
     np.testing.assert_array_equal(mean, [[1000, 2], [2000, 4]])
     assert len(axes.collections) == 1, "a band for two seeds and more"
     assert axes.get_ylabel() == "return of finished episodes (IQM, 95 % interval)"
+
+
+def test_seeds_that_are_behind_are_left_out_and_counted(tmp_path, monkeypatch):
+    """A batch of two seeds is trained, the next one has begun, and the second setting has not."""
+    config = write_run(tmp_path / "run", [100, 200], spread=0, evaluate=False, seeds=5, sweep={"tau": [0.1, 0.2]})
+    for steps in (500, 1500):
+        write_evaluation(tmp_path / "run", config, steps, np.full((10, 2), float(steps)))
+    for file in ("metrics.csv", "evaluation.csv"):
+        path = tmp_path / "run" / file
+        path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if ",0.2," not in line))
+        keep_rows(path, lambda seed, steps: seed < 2 or (seed < 4 and steps == 500))
+    labels, draw = [], curves.draw
+    monkeypatch.setattr(curves, "draw", lambda *given, label: labels.append(label) or draw(*given, label=label))
+    for read, steps in ((read_curves, [500, 1000, 1500, 2000]), (curves.read_evaluation_curves, [500, 1500])):
+        begun, not_begun = read(tmp_path / "run")
+        np.testing.assert_array_equal(begun.env_steps, steps)
+        assert (begun.returns.shape, not_begun.returns.shape) == ((len(steps), 2), (0, 0))
+        plot([begun._replace(diverged=np.array([True, False])), not_begun], tmp_path / "curve.png")
+    assert labels == 2 * [
+        "DQN on CartPole-v1, tau=0.1 (1 seed of 5, 1 NaN, 3 not trained that far)",
+        "DQN on CartPole-v1, tau=0.2 (0 seeds of 5, 5 not trained that far)",
+    ]
 
 
 def test_progress_and_table_show_them():
