@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxrl._src.numbers import shown
 from jaxrl.algorithms import algorithm
-from jaxrl.experiment import statistics
+from jaxrl.experiment import divergence, folder, statistics
 from jaxrl.experiment.config import Config, load_config
 from jaxrl.experiment.evaluations import EVALUATION, final_returns
 from jaxrl.settings import schedules_of
@@ -127,6 +127,7 @@ def read_entries(runs: Sequence[Path], references: Mapping[str, tuple[float, flo
         title = path.name if names.count(path.name) == 1 else str(run)
         if found.source != EVALUATION:
             notes.append(f"{title}: the returns are {found.source}.")
+        notes += [f"{title}: {text}." for text in _divergence(run, config)]
         by_combination = found.values.reshape(-1, config.seeds)
         behind = found.behind.reshape(-1, config.seeds)
         plain = not any(wrapper.partition(":")[0] in _CHANGE_RETURNS for wrapper in config.wrappers)
@@ -142,6 +143,14 @@ def read_entries(runs: Sequence[Path], references: Mapping[str, tuple[float, flo
                 Entry(label, run, config, combination, seeds[there], kept, found.env_steps, found.source, reference, summary)
             )
     return entries, notes
+
+
+def _divergence(run: Path, config: Config) -> list[str]:
+    """Which runs have diverged; nothing if none has, or the folder has no metrics, as that of a search."""
+    if not (run / folder.METRICS).is_file() or not folder.has_rows(run / folder.METRICS):
+        return []
+    diverged = divergence.diverged_runs(config, folder.read_metrics(run))
+    return [divergence.describe(diverged)] if diverged else []
 
 
 def _left_out(label: str, seeds: np.ndarray, missing: np.ndarray, why: str = "") -> list[str]:

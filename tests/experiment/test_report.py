@@ -184,6 +184,20 @@ def test_a_run_without_finished_episodes_or_evaluations(tmp_path):
     assert "There are no returns on CartPole-v1." in text
 
 
+def test_seeds_that_diverged_are_named_and_not_in_the_curve(tmp_path):
+    write_run(tmp_path / "run", [100], spread=0, seeds=4)
+    path = tmp_path / "run" / folder.METRICS
+    lines = path.read_text().splitlines()
+    rows = [line.split(",") for line in lines[1:]]
+    rows = [[*row[:3], "9000.0", "nan"] if row[:2] in (["2", "1500"], ["2", "2000"]) else row for row in rows]
+    path.write_text("\n".join([lines[0], *map(",".join, rows)]) + "\n")
+    found = compare([tmp_path / "run"])
+    assert found.notes == ["run: NaN in 1 run: seed 2 since step 1,500 (loss)."]
+    (line,) = charts.learning_curves(found.entries, "CartPole-v1").lines
+    np.testing.assert_allclose(line.estimates.high, [25, 50, 75, 100])
+    assert "seed 2 since step 1,500 (loss)" in write_report([tmp_path / "run"], tmp_path / "page.html", num_films=0).read_text()
+
+
 def test_many_seeds_are_shown_in_a_small_page(tmp_path):
     write_run(tmp_path / "run", [100], seeds=1000, times=2, episodes=1)
     page = write_report([tmp_path / "run"], tmp_path / "page.html", num_films=0)

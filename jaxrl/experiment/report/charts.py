@@ -68,7 +68,8 @@ def _lines(entries: Sequence[Entry], env: str, file: str, read: Callable[[Config
 
 
 def _line(entry: int, curve: Curve) -> Line:
-    returns = fill_forward(curve.returns) if curve.returns.size else curve.returns
+    returns = curve.returns[:, ~curve.diverged]
+    returns = fill_forward(returns) if returns.size else returns
     seeds = np.isfinite(returns).any(axis=0)  # a seed without a single return is left out
     returns = returns[:, seeds]
     known = np.isfinite(returns).all(axis=1) & (returns.shape[1] > 0)

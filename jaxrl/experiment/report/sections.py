@@ -46,7 +46,8 @@ def build(found: Comparison, filmed: Films) -> Content:
     parts = [
         section("summary", "Summary", _summary(found, envs)),
         section("curves", "Learning curves", _note("The line is the interquartile mean (IQM) over the seeds, the band its 95 % "
-                "bootstrap interval. Drag over a part of a chart to see it larger; a double click shows everything again."),
+                "bootstrap interval. Seeds that became NaN, or were not trained as long as others, are left out. Drag over a "
+                "part of a chart to see it larger; a double click shows everything again."),
                 _grid(learning) or element("p", "There are no finished episodes yet.")),
         section("evaluation", "Evaluation", _evaluation(found, envs), _grid(evaluated)),
         section("seeds", "Distribution over seeds", _grid([*(charts.strips(entries, env) for env in envs), *profiled])),
