@@ -17,9 +17,10 @@ def main(argv: list[str]) -> int:
     if options.json:
         print(json.dumps([_as_json(algorithm) for algorithm in ALGORITHMS.values()], indent=2))
         return 0
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from jaxrl._src.tables import print_table
 
     for algorithm in ALGORITHMS.values():
         table = Table(title=f"{algorithm.name}: actions {algorithm.actions}", title_justify="left")
@@ -28,7 +29,7 @@ def main(argv: list[str]) -> int:
         table.add_column("description")
         for name, default, text in _rows(algorithm):
             table.add_row(name, show(default), escape(plain(text)))
-        Console().print(table)
+        print_table(table)
     return 0
 
 

@@ -69,6 +69,7 @@ def _print(found: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from jaxrl._src.tables import print_table
     from jaxrl.experiment.comparison import sentence
 
     console = Console()
@@ -76,10 +77,10 @@ def _print(found: Any) -> None:
     def table(title: str, columns: Mapping[str, str], rows: list[list[str]]) -> None:
         shown = Table(title=escape(title), title_justify="left")
         for column, justify in columns.items():
-            shown.add_column(escape(column), justify=justify, no_wrap=column in _NUMBERS, overflow="fold")  # type: ignore[arg-type]
+            shown.add_column(escape(column), justify=justify, no_wrap=column in _NUMBERS)  # type: ignore[arg-type]
         for row in rows:
             shown.add_row(*map(escape, row))
-        console.print(shown)
+        print_table(shown, console)
 
     for env in dict.fromkeys(entry.config.env_title for entry in found.entries):
         entries = [entry for entry in found.entries if entry.config.env_title == env]

@@ -31,6 +31,8 @@ def main(argv: list[str]) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from jaxrl._src.tables import print_table
+
     table = Table()
     table.add_column("environment", no_wrap=True)
     for column in ("observations", "actions", "presets"):
@@ -38,7 +40,7 @@ def main(argv: list[str]) -> int:
     for name, env in made:
         table.add_row(name, str(env.observation_space), str(env.action_space), ", ".join(tuned[name]))
     console = Console()
-    console.print(table)
+    print_table(table, console)
     suites = ", ".join(f"{name}/…" for name in envs.SUITES)
     console.print(f"With their extras, by prefix: {suites}; see docs/suites.md", highlight=False)
     return 0

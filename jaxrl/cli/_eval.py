@@ -17,8 +17,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print a JSON list with the returns of every policy")
     options = parser.parse(argv)
     set_up_jax()
-    from rich.console import Console
-
+    from jaxrl._src.tables import print_table
     from jaxrl.experiment import evaluate_policies, load_policies
     from jaxrl.experiment.config import load_config
     from jaxrl.experiment.policies import abstract_policies
@@ -36,5 +35,5 @@ def main(argv: list[str]) -> int:
         print(json.dumps(rows, indent=2))
         return 0
     which = ", best policies" if options.policy == "best" else ""
-    Console().print(returns_table(config, returns, f"greedy return over {options.episodes} episodes{which}"))
+    print_table(returns_table(config, returns, f"greedy return over {options.episodes} episodes{which}"))
     return 0

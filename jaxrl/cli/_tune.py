@@ -25,6 +25,7 @@ def main(argv: list[str]) -> int:
     set_up_jax(deterministic=options.deterministic)
     from rich.console import Console
 
+    from jaxrl._src.tables import print_table
     from jaxrl.experiment.terminal import search_table
     from jaxrl.experiment.tuning import tune
 
@@ -49,7 +50,7 @@ def main(argv: list[str]) -> int:
             _say(f"interrupted; {_what_is_kept(out)}")
             return 128 + (received() or signal.SIGINT)
     console = Console()
-    console.print(search_table(found))
+    print_table(search_table(found), console)
     _print_next_steps(console, found, out)
     return 0
 

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from jaxrl._src.tables import print_table
 from jaxrl.experiment.config import Config
 from jaxrl.experiment.divergence import describe
 from jaxrl.experiment.evaluations import mean_of_ended
@@ -92,7 +93,7 @@ def summary(result: Result, out: Path) -> None:
     config = result.config
     table = returns_table(config, result.evaluation_returns, "greedy return")
     console = Console()
-    console.print(table)
+    print_table(table, console)
     if result.diverged:
         console.print(describe(result.diverged), highlight=False, soft_wrap=True)
     total = result.env_steps * config.num_runs
@@ -117,7 +118,7 @@ def returns_table(config: Config, returns: np.ndarray, title: str) -> Table:
     by_combination = mean_of_ended(returns).reshape(-1, config.seeds)
     nan = ["NaN seeds"] if np.isnan(by_combination).any() else []
     for column in (*config.swept, "seeds", *nan, "IQM", "95 % interval", "median", "worst seed"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=column not in config.swept)
     for combination, seeds in zip(config.combinations, by_combination, strict=True):
         finite = seeds[~np.isnan(seeds)]
         low, high = iqm_interval(finite) if len(finite) else (np.nan, np.nan)
@@ -136,7 +137,7 @@ def search_table(found: Found, rows: int = 10) -> Table:
     shown = f", the best {rows} of {len(trials)} settings" if len(trials) > rows else ""
     table = Table(title=f"{config.settings.algorithm} on {config.env_title}: greedy return{shown}")
     for column in (*trials[0].hparams, "env steps", "seeds", "mean", "worst seed"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=column not in trials[0].hparams)
     for trial in ranked[:rows]:
         numbers = (f"{trial.env_steps:,}", str(len(trial.scores)), f"{trial.score:z.2f}", f"{trial.scores.min():z.2f}")
         table.add_row(*(f"{value:g}" for value in trial.hparams.values()), *numbers)
