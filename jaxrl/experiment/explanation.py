@@ -101,7 +101,8 @@ def explain_policy(
     episodes = _play(preset.learner, policy, jax.random.key(episode_seed), num_episodes, max_steps)
     outputs = explain.outputs_of_settings(config.settings, env)
     function = lambda pair: outputs.apply(policy.params, *pair)
-    discount = float(getattr(preset.hparams, "discount", 0.99))
+    swept = config.identifiers()[index]  # the preset has the values that all runs share
+    discount = float(swept.get("discount", getattr(preset.hparams, "discount", 0.99)))
     pairs, later_returns = _sample(episodes, discount)
     vectors = np.asarray(jax.vmap(lambda obs: explain.components(obs)[0])(pairs[0]))
     baseline = jnp.zeros(len(names)) if is_image else jnp.mean(jnp.asarray(vectors), axis=0)

@@ -36,7 +36,7 @@ def write_run(path, algorithm, env, *, agent=None, network=None, **fields):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Two settings of two seeds. The best policies are the last ones in the opposite order."""
-    path = write_run(tmp_path_factory.mktemp("explain") / "run", "dqn", "CartPole-v1", sweep={"tau": [0.1, 0.2]})
+    path = write_run(tmp_path_factory.mktemp("explain") / "run", "dqn", "CartPole-v1", sweep={"discount": [0.1, 0.2]})
     last = folder.load_policies(path, abstract_policies(load_config(path)))
     reverse = jax.tree.map(lambda x: x[::-1], last)
     folder.save_policies(path, reverse, {"returns": [3.0, 2.0, 1.0, 0.0]}, name=folder.BEST_POLICIES)
@@ -45,7 +45,7 @@ def run(tmp_path_factory):
 
 def test_a_picture_of_a_run(run, tmp_path, capsys):
     out = tmp_path / "picture.png"
-    options = ["--seed", "6", "--setting", "tau=0.2", "--dims", "0", "2", "--episodes", "2", "--max-steps", "20"]
+    options = ["--seed", "6", "--setting", "discount=0.2", "--dims", "0", "2", "--episodes", "2", "--max-steps", "20"]
     assert main(["explain", str(run), "-o", str(out), *options]) == 0
     assert capsys.readouterr().out.strip() == str(out)
     with Image.open(out) as picture:
@@ -55,8 +55,9 @@ def test_a_picture_of_a_run(run, tmp_path, capsys):
 
 
 def test_what_the_picture_shows(run):
-    found = explain_policy(run, seed=6, setting={"tau": 0.2}, dims=(0, 2), num_episodes=2, max_steps=20)
-    assert found.title == "DQN on CartPole-v1, seed 6, tau 0.2"
+    found = explain_policy(run, seed=6, setting={"discount": 0.2}, dims=(0, 2), num_episodes=2, max_steps=20)
+    assert found.title == "DQN on CartPole-v1, seed 6, discount 0.2"
+    assert found.discount == 0.2, "that of the setting"
     assert found.components == ["position", "velocity", "angle", "angular velocity"]
     assert found.saliency.keys() == {"action", "value"}
     for share in found.saliency.values():
@@ -69,7 +70,7 @@ def test_what_the_picture_shows(run):
     np.testing.assert_allclose(found.policy.values.sum(axis=-1), 1, rtol=1e-5)
     assert found.value.values.shape == found.policy.values.shape[:2]
     assert not found.value_is_measured
-    other = explain_policy(run, seed=5, setting={"tau": 0.2}, num_episodes=2, max_steps=20)
+    other = explain_policy(run, seed=5, setting={"discount": 0.2}, num_episodes=2, max_steps=20)
     total = sum(other.saliency.values())
     assert set(other.dims) == set(np.argsort(-total)[:2])
     assert np.abs(other.value.values - found.value.values).max() > 1e-3  # another policy
@@ -77,9 +78,9 @@ def test_what_the_picture_shows(run):
 
 def test_the_policy_is_the_last_or_the_best_and_by_default_that_with_the_highest_return(run):
     same = {"dims": (0, 2), "num_episodes": 2, "max_steps": 20}
-    last = explain_policy(run, seed=6, setting={"tau": 0.2}, **same)
+    last = explain_policy(run, seed=6, setting={"discount": 0.2}, **same)
     best = explain_policy(run, which="best", **same)
-    assert best.title == "DQN on CartPole-v1, seed 5, tau 0.1"
+    assert best.title == "DQN on CartPole-v1, seed 5, discount 0.1"
     np.testing.assert_array_equal(best.value.values, last.value.values)
 
 
