@@ -20,6 +20,6 @@ def main(argv: list[str]) -> int:
     with user_errors():
         read = curves.read_evaluation_curves if options.evaluation else curves.read_curves
         what = "greedy return" if options.evaluation else "return of finished episodes"
-        picture = curves.plot([curve for run in options.runs for curve in read(run)], options.out, what)
+        picture = curves.plot(curves.read_all(options.runs, read), options.out, what)
     print(picture)
     return 0

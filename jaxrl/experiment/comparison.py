@@ -120,11 +120,9 @@ def read_entries(runs: Sequence[Path], references: Mapping[str, tuple[float, flo
     for run in runs:
         if resolved.count(run.resolve()) > 1:
             raise ValueError(f"{run} is given twice: name each run folder once")
-    names = [run.name for run in resolved]
     entries, notes = [], []
-    for run, path in zip(runs, resolved, strict=True):
+    for run, title in zip(runs, folder.titles(runs), strict=True):
         config, found = load_config(run), final_returns(run)
-        title = path.name if names.count(path.name) == 1 else str(run)
         if found.source != EVALUATION:
             notes.append(f"{title}: the returns are {found.source}.")
         notes += [f"{title}: {text}." for text in _divergence(run, config)]

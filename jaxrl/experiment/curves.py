@@ -1,5 +1,6 @@
 """Learning curves and curves of evaluations: the IQM over seeds with its 95 % bootstrap interval."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from jaxrl._src.numbers import shown
 from jaxrl.algorithms import algorithm
+from jaxrl.experiment import folder
 from jaxrl.experiment.config import Config, load_config
 from jaxrl.experiment.divergence import metrics_of, not_finite
 from jaxrl.experiment.evaluations import EVALUATION, Evaluations, has_evaluations, read_evaluations
@@ -88,6 +90,26 @@ def curves_of_evaluations(config: Config, found: Evaluations) -> list[Curve]:
 def _label(config: Config, combination: dict[str, float]) -> str:
     title = f"{algorithm(config.settings.algorithm).title} on {config.env_title}"
     return ", ".join([title, *(f"{name}={shown(value)}" for name, value in combination.items())])
+
+
+def read_all(runs: Sequence[Path], read: Callable[[Path], list[Curve]] = read_curves) -> list[Curve]:
+    """The curves of run folders, of which the labels name the folder if there are several.
+
+    Args:
+      runs: run folders.
+      read: `read_curves` or `read_evaluation_curves`.
+    """
+    if len(runs) == 1:
+        return read(runs[0])
+    titles = [_drawn(title) for title in folder.titles(runs)]
+    return [
+        curve._replace(label=f"{curve.label}, in {title}") for run, title in zip(runs, titles, strict=True) for curve in read(run)
+    ]
+
+
+def _drawn(name: str) -> str:
+    """A name as matplotlib draws it: without formulas, and without the bytes of a path that are not UTF-8."""
+    return name.encode("utf-8", "replace").decode().replace("$", r"\$")
 
 
 def fill_forward(returns: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ They hold JSON, text and arrays; loading them runs no code. While a run trains, 
 import io
 import itertools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -63,6 +63,12 @@ def is_finished(run: Path) -> bool:
 
 def _cannot_write(path: Path, error: OSError) -> ValueError:
     return ValueError(f"cannot write to {path} ({error.strerror}); choose another folder with --out")
+
+
+def titles(runs: Sequence[Path]) -> list[str]:
+    """What to call each of several run folders: its name, or its path where others have the same name."""
+    names = [run.resolve().name for run in runs]
+    return [name if names.count(name) == 1 else str(run) for name, run in zip(names, runs, strict=True)]
 
 
 def read_metrics(run: Path) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ import pytest
 import jaxrl
 from jaxrl.experiment import comparison, evaluations, folder, statistics
 from jaxrl.experiment.comparison import MISSING, compare, sentence
-from jaxrl.experiment.curves import read_evaluation_curves
+from jaxrl.experiment.curves import plot, read_all, read_evaluation_curves
 from jaxrl.experiment.evaluations import EVALUATION, final_returns, read_evaluations, write_evaluation
 from jaxrl.experiment.statistics import iqm_interval
 from jaxrl.types import Discrete
@@ -315,3 +315,12 @@ def test_folders_of_one_name_are_told_apart_and_one_folder_is_given_once(tmp_pat
     assert labels == [str(tmp_path / "x/run"), str(tmp_path / "y/run")]
     with pytest.raises(ValueError, match="is given twice"):
         compare([tmp_path / "x/run", tmp_path / "y/../x/run"])
+
+
+def test_a_plot_of_several_folders_names_them(tmp_path):
+    paths = [tmp_path / name for name in ("a", "$b$", "\udcff")]
+    for path in paths:
+        write_run(path, [1], seeds=2)
+    assert [curve.label for curve in read_all(paths)] == [f"DQN on CartPole-v1, in {name}" for name in ("a", r"\$b\$", "?")]
+    assert [curve.label for curve in read_all(paths[:1])] == ["DQN on CartPole-v1"]
+    assert plot(read_all(paths), tmp_path / "curves.png").stat().st_size > 5_000
