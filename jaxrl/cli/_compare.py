@@ -70,7 +70,7 @@ def _print(found: Any) -> None:
     from rich.table import Table
 
     from jaxrl._src.tables import print_table
-    from jaxrl.experiment.comparison import sentence
+    from jaxrl.experiment.comparison import estimate, sentence
 
     console = Console()
 
@@ -91,7 +91,7 @@ def _print(found: Any) -> None:
     if found.overall:
         titles = ("IQM", "median", "mean", "optimality gap")
         columns = {"algorithm": "left", "seeds": "right", **dict.fromkeys(titles, "right")}
-        rows = [[m.method, str(len(m.scores)), *("{:z.2f} ({:z.2f} … {:z.2f})".format(*x) for x in m[2:])] for m in found.overall]
+        rows = [[m.method, str(len(m.scores)), *(estimate(x, 2) for x in m[2:])] for m in found.overall]
         table(f"normalised scores over {', '.join(found.envs)} (95 % intervals)", columns, rows)
     _print_differences(found, table)
     for pair in found.pairs:

@@ -175,6 +175,16 @@ def summarize(returns: np.ndarray, reference: tuple[float, float] | None) -> Sum
     return Summary(*map(float, values))
 
 
+def estimate(values: np.ndarray, digits: int) -> str:
+    """A value with its 95 % interval `[3]`, such as "0.98 (0.95 … 1.00)"; the value alone where the interval is NaN.
+
+    >>> estimate(np.array([1.0, np.nan, np.nan]), 2)
+    '1.00'
+    """
+    value, low, high = (f"{x:z.{digits}f}" for x in values)
+    return value if np.isnan(values[1]) else f"{value} ({low} … {high})"
+
+
 def sentence(pair: Pair) -> str:
     """What a pair says, in words."""
     found = pair.improvement

@@ -111,8 +111,8 @@ def summary(result: Result, out: Path) -> None:
 def returns_table(config: Config, returns: np.ndarray, title: str) -> Table:
     """A table of returns `[num_runs, episodes]`, with a row for each combination of the swept values.
 
-    It shows the IQM with its confidence interval, the median and the worst of the seeds' mean returns. Seeds whose return is NaN
-    are counted, and left out of all but the last.
+    It shows the IQM, with two seeds or more its confidence interval, the median and the worst of the seeds' mean returns. Seeds
+    whose return is NaN are counted, and left out of all but the last.
     """
     table = Table(title=f"{config.settings.algorithm} on {config.env_title}: {title}")
     by_combination = mean_of_ended(returns).reshape(-1, config.seeds)
@@ -121,11 +121,12 @@ def returns_table(config: Config, returns: np.ndarray, title: str) -> Table:
         table.add_column(column, justify="right", no_wrap=column not in config.swept)
     for combination, seeds in zip(config.combinations, by_combination, strict=True):
         finite = seeds[~np.isnan(seeds)]
-        low, high = iqm_interval(finite) if len(finite) else (np.nan, np.nan)
+        # One seed says nothing about noise.
+        interval = "{:z.2f} … {:z.2f}".format(*iqm_interval(finite)) if len(finite) > 1 else "–"
         middle = (iqm(finite), np.median(finite)) if len(finite) else (np.nan, np.nan)
         worst = "NaN" if len(finite) < len(seeds) else f"{seeds.min():z.2f}"
         counts = (str(len(seeds)), *([str(len(seeds) - len(finite))] if nan else []))
-        numbers = (f"{middle[0]:z.2f}", f"{low:z.2f} … {high:z.2f}", f"{middle[1]:z.2f}", worst)
+        numbers = (f"{middle[0]:z.2f}", interval, f"{middle[1]:z.2f}", worst)
         table.add_row(*(f"{v:g}" for v in combination.values()), *counts, *numbers)
     return table
 

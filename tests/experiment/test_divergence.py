@@ -126,6 +126,12 @@ def test_a_mean_just_below_zero_is_shown_as_zero():
     assert (cells["IQM"], cells["95 % interval"], cells["worst seed"]) == (["0.00"], ["0.00 … 0.00"], ["0.00"])
 
 
+def test_one_seed_has_no_interval():
+    table = returns_table(CONFIG, np.array([[1.0], [np.nan], [np.nan], [np.nan]]), "return")
+    cells = {column.header: list(column.cells) for column in table.columns}
+    assert (cells["IQM"][0], cells["95 % interval"]) == ("1.00", ["–", "–"])
+
+
 def test_an_interval_without_episodes_has_no_mean():
     rows = {name: np.float32([0, 0, 7]) for name in ("episode_return", "episode_length", "loss")} | {
         "episodes": np.int32([0, 1, 2])

@@ -198,6 +198,15 @@ def test_seeds_that_diverged_are_named_and_not_in_the_curve(tmp_path):
     assert "seed 2 since step 1,500 (loss)" in write_report([tmp_path / "run"], tmp_path / "page.html", num_films=0).read_text()
 
 
+def test_one_seed_has_no_intervals(tmp_path):
+    for env in ("CartPole-v1", "Acrobot-v1"):
+        write_run(tmp_path / env, [100], env=env, seeds=1)
+    text = write_report([tmp_path / "CartPole-v1", tmp_path / "Acrobot-v1"], tmp_path / "page.html", num_films=0).read_text()
+    cells = [e["text"] for e in Parsed(text).all("td")]
+    assert cells.count("–") > 10
+    assert not [cell for cell in cells if "…" in cell]
+
+
 def test_many_seeds_are_shown_in_a_small_page(tmp_path):
     write_run(tmp_path / "run", [100], seeds=1000, times=2, episodes=1)
     page = write_report([tmp_path / "run"], tmp_path / "page.html", num_films=0)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrl.experiment import folder, statistics
-from jaxrl.experiment.comparison import Entry
+from jaxrl.experiment.comparison import MISSING, Entry
 from jaxrl.experiment.config import Config
 from jaxrl.experiment.curves import Curve, curves_of_evaluations, fill_forward, read_curves
 from jaxrl.experiment.evaluations import EVALUATION, has_evaluations, read_evaluations
@@ -26,6 +26,7 @@ class Line(NamedTuple):
     entry: int  # its number among all entries
     x: np.ndarray  # [T]
     estimates: statistics.Estimates  # [T]
+    seeds: int  # of one there is no interval: the bounds are the value
 
 
 class Chart(NamedTuple):
@@ -75,9 +76,10 @@ def _line(entry: int, curve: Curve) -> Line:
     known = np.isfinite(returns).all(axis=1) & (returns.shape[1] > 0)
     steps, returns = curve.env_steps[known], returns[known]
     if not len(steps):
-        return Line(entry, steps, statistics.Estimates(*np.empty((3, 0))))
-    resamples = int(np.clip(_RESAMPLED / returns.shape[1], 100, 2000))
-    return Line(entry, steps, statistics.sample_efficiency(returns[..., None], resamples=resamples))
+        return Line(entry, steps, statistics.Estimates(*np.empty((3, 0))), 0)
+    num = returns.shape[1]
+    resamples = int(np.clip(_RESAMPLED / num, 100, 2000))
+    return Line(entry, steps, statistics.sample_efficiency(returns[..., None], resamples=resamples), num)
 
 
 def profiles(entries: Sequence[Entry], env: str) -> Chart:
@@ -92,7 +94,7 @@ def profiles(entries: Sequence[Entry], env: str) -> Chart:
         for i, entry in chosen:
             resamples = int(np.clip(_RESAMPLED / len(entry.returns), 100, 2000))
             interval = statistics.stratified_interval(profile, entry.scores, resamples=resamples)
-            lines.append(Line(i, thresholds, statistics.Estimates(profile(entry.scores), *interval)))
+            lines.append(Line(i, thresholds, statistics.Estimates(profile(entry.scores), *interval), len(entry.scores)))
     return Chart("profile", f"Fraction of seeds above a return on {env}", "return", "fraction of seeds", lines)
 
 
@@ -107,7 +109,8 @@ def data(charts: Sequence[Chart], entries: Sequence[Entry]) -> dict[str, Any]:
                 "x": chart.x_label,
                 "y": chart.y_label,
                 "lines": [
-                    {"entry": line.entry, "x": _numbers(line.x), **{k: _numbers(v) for k, v in line.estimates._asdict().items()}}
+                    {"entry": line.entry, "seeds": line.seeds, "x": _numbers(line.x)}
+                    | {name: _numbers(values) for name, values in line.estimates._asdict().items()}
                     for line in chart.lines
                 ],
             }
@@ -149,7 +152,8 @@ def _data_table(chart: Chart, entries: Sequence[Entry]) -> Element:
     for line in chart.lines:
         for t in np.unique(np.linspace(0, len(line.x) - 1, min(_MAX_ROWS, len(line.x))).round().astype(int)):
             value, low, high = (f"{column[t]:,.4g}" for column in line.estimates)
-            rows.append([entries[line.entry].label, f"{line.x[t]:,.6g}", value, f"{low} … {high}"])
+            interval = f"{low} … {high}" if line.seeds > 1 else MISSING
+            rows.append([entries[line.entry].label, f"{line.x[t]:,.6g}", value, interval])
     header = ["run", chart.x_label, chart.y_label, "95 % interval"]
     return element("details", element("summary", "Data as a table"), table(chart.title, header, rows))
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxrl.algorithms import algorithm
 from jaxrl.experiment import folder
 from jaxrl.experiment.command import train_command
-from jaxrl.experiment.comparison import MISSING, Comparison, Entry, Pair, describe, sentence
+from jaxrl.experiment.comparison import MISSING, Comparison, Entry, Pair, describe, estimate, sentence
 from jaxrl.experiment.config import Config
 from jaxrl.experiment.report import charts
 from jaxrl.experiment.report.charts import NUM_COLORS, Chart
@@ -174,8 +174,7 @@ def _evaluation(found: Comparison, envs: Sequence[str]) -> Iterator[Child]:
         yield table(f"{env}: returns of the final policies, over the seeds", header, rows)
     yield _note("The optimality gap is the mean shortfall of scores in which 0 is random actions and 1 the best known return.")
     if found.overall:
-        shown = lambda estimate: "{:.3f} ({:.3f} … {:.3f})".format(*estimate)
-        rows = [[method.method, str(len(method.scores)), *map(shown, method[2:])] for method in found.overall]
+        rows = [[method.method, str(len(method.scores)), *(estimate(x, 3) for x in method[2:])] for method in found.overall]
         caption = f"Normalised scores over {', '.join(found.envs)}, with 95 % intervals"
         yield table(caption, ["algorithm", "seeds", "IQM", "median", "mean", "optimality gap"], rows)
 

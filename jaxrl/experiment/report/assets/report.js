@@ -53,7 +53,8 @@
         if (!shown[line.entry] || x < line.x[0] || x > line.x[line.x.length - 1]) return [];
         let i = 0;
         while (i + 1 < line.x.length && line.x[i + 1] <= x) i += 1;
-        return line.value[i] === null ? [] : [{ entry: line.entry, value: line.value[i], low: line.low[i], high: line.high[i] }];
+        const interval = line.seeds > 1 ? ` (${plain.format(line.low[i])} … ${plain.format(line.high[i])})` : "";
+        return line.value[i] === null ? [] : [{ entry: line.entry, value: line.value[i], interval }];
       }).sort((a, b) => b.value - a.value);
     }
     function tell(u) {
@@ -63,7 +64,7 @@
       const rows = at(x);
       const head = document.createElement("b");
       head.textContent = `${spec.x} ${plain.format(x)}`;
-      const texts = rows.map((row) => `${data.entries[row.entry]}: ${plain.format(row.value)} (${plain.format(row.low)} … ${plain.format(row.high)})`);
+      const texts = rows.map((row) => `${data.entries[row.entry]}: ${plain.format(row.value)}${row.interval}`);
       tip.replaceChildren(head, ...texts.map((text, i) => {
         const item = document.createElement("div");
         item.className = `c${rows[i].entry % data.colors}`;
