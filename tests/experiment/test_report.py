@@ -207,6 +207,12 @@ def test_one_seed_has_no_intervals(tmp_path):
     assert not [cell for cell in cells if "…" in cell]
 
 
+def test_a_name_may_have_bytes_that_are_not_utf8(tmp_path):
+    write_run(tmp_path / "run-\udcff", [100], seeds=2)
+    page = write_report([tmp_path / "run-\udcff"], tmp_path / "page.html", num_films=0)
+    assert "run-?" in Parsed(page.read_text(encoding="utf-8")).all("main")[0]["text"]
+
+
 def test_many_seeds_are_shown_in_a_small_page(tmp_path):
     write_run(tmp_path / "run", [100], seeds=1000, times=2, episodes=1)
     page = write_report([tmp_path / "run"], tmp_path / "page.html", num_films=0)

@@ -45,7 +45,7 @@ def write_report(
     found = _limited(compare(runs, references))
     page = _page(found, films.films_of(found.entries, num_films))
     try:
-        out.write_text(page, encoding="utf-8")
+        out.write_text(page, encoding="utf-8", errors="replace")  # a folder's name may have bytes that are not UTF-8
     except OSError as error:
         raise ValueError(f"cannot write {out} ({error.strerror})") from error
     return out
