@@ -360,6 +360,25 @@ def test_charts_are_zoomed_with_mouse_keys_and_buttons(chromium, page):
 
 
 @needs_browser
+@pytest.mark.parametrize("write", [None, "() => Promise.reject()", "(text) => { window.copied = text; }"])
+def test_a_command_is_copied_or_else_selected(chromium, page, write):
+    opened(chromium, page)
+    clipboard = "undefined" if write is None else f"{{writeText: {write}}}"
+    chromium.evaluate(f"Object.defineProperty(navigator, 'clipboard', {{value: {clipboard}}}); 0")
+    chromium.evaluate("document.querySelector('[data-copy]').click()")
+    button = "document.querySelector('[data-copy]').textContent"
+    chromium.wait(f"{button} !== 'Copy'")
+    command = chromium.evaluate("document.getElementById('command-0').textContent")
+    assert command.startswith("jaxrl train")
+    if "copied" in clipboard:
+        assert chromium.evaluate("window.copied") == command
+        assert chromium.evaluate(button) == "Copied"
+    else:
+        assert chromium.evaluate("getSelection().toString()") == command
+        assert chromium.evaluate(button).startswith("Selected")
+
+
+@needs_browser
 def test_a_foreign_script_does_not_run(chromium, page, tmp_path):
     (tmp_path / "changed.html").write_text(page.read_text().replace("</body>", "<script>window.hacked = 1</script></body>"))
     opened(chromium, tmp_path / "changed.html")

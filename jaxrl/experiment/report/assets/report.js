@@ -130,8 +130,14 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => plots.forEach(({ plot }) => plot.redraw(false, true)));
   window.addEventListener("beforeprint", () => plots.forEach(({ plot }) => plot.redraw()));
   document.querySelectorAll("button[data-copy]").forEach((button) => button.addEventListener("click", async () => {
-    await navigator.clipboard?.writeText(document.getElementById(button.dataset.copy).textContent);
-    button.textContent = "Copied";
+    const command = document.getElementById(button.dataset.copy);
+    try {
+      await navigator.clipboard.writeText(command.textContent);
+      button.textContent = "Copied";
+    } catch { // there is no clipboard, as on a page from http:, or the browser does not allow it
+      getSelection().selectAllChildren(command);
+      button.textContent = "Selected: copy it with the keyboard";
+    }
   }));
   document.documentElement.dataset.ready = "true";
 })();
