@@ -209,9 +209,15 @@ def spread_over(total: int, devices: Sequence[Any]) -> tuple[Any, ...]:
 def use_all_cores() -> None:
     """Create one CPU device for each core that this process may use. Call this before JAX initialises its backend.
 
+    A number that is set stays: by `jax_num_cpu_devices`, the variable `JAX_NUM_CPU_DEVICES`, or
+    `--xla_force_host_platform_device_count` in `XLA_FLAGS`.
+
     Raises:
-      RuntimeError: if the backend is already initialised.
+      RuntimeError: if no number is set, and the backend is already initialised.
     """
+    is_set = jax.config.jax_num_cpu_devices >= 0  # type: ignore[attr-defined]
+    if is_set or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jax.config.update("jax_num_cpu_devices", cores)
 

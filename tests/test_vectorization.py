@@ -1,5 +1,6 @@
 """`vectorize` over fake devices, in groups of all sizes, with and without padding."""
 
+import os
 from types import SimpleNamespace
 
 import jax
@@ -202,6 +203,20 @@ def test_what_is_free_in_a_container_and_on_a_device_that_does_not_say(tmp_path,
     assert memory.free_memory(jax.devices()[:1]) == pytest.approx(whole, rel=0.5)
     silent = SimpleNamespace(platform="gpu", memory_stats=lambda: None)
     assert memory.free_memory([silent]) > 2**60
+
+
+@pytest.mark.parametrize(
+    ("number", "flags", "is_free"),
+    [(-1, "--xla_x=1", True), (1, "", False), (-1, "--xla_x=1 --xla_force_host_platform_device_count=4", False)],
+)
+def test_a_number_of_cpu_devices_that_is_set_stays(monkeypatch, number, flags, is_free):
+    updates = []
+    config = SimpleNamespace(jax_num_cpu_devices=number, update=lambda name, value: updates.append((name, value)))
+    monkeypatch.setattr(vectorization, "jax", SimpleNamespace(config=config))
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    vectorization.use_all_cores()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert updates == ([("jax_num_cpu_devices", cores)] if is_free else [])
 
 
 def test_auto_is_for_the_outermost_call():

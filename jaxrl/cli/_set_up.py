@@ -12,7 +12,7 @@ _DETERMINISTIC = ("--xla_gpu_deterministic_ops=true", "--xla_gpu_autotune_level=
 
 
 def set_up_jax(*, deterministic: bool = False) -> None:
-    """Use one CPU device per core, over which `vectorize` spreads the runs, and cache compiled programs.
+    """Use one CPU device per core, unless a number is set, and cache compiled programs. Runs are spread over the devices.
 
     The cache is in the folder `JAXRL_CACHE`, by default `jaxrl` in the user's cache folder. It is disabled by `JAXRL_CACHE=off`,
     and if the user has no home folder. JAX's own setting (`JAX_COMPILATION_CACHE_DIR`) takes precedence.
