@@ -194,6 +194,7 @@ def test_auto_says_where_not_even_one_fits(monkeypatch):
 
 def test_what_is_free_in_a_container_and_on_a_device_that_does_not_say(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "_OWN_GROUPS", tmp_path / "none")
     whole = memory.free_memory(jax.devices()[:1])
     assert whole > 2**20
     (tmp_path / "memory.max").write_text("1048576\n")
@@ -203,6 +204,41 @@ def test_what_is_free_in_a_container_and_on_a_device_that_does_not_say(tmp_path,
     assert memory.free_memory(jax.devices()[:1]) == pytest.approx(whole, rel=0.5)
     silent = SimpleNamespace(platform="gpu", memory_stats=lambda: None)
     assert memory.free_memory([silent]) > 2**60
+
+
+CGROUP_FILES = {
+    2: ("", "0::/slurm/job_7/step", ("memory.max", "memory.current", "inactive_file")),
+    1: (
+        "memory",
+        "5:cpu,cpuacct:/other\n4:memory:/slurm/job_7/step\n0::/",
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ),
+}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_is_free_in_the_groups_of_a_job(tmp_path, monkeypatch, version):
+    """The smallest of what each group around the process leaves, where a cache of files counts as free."""
+    controller, own, (limit, used, cached) = CGROUP_FILES[version]
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "_OWN_GROUPS", tmp_path / "own")
+    (tmp_path / "own").write_text(own)
+
+    def write_group(path, most, now, cache=None):
+        folder = tmp_path / controller / path
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / limit).write_text(f"{most}\n")
+        (folder / used).write_text(f"{now}\n")
+        if cache is not None:
+            (folder / "memory.stat").write_text(f"anon 5\nfile 10\n{cached} {cache}\nactive_file 3\n")
+
+    write_group("slurm/job_7/step", "max" if version == 2 else 2**63 - 4096, 900_000)
+    write_group("slurm/job_7", 1_000_000, 900_000, 300_000)
+    write_group("slurm", 10**6, 10_000)
+    write_group("slurm/job_8", 10, 10)  # of another process
+    assert memory.free_memory(jax.devices()[:1]) == 400_000
+    write_group("", 500_000, 200_000)  # in a container, its own group is what is mounted, and the path is that on the host
+    assert memory.free_memory(jax.devices()[:1]) == 300_000
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,20 @@
 import contextlib
 import sys
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import jax
 import psutil
 
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+# Versions 2 and 1 of the interface to control groups: the folder of the controller, the files with the limit and the memory in
+# use, and the entry of memory.stat with the part of it that is a cache of files, which the kernel frees when it is needed.
+_INTERFACES = (
+    ("", "memory.max", "memory.current", "inactive_file"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 _USABLE = 0.9  # share of the free memory that a program may use: allocators round up, and other programs need some too
 
 
@@ -33,12 +40,36 @@ def usable_memory(devices: Any) -> int:
 
 
 def _free_in_container() -> list[int]:
-    """Free bytes in the control group of the process, by version 2 and version 1 of the interface; at most one of them exists."""
+    """Free bytes by each limit that holds for the control group of this process; at most one of the interfaces exists."""
     free = [sys.maxsize]
-    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
-        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
-            free.append(int((_CGROUP / limit).read_text()) - int((_CGROUP / used).read_text()))
+    for controller, limit, used, cached in _INTERFACES:
+        for group in _groups(controller):
+            with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+                in_use = int((group / used).read_text()) - _statistic(group, cached)
+                free.append(int((group / limit).read_text()) - in_use)
     return free
+
+
+def _groups(controller: str) -> list[Path]:
+    """The control group of this process with all groups around it. A job of SLURM has its limits somewhere between.
+
+    In a container, the path of the group may be that on the host, where only the first of these folders exists.
+    """
+    path = ""
+    with contextlib.suppress(OSError):  # not on Linux
+        entries = [line.split(":", 2) for line in _OWN_GROUPS.read_text().splitlines()]
+        path = next((path for _, controllers, path in entries if controller in controllers.split(",")), "")
+    names = [name for name in path.split("/") if name not in ("", "..")]
+    return list(accumulate(names, Path.joinpath, initial=_CGROUP / controller))
+
+
+def _statistic(group: Path, name: str) -> int:
+    """An entry of memory.stat, or 0 if there is none."""
+    with contextlib.suppress(OSError):
+        for line in (group / "memory.stat").read_text().splitlines():
+            if line.startswith(f"{name} "):
+                return int(line.split()[1])
+    return 0
 
 
 def memory_of(compiled: jax.stages.Compiled) -> int:
