@@ -54,15 +54,14 @@ class Evaluation:
 
     Args:
       config, preset: the runs.
-      batch_size: the number of policies for which the program is compiled; a smaller batch repeats the last one.
-      evaluate: from `greedy_evaluation`.
+      evaluate: from `in_slices`.
       file: where the returns are written, but for those after the end of a run: these are written for all runs together.
     """
 
-    def __init__(self, config: Config, preset: Preset, batch_size: int, evaluate: Evaluate, file: CsvFile):
+    def __init__(self, config: Config, preset: Preset, evaluate: Evaluate, file: CsvFile):
         self.seconds = 0.0
         self._config, self._env_steps, self._file = config, preset.env_steps, file
-        self._width, self._evaluate = batch_size, evaluate
+        self._evaluate = evaluate
         self._keys: Any = () if config.eval_every == "none" else stream_of(config.runs(preset)[0], SELECTION_STREAM)
 
     def due(self, chunk: Chunk) -> bool:
@@ -71,26 +70,12 @@ class Evaluation:
     def __call__(self, chunk: Chunk, policies: SavedPolicy, best: Best | None) -> tuple[Best, np.ndarray]:
         """The best policies, and the mean return of each run, `[N]`."""
         begun = time.perf_counter()
-        returns = self._play(chunk.runs, policies)
+        returns = self._evaluate(self._keys[chunk.runs], policies)
         if chunk.env_steps < self._env_steps:
             self._file.write(evaluation_rows(self._config, chunk.runs, chunk.env_steps, returns))
         means = mean_of_ended(returns)
         self.seconds += time.perf_counter() - begun
         return better(best, policies, chunk.env_steps, means), means
-
-    def _play(self, runs: slice, policies: SavedPolicy) -> np.ndarray:
-        num = runs.stop - runs.start
-        while True:
-            try:
-                parts = []
-                for first in range(0, num, self._width):
-                    indices = np.minimum(first + np.arange(self._width), num - 1)
-                    parts.append(self._evaluate(self._keys[runs][indices], jax.tree.map(lambda x, i=indices: x[i], policies)))
-                return np.concatenate(parts)[:num]
-            except jax.errors.JaxRuntimeError as error:
-                if self._width == 1 or "RESOURCE_EXHAUSTED" not in str(error):  # they do not fit beside the states of training
-                    raise
-                self._width = -(-self._width // 2)
 
 
 def save(run: Path, trained: Trained, record: dict[str, Any]) -> None:

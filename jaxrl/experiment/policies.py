@@ -1,5 +1,6 @@
 """Saved policies: the part of a trained agent that evaluation and rendering need."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -71,7 +72,8 @@ def evaluate_policies(config: Config, policies: SavedPolicy, *, num_episodes: in
     if seed is not None:
         check_size("seed", seed, minimum=0, maximum=2**32 - 1)
         keys = jax.random.split(jax.random.key(seed), config.num_runs)
-    return greedy_evaluation(preset.learner, num_episodes)(stream_of(keys, EVALUATION_STREAM), policies)
+    evaluate = in_slices(greedy_evaluation(preset.learner, num_episodes), slice_size(config, preset.learner))
+    return evaluate(stream_of(keys, EVALUATION_STREAM), policies)
 
 
 def stream_of(keys: jax.Array, stream: int) -> jax.Array:
@@ -96,6 +98,36 @@ def greedy_evaluation(learner: Learner, num_episodes: int) -> Evaluate:
         return np.stack([evaluate_policy_on_host(keys[i], learner, one(i), num_episodes=num_episodes) for i in range(len(keys))])
 
     return evaluate_on_the_host if is_on_host(learner) else evaluate
+
+
+def slice_size(config: Config, learner: Learner | None) -> int:
+    """The number of policies to evaluate at once where training does not tell how many runs it had at once."""
+    return 1 if learner is not None and is_on_host(learner) else config.batch_size or config.num_runs
+
+
+def in_slices(evaluate: Evaluate, size: int) -> Evaluate:
+    """`evaluate` for slices of `size` policies, one after the other, or of fewer where these do not fit into memory.
+
+    The last slice repeats a policy, so that a single program is compiled. As each policy has its own key, the returns do not
+    depend on the size.
+    """
+    sizes = [size]  # the last one is what fits
+
+    def evaluate_slices(keys, policies):
+        num = len(keys)
+        while True:
+            try:
+                parts = []
+                for first in range(0, num, sizes[-1]):
+                    indices = np.minimum(first + np.arange(sizes[-1]), num - 1)
+                    parts.append(evaluate(keys[indices], jax.tree.map(lambda x, i=indices: x[i], policies)))
+                return np.concatenate(parts)[:num]
+            except jax.errors.JaxRuntimeError as error:
+                if sizes[-1] == 1 or "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                sizes.append(math.ceil(sizes[-1] / 2))
+
+    return evaluate_slices
 
 
 def as_numpy(tree: Any, num: int) -> Any:

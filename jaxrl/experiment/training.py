@@ -20,7 +20,16 @@ from jaxrl.experiment.evaluations import EPISODES, EVALUATION, write_evaluation
 from jaxrl.experiment.host import is_on_host
 from jaxrl.experiment.locks import locked
 from jaxrl.experiment.loggers import Logger
-from jaxrl.experiment.policies import EVALUATION_STREAM, Evaluate, SavedPolicy, abstract_policies, greedy_evaluation, stream_of
+from jaxrl.experiment.policies import (
+    EVALUATION_STREAM,
+    Evaluate,
+    SavedPolicy,
+    abstract_policies,
+    greedy_evaluation,
+    in_slices,
+    slice_size,
+    stream_of,
+)
 from jaxrl.experiment.system import write_system
 from jaxrl.experiment.trainers import Chunk, Trainer, make_trainer
 from jaxrl.presets import Preset
@@ -131,7 +140,8 @@ def resume(
         if (out / folder.POLICIES).exists():
             policies = folder.load_policies(out, abstract_policies(config, preset))
             seconds = float(folder.read_metrics(out)["wall_seconds"].max())
-            return _finish(_session(config, preset, out, report, stop, loggers, seconds), policies, seconds)
+            session, size = _session(config, preset, out, report, stop, loggers, seconds), slice_size(config, preset.learner)
+            return _finish(session, size, policies, seconds)
         restored = checkpoints.restore(out, config, force=force)
         seconds = 0.0 if restored is None else restored.place.seconds
         session = _session(config, preset, out, report, stop, loggers, seconds)
@@ -173,7 +183,7 @@ def _train_and_finish(session: _Session, trainer: Trainer, checkpoint_every: flo
     parts, end, evaluation_seconds = _train(session, trainer, saving, restored)
     trained = jax.tree.map(lambda *parts: np.concatenate(parts), *(part for _, part in parts))
     best_policies.save(session.out, trained, {"evaluation": end._asdict()})
-    return _finish(session, trained.policies, session.seconds, evaluation_seconds)
+    return _finish(session, trainer.batch_size, trained.policies, session.seconds, evaluation_seconds)
 
 
 def _train(
@@ -190,7 +200,8 @@ def _train(
         open_file = lambda name: stack.enter_context(CsvFile(session.out / name, place.files.get(name)))
         files = {name: open_file(name) for name in (folder.METRICS, EVALUATION)}
         log = stack.enter_context(logs.logging(session.loggers, config, session.out))
-        evaluation = Evaluation(config, preset, trainer.batch_size, _training_evaluation(session), files[EVALUATION])
+        evaluate = in_slices(_training_evaluation(session), trainer.batch_size)
+        evaluation = Evaluation(config, preset, evaluate, files[EVALUATION])
         if session.stop():
             raise Interrupted(saved=restored is not None)
         for runs in _batches(config, trainer, place.first):
@@ -261,14 +272,14 @@ def _progress(session: _Session, chunk: Chunk, latest: np.ndarray) -> Progress:
     return Progress(env_steps, session.total, session.seconds, mean, int(np.sum(not_finite(chunk.metrics))))
 
 
-def _finish(session: _Session, policies: SavedPolicy, seconds: float, evaluation_seconds: float = 0.0) -> Result:
-    """Evaluate and draw what is trained. The picture comes last: a folder that has it is finished."""
+def _finish(session: _Session, size: int, policies: SavedPolicy, seconds: float, evaluation_seconds: float = 0.0) -> Result:
+    """Evaluate `size` policies at once, and draw what is trained. The picture comes last: a folder that has it is finished."""
     config, out, env_steps = session.config, session.out, session.preset.env_steps
     checkpoints.remove(out)
     if session.stop():
         raise Interrupted(saved=True)
     keys = stream_of(config.runs(session.preset)[0], EVALUATION_STREAM)
-    returns = session.evaluate(EPISODES)(keys, policies)
+    returns = in_slices(session.evaluate(EPISODES), size)(keys, policies)
     # What follows the evaluations during training is of a process that was killed here.
     write_evaluation(
         out, config, env_steps, returns, Position(**folder.read_record(out).get("evaluation", {"size": 0, "crc32": 0}))

@@ -11,7 +11,14 @@ from jaxrl.experiment import Config, curves, evaluate_policies, folder, load_pol
 from jaxrl.experiment.best_policies import Evaluation, better
 from jaxrl.experiment.csv_file import CsvFile
 from jaxrl.experiment.evaluations import interval_of, read_evaluations
-from jaxrl.experiment.policies import EVALUATION_STREAM, SELECTION_STREAM, SavedPolicy, abstract_policies, greedy_evaluation
+from jaxrl.experiment.policies import (
+    EVALUATION_STREAM,
+    SELECTION_STREAM,
+    SavedPolicy,
+    abstract_policies,
+    greedy_evaluation,
+    in_slices,
+)
 from jaxrl.experiment.trainers import Chunk
 from jaxrl.presets import DEFAULTS, Preset, override
 from tests.problems import dqn_learner
@@ -38,7 +45,7 @@ def test_an_evaluation_takes_place_at_the_end_of_the_interval_in_which_it_is_due
     monkeypatch.setattr(Config, "runs", lambda config, preset: (jax.random.split(jax.random.key(0), 2), None))
     config = config_of(eval_every=eval_every)
     with CsvFile(tmp_path / "evaluation.csv") as file:
-        evaluation = Evaluation(config, Preset(None, None, 19, 300), 2, None, file)
+        evaluation = Evaluation(config, Preset(None, None, 19, 300), None, file)
         chunks = [Chunk(slice(0, 2), i, 15 + 15 * i, None, {}, 15 * i) for i in range(1, 20)]
         assert [chunk.env_steps for chunk in chunks if evaluation.due(chunk)] == expected
 
@@ -68,7 +75,7 @@ def test_a_batch_that_is_smaller_or_does_not_fit_is_played_in_parts(tmp_path, mo
         return np.stack([policies.params["w"], policies.params["w"] + 1], axis=1)
 
     with CsvFile(tmp_path / "evaluation.csv") as file:
-        evaluation = Evaluation(config_of(seeds=5), Preset(None, None, 10, 100), 4, evaluate, file)
+        evaluation = Evaluation(config_of(seeds=5), Preset(None, None, 10, 100), in_slices(evaluate, 4), file)
         tags = jax.random.key_data(evaluation._keys)[:, 1] % 7
         policies = SavedPolicy({"w": np.arange(2.0, 5.0, dtype=np.float32), "tag": np.asarray(tags)[2:5]}, ())
         best, means = evaluation(Chunk(slice(2, 5), 5, 50, None, {}, 40), policies, None)

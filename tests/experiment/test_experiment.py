@@ -14,10 +14,10 @@ import jaxrl
 from jaxrl._src import device_memory as memory
 from jaxrl.agents import DQNHParams as HParams
 from jaxrl.envs import wrappers
-from jaxrl.experiment import Config, evaluate_policies, folder, load_policies, run, terminal, wrapping
+from jaxrl.experiment import Config, evaluate_policies, folder, load_policies, run, terminal, training, wrapping
 from jaxrl.experiment.curves import fill_forward, plot, read_curves
 from jaxrl.experiment.evaluations import final_returns
-from jaxrl.experiment.policies import abstract_policies
+from jaxrl.experiment.policies import abstract_policies, greedy_evaluation
 from jaxrl.experiment.statistics import iqm, iqm_interval
 from jaxrl.experiment.system import read_system
 from jaxrl.experiment.training import Progress
@@ -193,9 +193,16 @@ def test_a_wrong_value_in_a_sweep_is_found_before_anything_runs(tmp_path):
 
 
 def test_more_runs_than_fit_are_trained_in_batches(finished, tmp_path, monkeypatch):
-    """Four runs where the program of four needs more than is free: batches of two, and the same policies."""
+    """Four runs where the program of four needs more than is free: batches of two, and the same policies.
+
+    They are also evaluated two at a time, with the bits of an evaluation of all.
+    """
     config, _, result, _ = finished
-    sizes = []
+    sizes, evaluated = [], set()
+
+    def record(learner, num_episodes):
+        play = greedy_evaluation(learner, num_episodes)
+        return lambda keys, policies: evaluated.add(len(keys)) or play(keys, policies)
 
     def take(compiled):
         sizes.append(jax.tree.leaves(compiled.out_info)[-1].shape[0])
@@ -203,8 +210,13 @@ def test_more_runs_than_fit_are_trained_in_batches(finished, tmp_path, monkeypat
 
     monkeypatch.setattr(memory, "memory_of", take)
     monkeypatch.setattr(memory, "free_memory", lambda devices: 30)
-    batches = run(dataclasses.replace(config, batch_size=None), tmp_path / "batches")
+    monkeypatch.setattr(training, "greedy_evaluation", record)
+    config = dataclasses.replace(config, batch_size=None)
+    batches = run(config, tmp_path / "batches")
     assert sizes == [4, 2]
+    assert evaluated == {2}
+    whole = evaluate_policies(config, batches.policies, num_episodes=32)
+    np.testing.assert_array_equal(batches.evaluation_returns, whole)
     for x, y in zip(jax.tree.leaves(result.policies), jax.tree.leaves(batches.policies), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
