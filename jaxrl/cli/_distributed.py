@@ -52,7 +52,7 @@ def train_parts(command: str, config: Config, out: Path, argv: list[str]) -> int
     with contextlib.suppress(AttributeError):  # older versions of JAX
         jax.config.update("jax_enable_preemption_service", False)  # it would keep SIGTERM for itself
     process, num_processes = initialize()
-    num_parts = from_first(_begin(out, config, num_processes) if process == 0 else 0)
+    num_parts = from_first("number of parts", _begin(out, config, num_processes) if process == 0 else 0)
     if num_parts in (_FINISHED, _FAILED):
         return 0 if num_parts == _FINISHED else 2
     words = [word for word in argv if word != "--distributed"]
@@ -66,7 +66,7 @@ def train_parts(command: str, config: Config, out: Path, argv: list[str]) -> int
     paths = [parts.part_folder(out, index, num_parts) for index in range(1, num_parts + 1)]
     while not all(map(folder.is_finished, paths)):
         time.sleep(_BETWEEN_LOOKS)
-    wait_for_all("all parts are trained")  # which fails after half an hour, so that it comes this late
+    wait_for_all("all parts are trained")  # which fails after half an hour, so it comes this late
     jax.distributed.shutdown()  # it would wait for process 0 for five minutes
     quiet = [word for word in words if word in ("-q", "--quiet")]
     return _run_child(["merge", str(out), *quiet], variables) if process == 0 else 0

@@ -1,11 +1,20 @@
-"""Several processes, on one or more hosts, as one program of `jax.distributed`."""
+"""Several processes, on one or more hosts, as one program of `jax.distributed`.
 
+What they tell each other here goes through the service by which they are connected already. Collectives of JAX would need more of
+the network: on a CPU they connect to the addresses of the hosts' own names, which is 127.0.1.1 by default on Debian.
+"""
+
+import contextlib
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import jax
+from jax._src import distributed  # the service that connects the processes has no public interface
 
 # A process that does not answer for this long counts as dead, and ends the others: the default of JAX is 100.
 _HEARTBEAT_SECONDS = 30
+_MOST_MILLISECONDS = 30 * 60 * 1000  # that a process waits for the others; those that have died end it before
 
 
 def initialize(
@@ -49,15 +58,37 @@ def initialize(
 
 
 def wait_for_all(what: str) -> None:
-    """Wait until every process has come to this point, which all call `what`, but at most half an hour (with Gloo, on a CPU)."""
-    from jax.experimental import multihost_utils
+    """Wait until every process has come to this point, which all call `what`.
 
-    multihost_utils.sync_global_devices(what)
+    Raises:
+      ValueError: if that takes more than half an hour.
+    """
+    with _in_time(what):
+        _service().wait_at_barrier(f"jaxrl/{what}", _MOST_MILLISECONDS)
 
 
-def from_first(number: int) -> int:
-    """The number that process 0 passes; all processes call this."""
-    import numpy as np
-    from jax.experimental import multihost_utils
+def from_first(what: str, number: int) -> int:
+    """The number that process 0 passes; all processes call this, once for each `what`.
 
-    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+    Raises:
+      ValueError: if process 0 does not pass it within half an hour.
+    """
+    key = f"jaxrl/{what}"
+    if distributed.global_state.process_id == 0:
+        _service().key_value_set(key, str(number))
+        return number
+    with _in_time(what):
+        return int(_service().blocking_key_value_get(key, _MOST_MILLISECONDS))
+
+
+def _service() -> Any:
+    return distributed.global_state.client
+
+
+@contextlib.contextmanager
+def _in_time(what: str) -> Iterator[None]:
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"waited for the other processes ({what}), and they did not come: {reason}") from error

@@ -193,13 +193,44 @@ def test_processes_meet_only_when_all_parts_are_trained(tmp_path, monkeypatch):
         return 0
 
     monkeypatch.setattr(hosts, "initialize", lambda: (0, 2))
-    monkeypatch.setattr(hosts, "from_first", lambda number: number)
+    monkeypatch.setattr(hosts, "from_first", lambda what, number: number)
     monkeypatch.setattr(hosts, "wait_for_all", lambda what: met.append(folder.is_finished(part_folder(out, 2, 2))))
     monkeypatch.setattr(_distributed, "_run_child", train)
     monkeypatch.setattr(_distributed, "_BETWEEN_LOOKS", 0.05)
     with jax_settings("jax_platforms", "jax_enable_preemption_service"):
         assert _distributed.train_parts("train", config_of(), out, ["a2c", "-q", "--distributed", "--out", str(out)]) == 0
     assert met == [True]
+
+
+class Service:
+    """The service that connects the processes of a job, without any process."""
+
+    def __init__(self):
+        self.values, self.met = {}, []
+
+    def key_value_set(self, key, value):
+        self.values[key] = value
+
+    def blocking_key_value_get(self, key, milliseconds):
+        if key not in self.values:
+            raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: no value\nand more")
+        return self.values[key]
+
+    def wait_at_barrier(self, name, milliseconds):
+        self.met.append(name)
+
+
+def test_processes_talk_through_the_service_that_connects_them(monkeypatch):
+    """Without collectives, for which the names of the hosts would have to lead to their addresses."""
+    service = Service()
+    monkeypatch.setattr(hosts.distributed.global_state, "client", service)
+    assert hosts.from_first("number of parts", 3) == 3
+    monkeypatch.setattr(hosts.distributed.global_state, "process_id", 1)
+    assert hosts.from_first("number of parts", 0) == 3
+    hosts.wait_for_all("all parts are trained")
+    assert service.met == ["jaxrl/all parts are trained"]
+    with pytest.raises(ValueError, match=r"waited for the other processes \(runs\), .*: DEADLINE_EXCEEDED: no value$"):
+        hosts.from_first("runs", 0)
 
 
 @contextlib.contextmanager
