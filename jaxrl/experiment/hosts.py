@@ -6,7 +6,7 @@ the network: on a CPU they connect to the addresses of the hosts' own names, whi
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,10 @@ _MOST_MILLISECONDS = 30 * 60 * 1000  # that a process waits for the others; thos
 
 
 def initialize(
-    coordinator_address: str | None = None, num_processes: int | None = None, process_id: int | None = None
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    local_device_ids: Sequence[int] | None = None,
 ) -> tuple[int, int]:
     """Connect this process with the others of its job; call it first, in every process.
 
@@ -30,6 +33,9 @@ def initialize(
       coordinator_address: host and port of process 0, such as "10.0.0.1:1234".
       num_processes: the number of processes.
       process_id: the number of this process, from 0.
+      local_device_ids: the GPUs of its host that this process uses, by their numbers. By default those that the environment
+        variable JAX_LOCAL_DEVICE_IDS names, such as "0,1"; without it, all. Where SLURM or Open MPI start several processes on
+        a host, the default of JAX applies: each of them uses one GPU.
 
     Returns:
       The number of this process, from 0, and the number of processes.
@@ -46,6 +52,7 @@ def initialize(
         )
         jax.distributed.initialize(
             *arguments,
+            local_device_ids=_all_devices() if local_device_ids is None else local_device_ids,
             cluster_detection_method="deactivate" if None not in arguments else None,
             heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
         )
@@ -55,6 +62,18 @@ def initialize(
             "Kubernetes, set JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from error
     return jax.process_index(), jax.process_count()
+
+
+def _all_devices() -> list[int] | None:
+    """What JAX takes for all devices of the host, or None for its own default: under SLURM and Open MPI, one for each process."""
+    variables = os.environ.get
+    if variables("JAX_LOCAL_DEVICE_IDS"):
+        return None
+    if "OMPI_COMM_WORLD_LOCAL_SIZE" in os.environ:  # first, since mpirun may run within a job of SLURM
+        alone = variables("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
+    else:  # each node of a step has a process; outside of SLURM, both are missing
+        alone = variables("SLURM_STEP_NUM_TASKS") == variables("SLURM_STEP_NUM_NODES")
+    return [] if alone else None
 
 
 def wait_for_all(what: str) -> None:

@@ -202,6 +202,34 @@ def test_processes_meet_only_when_all_parts_are_trained(tmp_path, monkeypatch):
     assert met == [True]
 
 
+SLURM = ("SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES")
+
+
+@pytest.mark.parametrize(
+    ("variables", "given", "expected"),
+    [
+        ({}, None, []),
+        ({}, [1, 2], [1, 2]),
+        (dict.fromkeys(SLURM, "4"), None, []),
+        (dict(zip(SLURM, "84", strict=True)), None, None),
+        (dict.fromkeys(SLURM, "4") | {"OMPI_COMM_WORLD_LOCAL_SIZE": "8"}, None, None),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, None, []),
+        ({"JAX_LOCAL_DEVICE_IDS": "2"}, None, None),
+        ({"JAX_LOCAL_DEVICE_IDS": "2"}, [1], [1]),
+    ],
+)
+def test_a_process_that_is_alone_on_its_host_uses_all_devices(monkeypatch, variables, given, expected):
+    """JAX takes an empty list for all, and None for those in the environment, or for one device under SLURM and Open MPI."""
+    passed = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **options: passed.append(options["local_device_ids"]))
+    for name in (*SLURM, "OMPI_COMM_WORLD_LOCAL_SIZE", "JAX_LOCAL_DEVICE_IDS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert hosts.initialize(local_device_ids=given) == (0, 1)
+    assert passed == [expected]
+
+
 class Service:
     """The service that connects the processes of a job, without any process."""
 
