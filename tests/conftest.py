@@ -28,6 +28,7 @@ os.environ["XLA_FLAGS"] = (
 import jax
 import pytest
 
+from tests.devices import emulate_one_device
 from tests.precision import emulate_tf32
 
 if not hasattr(jax, "enable_x64"):  # before jax 0.8
@@ -41,6 +42,8 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 if os.environ.get("JAXRL_TEST_TF32"):
     emulate_tf32()
+if os.environ.get("JAXRL_TEST_ONE_DEVICE"):
+    emulate_one_device()
 _CACHE = Path(os.environ.get("JAXRL_TEST_CACHE", Path(tempfile.gettempdir()) / "jaxrl-test-cache"))
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
@@ -70,6 +73,14 @@ def rlax():
         warnings.simplefilter("ignore")
         import rlax
     return rlax
+
+
+@pytest.fixture
+def two_devices():
+    """Two devices of the kind that programs run on by default."""
+    if jax.device_count() < 2:
+        pytest.skip("needs two devices of one kind, and there is one")
+    return jax.devices()[:2]
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -11,6 +11,7 @@ import pytest
 import jaxrl
 from jaxrl import vectorization
 from jaxrl._src import device_memory as memory
+from tests.devices import only_on_a_cpu
 from tests.problems import countdown, dqn_learner, plain
 
 
@@ -23,12 +24,11 @@ def test_it_is_a_vmap_for_every_size(num, batch_size):
         np.testing.assert_array_equal(got, wanted)
 
 
-def test_seeds_over_devices_and_groups_equal_each_alone():
+def test_seeds_over_devices_and_groups_equal_each_alone(two_devices, full_precision):
     learner = dqn_learner(countdown())
     keys = jax.random.split(jax.random.key(0), 3)
     train = lambda key: jaxrl.train(key, learner, 4)[0].agent.params
-    assert len(jax.devices()) == 2
-    spread = jaxrl.vectorize(train)(keys)
+    spread = jaxrl.vectorize(train, devices=two_devices)(keys)
     alone = jax.jit(train)(keys[2])
     for x, y in zip(jax.tree.leaves(plain(spread)), jax.tree.leaves(plain(alone)), strict=True):
         np.testing.assert_allclose(x[2], y, rtol=1e-5, atol=1e-6)
@@ -37,38 +37,57 @@ def test_seeds_over_devices_and_groups_equal_each_alone():
 @pytest.mark.parametrize("num", [1, 2, 4])
 def test_a_group_of_one_is_not_batched(num):
     """A `vmap`, also over one element, would turn the branch into a select and compute both sides."""
-    fn = lambda x: jax.lax.cond(x > 0, jnp.sin, jnp.cos, x)
-    assert " conditional(" in jax.jit(jaxrl.vectorize(fn)).lower(jnp.arange(float(num))).compile().as_text()
-    batched = jax.jit(jaxrl.vectorize(fn, batch_size=2)).lower(jnp.arange(8.0)).compile().as_text()
-    assert " conditional(" not in batched
+    assert _branches(num, batch_size=1)
+    assert not _branches(8, batch_size=2)
+
+
+@only_on_a_cpu("elsewhere all seeds run at once")
+@pytest.mark.parametrize("num", [1, 2, 4])
+def test_on_a_cpu_a_group_is_one_seed(num):
+    assert _branches(num, batch_size=None)
+
+
+def _branches(num, batch_size):
+    """Whether the program for `num` seeds has a branch that depends on the seed."""
+    fn = jaxrl.vectorize(lambda x: jax.lax.cond(x > 0, jnp.sin, jnp.cos, x), batch_size=batch_size)
+    return " conditional(" in jax.jit(fn).lower(jnp.arange(float(num))).compile().as_text()
 
 
 def test_on_one_device_no_iteration_is_traced_again():
     """`make_learner` has traced it already, for its checks; tracing again would take a third of a second."""
+    before, after = _traces(jax.devices()[:1])
+    assert 0 < before == after
+
+
+def test_on_two_devices_iterations_are_traced_within_their_mesh(two_devices):
+    """So the test above counts what it should."""
+    before, after = _traces(two_devices)
+    assert after > before
+
+
+def _traces(devices):
+    """How often an iteration had been traced when the learner was made, and after its training was traced."""
     traced = []
     env, agent, *_ = dqn_learner(countdown())
     counted = agent._replace(explore=lambda *args: traced.append(None) or agent.explore(*args))
     learner = jaxrl.make_learner(env, counted, num_envs=4, rollout_length=1)
     before = len(traced)
     keys = jax.random.split(jax.random.key(0), 4)
-    train = lambda key: jaxrl.train(key, learner, 2)
-    jax.jit(jaxrl.vectorize(train, devices=jax.devices()[:1])).trace(keys)
-    assert 0 < before == len(traced)
-    jax.jit(jaxrl.vectorize(train)).trace(keys)
-    assert len(traced) > before  # on two, within their mesh; so this counts what it should
+    jax.jit(jaxrl.vectorize(lambda key: jaxrl.train(key, learner, 2), devices=devices)).trace(keys)
+    return before, len(traced)
 
 
-def test_the_program_has_no_collective():
+def test_the_program_has_no_collective(two_devices):
     learner = dqn_learner(countdown())
     keys = jax.random.split(jax.random.key(0), 4)
-    train = jax.jit(lambda keys: jaxrl.vectorize(lambda key: jaxrl.train(key, learner, 2)[0].agent.params)(keys))
-    text = train.lower(keys).compile().as_text()
+    train = jaxrl.vectorize(lambda key: jaxrl.train(key, learner, 2)[0].agent.params, devices=two_devices)
+    text = jax.jit(train).lower(keys).compile().as_text()
     assert "num_partitions=2" in text
     for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute"):
         assert collective not in text
 
 
-def test_three_seeds_on_two_devices_run_the_program_of_four():
+def test_three_seeds_on_two_devices_run_the_program_of_four(two_devices):
     """Padding is added and cut off outside of the program: inside, the results would have to be gathered."""
     lengths = []
 
@@ -76,7 +95,7 @@ def test_three_seeds_on_two_devices_run_the_program_of_four():
         lengths.append(None)
         return x + 1
 
-    spread = jaxrl.vectorize(fn)
+    spread = jaxrl.vectorize(fn, devices=two_devices)
     spread(jnp.arange(4.0))
     traced = len(lengths)
     assert spread(jnp.arange(3.0)).tolist() == [1.0, 2.0, 3.0]
@@ -137,15 +156,15 @@ def test_states_are_replaced_in_place():
     assert longer.agent.shape == (num, size + 1)  # the next state may be of another shape
 
 
-def test_chosen_devices_are_used():
-    out = jaxrl.vectorize(lambda x: x + 1, devices=jax.devices()[:1])(jnp.arange(4.0))
-    assert len(out.sharding.device_set) == 1
-    assert len(jaxrl.vectorize(lambda x: x + 1)(jnp.arange(4.0)).sharding.device_set) == 2
+def test_chosen_devices_are_used_and_by_default_all(two_devices):
+    fn, x = lambda x: x + 1, jnp.arange(float(2 * jax.device_count()))
+    for chosen, used in ((two_devices[1:], two_devices[1:]), (two_devices, two_devices), (None, jax.devices())):
+        assert jaxrl.vectorize(fn, devices=chosen)(x).sharding.device_set == set(used)
 
 
-def test_a_chosen_device_goes_before_the_default():
-    first, second = jax.devices()
-    for default in (first, second):
+def test_a_chosen_device_goes_before_the_default(two_devices):
+    first, _ = two_devices
+    for default in two_devices:
         with jax.default_device(default):
             assert jaxrl.vectorize(lambda x: x + 1, devices=[first])(np.arange(4.0, dtype=np.float32)).devices() == {first}
 
@@ -192,16 +211,20 @@ def test_auto_says_where_not_even_one_fits(monkeypatch):
         jaxrl.vectorize(lambda x: jnp.zeros(1000) + x, batch_size="auto")(jnp.arange(4.0))
 
 
+CPU = [SimpleNamespace(platform="cpu")]
+
+
 def test_what_is_free_in_a_container_and_on_a_device_that_does_not_say(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "_CGROUP", tmp_path)
     monkeypatch.setattr(memory, "_OWN_GROUPS", tmp_path / "none")
-    whole = memory.free_memory(jax.devices()[:1])
+    whole = memory.free_memory(CPU)
     assert whole > 2**20
     (tmp_path / "memory.max").write_text("1048576\n")
     (tmp_path / "memory.current").write_text("48576\n")
-    assert memory.free_memory(jax.devices()) == 500_000
+    assert memory.free_memory(CPU) == 1_000_000
+    assert memory.free_memory(CPU * 2) == 500_000
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory.free_memory(jax.devices()[:1]) == pytest.approx(whole, rel=0.5)
+    assert memory.free_memory(CPU) == pytest.approx(whole, rel=0.5)
     silent = SimpleNamespace(platform="gpu", memory_stats=lambda: None)
     assert memory.free_memory([silent]) > 2**60
 
@@ -236,9 +259,9 @@ def test_what_is_free_in_the_groups_of_a_job(tmp_path, monkeypatch, version):
     write_group("slurm/job_7", 1_000_000, 900_000, 300_000)
     write_group("slurm", 10**6, 10_000)
     write_group("slurm/job_8", 10, 10)  # of another process
-    assert memory.free_memory(jax.devices()[:1]) == 400_000
+    assert memory.free_memory(CPU) == 400_000
     write_group("", 500_000, 200_000)  # in a container, its own group is what is mounted, and the path is that on the host
-    assert memory.free_memory(jax.devices()[:1]) == 300_000
+    assert memory.free_memory(CPU) == 300_000
 
 
 @pytest.mark.parametrize(
