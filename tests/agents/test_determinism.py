@@ -13,6 +13,7 @@ import pytest
 
 import jaxrl
 from tests.compiling import LEVELS
+from tests.devices import only_on_a_cpu
 from tests.problems import LEARNERS, plain
 
 
@@ -29,6 +30,7 @@ MAPS = [("dqn", "default"), ("ppo, continuous", "vectorize")]
 OTHERS = [pytest.param(name, "vectorize", marks=pytest.mark.slow) for name in LEARNERS if name not in dict(MAPS)]
 
 
+@only_on_a_cpu("on a GPU, programs that map over seeds may round otherwise; docs/devices.md promises equal bits on a CPU")
 @pytest.mark.parametrize(("name", "level"), [*MAPS, *OTHERS])
 def test_a_map_over_seeds_equals_each_alone(name, level):
     learner = learner_of(name)
