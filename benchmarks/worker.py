@@ -14,6 +14,7 @@ import os
 import sys
 import time
 
+import jaxrl
 from benchmarks.workloads import Workload, layout_of
 
 PACKAGES = {"rejax": "rejax", "jaxnasium": "jaxnasium", "sb3": "stable-baselines3", "sbx": "sbx-rl", "gymnax": "gymnax"}
@@ -40,12 +41,13 @@ def cpu_model() -> str:
 
 
 def versions(implementation: str) -> dict[str, str]:
+    """Of jaxrl, which may be on the path and not installed, and of the packages behind an implementation."""
     names = (
-        ["jaxrl", "jax", "jaxlib"]
+        ["jax", "jaxlib"]
         + ([PACKAGES[implementation]] if implementation in PACKAGES else [])
         + DEPENDENCIES.get(implementation, [])
     )
-    return {name: importlib.metadata.version(name) for name in names}
+    return {"jaxrl": jaxrl.__version__} | {name: importlib.metadata.version(name) for name in names}
 
 
 def serve(name: str, workload: Workload, replies) -> None:

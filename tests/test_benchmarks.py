@@ -7,7 +7,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from benchmarks import launches, tables
+import jaxrl
+from benchmarks import launches, tables, worker
 from benchmarks.implementations import floor
 from benchmarks.implementations import jaxrl as ours
 from benchmarks.workloads import OURS, Workload, breakout, dqn, entries, ppo, pqn, reinforce, rollout, sac, workloads
@@ -97,6 +98,13 @@ def test_the_page_names_every_script():
     assert len(scripts) > 8
     text = (folder / "README.md").read_text()
     assert [name for name in scripts if name not in text and name != "worker.py"] == []  # which run.py starts
+
+
+def test_versions_need_no_installed_jaxrl(monkeypatch):
+    installed = []
+    monkeypatch.setattr(worker.importlib.metadata, "version", lambda name: installed.append(name) or "1")
+    assert worker.versions("sbx") == {"jaxrl": jaxrl.__version__} | dict.fromkeys(["jax", "jaxlib", "sbx-rl", "gymnasium"], "1")
+    assert "jaxrl" not in installed
 
 
 def test_the_tables_show_medians_and_ratios():
