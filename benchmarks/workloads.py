@@ -125,8 +125,9 @@ def workloads(platform: str, quick: bool) -> list[Workload]:
         ppos, pqns = [ppo(seeds, 4, 128, 10) for seeds in (1, 4)], [pqn(seeds, 5) for seeds in (1, 4)]
         sacs = [sac(seeds, 10_000, 50) for seeds in (1, 4)]
         return [*rollouts, *reinforces, *dqns, breakout(1, 2_000, 100, 50), *ppos, *pqns, *sacs]
-    rollouts = [rollout(2**n, max(640, 2**22 // 2**n // 32 * 32)) for n in (3, 6, 8, 11, 14)]
+    steps = {2**n: max(640, 2**22 // 2**n) for n in (3, 6, 8, 11, 14)}
     if platform == "cpu":
+        rollouts = [rollout(num_envs, n) for num_envs, n in steps.items()]
         dqns = [dqn(seeds, n, 250 if seeds > 128 else 1_000) for n in (10_000, 100_000) for seeds in (1, 16, 128, 512)]
         small = [reinforce(seeds, 16, 32, 300) for seeds in (1, 16, 128)]
         large = [reinforce(seeds, 64, 128, 10 if seeds > 16 else 40) for seeds in (1, 16, 128)]
@@ -138,6 +139,7 @@ def workloads(platform: str, quick: bool) -> list[Workload]:
         sacs = [sac(seeds, capacity, 300 if seeds == 1 else 60) for capacity in (10_000, 100_000) for seeds in (1, 16)]
     else:
         # Runs of about a third of a second on an H200, so that all of them fit into ten minutes with the time to compile.
+        rollouts = [rollout(num_envs, min(n, 48_000)) for num_envs, n in steps.items()]  # a step takes 5 to 10 µs
         dqns = [dqn(seeds, 10_000, n) for seeds, n in {1: 5_000, 16: 5_000, 128: 2_500, 1_024: 500, 4_096: 150}.items()]
         dqns += [dqn(seeds, 100_000, n) for seeds, n in {1: 5_000, 128: 2_500}.items()]
         small = [reinforce(seeds, 16, 32, n) for seeds, n in {1: 700, 16: 700, 128: 400, 1_024: 150}.items()]

@@ -190,6 +190,14 @@ def test_the_workloads_are_possible(platform, quick):
     assert len({tables.identity(r) for r in rows}) == len(rows)
 
 
+def test_runs_on_an_accelerator_are_short():
+    """A step takes 5 to 10 µs on an H200, however many environments there are; an update takes longer."""
+    for workload in workloads("gpu", quick=False):
+        assert (workload.warmup + workload.updates) * workload.rollout_length <= 50_000, workload
+    assert [w.updates for w in workloads("gpu", quick=False) if w.name == "rollout"] == [1_500, 1_500, 512, 64, 20]
+    assert [w.updates for w in workloads("cpu", quick=False) if w.name == "rollout"] == [16_384, 2_048, 512, 64, 20]
+
+
 def test_steps_include_all_seeds_and_the_warm_up():
     assert dqn(4, 1_000, 100).env_steps == 4 * 10 * 113
     assert ppo(2, 4, 128, 5).env_steps == 2 * 4 * 128 * 5
