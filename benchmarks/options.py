@@ -1,7 +1,8 @@
 """Measure compiler options on a GPU, as compile time and speed: `python benchmarks/options.py`.
 
 Each pair of program and options has its own process. A few compile at a time; when all are ready, they run in turns. Printed are
-the CPU seconds to compile, and the µs per iteration of all seeds together, the median of the rounds.
+the CPU seconds to compile, as soon as a program is ready, and after each round the µs per iteration of all seeds together, the
+median of the rounds so far. So a time limit leaves what has been measured.
 """
 
 import argparse
@@ -41,6 +42,7 @@ OPTIONS = {
 def get_ready(worker: run.Worker, timeout: float) -> None:
     worker.row.update(run.answer(worker, timeout))
     run.timed(worker, 0, timeout)
+    print(f"  {name_of(worker)}: compiled in {worker.row['compile_cpu_seconds']:.1f} CPU s", flush=True)
 
 
 def measure(worker: run.Worker, number: int, timeout: float) -> None:
@@ -59,6 +61,17 @@ def run_in_turns(workers: list[run.Worker], arguments: argparse.Namespace, logs:
     for number in range(1, arguments.rounds + 1):
         for worker in workers:
             run.attempt(worker, partial(measure, worker, number, arguments.timeout))
+        print("\n".join([f"after {number} of {arguments.rounds} rounds:", *lines(workers)]), flush=True)
+
+
+def name_of(worker: run.Worker) -> str:
+    return f"{worker.row['program']}, {worker.row['options']}"
+
+
+def lines(workers: list[run.Worker]) -> list[str]:
+    """A line for each worker, those of a program together."""
+    in_order = sorted(workers, key=lambda worker: list(PROGRAMS).index(worker.row["program"]))
+    return [f"{name_of(worker)}: {result(worker)}" for worker in in_order]
 
 
 def result(worker: run.Worker) -> str:
@@ -82,10 +95,6 @@ def main() -> None:
             for worker in workers:
                 worker.process.kill()
                 worker.process.wait()
-    for program in PROGRAMS:
-        for worker in workers:
-            if worker.row["program"] == program:
-                print(f"{program}, {worker.row['options']}: {result(worker)}", flush=True)
 
 
 if __name__ == "__main__":

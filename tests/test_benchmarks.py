@@ -3,12 +3,13 @@
 import functools
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
 
 import jaxrl
-from benchmarks import launches, tables, worker
+from benchmarks import launches, options, run, tables, worker
 from benchmarks.implementations import floor
 from benchmarks.implementations import jaxrl as ours
 from benchmarks.workloads import OURS, Workload, breakout, dqn, entries, ppo, pqn, reinforce, rollout, sac, workloads
@@ -153,6 +154,35 @@ def test_a_share_of_gymnax_is_by_steps():
     page = tables.page(rows)
     assert lines_of(page, "steps a second, as a share of gymnax's") == {"jaxrl": ["0.25"], "gymnax": ["1.00"]}
     assert lines_of(page, "µs per update and seed") == {"jaxrl": ["4,000"]}
+
+
+def test_options_are_printed_as_soon_as_they_are_measured(monkeypatch, tmp_path, capsys):
+    """So that a command that is stopped in the second round leaves the figures of the first."""
+
+    class Stopped(Exception):
+        pass
+
+    def timed(worker, number, timeout):
+        if number == 2:
+            raise Stopped
+        return {"seconds": 0.5 * number}
+
+    monkeypatch.setattr(options, "PROGRAMS", {"one": dqn(1, 1_000, 1_000), "other": dqn(4, 1_000, 500)})
+    monkeypatch.setattr(options, "OPTIONS", {"default": {}, "fast": {}})
+    start = lambda implementation, workload, facts, *_: run.Worker(
+        implementation, workload, SimpleNamespace(kill=lambda: None), tmp_path, facts | {"seconds": []}
+    )
+    monkeypatch.setattr(run, "start", start)
+    monkeypatch.setattr(run, "answer", lambda worker, timeout: {"compile_cpu_seconds": 3.0})
+    monkeypatch.setattr(run, "timed", timed)
+    with pytest.raises(Stopped):
+        options.run_in_turns([], SimpleNamespace(at_once=3, rounds=5, timeout=1.0), tmp_path)
+    ready, table = capsys.readouterr().out.split("after 1 of 5 rounds:\n")
+    assert ready.splitlines()[1] == "  other, default: compiled in 3.0 CPU s"
+    assert table.splitlines() == [
+        "one, default: 3.0 CPU s, 500.0 µs", "one, fast: 3.0 CPU s, 500.0 µs",
+        "other, default: 3.0 CPU s, 1000.0 µs", "other, fast: 3.0 CPU s, 1000.0 µs",
+    ]  # fmt: skip
 
 
 def test_a_later_row_replaces_an_earlier_one(tmp_path):
