@@ -20,12 +20,16 @@ def set_up_jax(*, deterministic: bool = False) -> None:
     Args:
       deterministic: compile for GPUs so that every process computes the same bits. Elsewhere this changes nothing.
     """
+    import jax
+
     from jaxrl.compilation import enable_compilation_cache
     from jaxrl.vectorization import use_all_cores
 
     if deterministic:  # XLA reads its flags when the first device is used
         given = os.environ.get("XLA_FLAGS", "").split()
         os.environ["XLA_FLAGS"] = " ".join([*given, *(flag for flag in _DETERMINISTIC if flag not in given)])
+        # Or XLA takes the kernels that other processes measured and left beside the compiled programs.
+        jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     with contextlib.suppress(RuntimeError):  # the backend is already initialised
         use_all_cores()
     check_devices()

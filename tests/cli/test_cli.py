@@ -446,18 +446,22 @@ def test_a_finished_run_is_not_resumed(finished, capsys):
 
 
 def test_deterministic_flags_reach_the_compiler_and_the_folder(tmp_path):
-    """XLA ends the process for a flag that it does not know, which shows that it reads them after this."""
+    """XLA ends the process for a flag that it does not know, which shows that it reads them after this. What other processes have
+    measured does not reach it."""
     code = """
 import jax, os, sys
 from jaxrl.cli import _set_up
 _set_up._DETERMINISTIC += tuple(sys.argv[1:])
 _set_up.set_up_jax(deterministic=True)
 print(os.environ["XLA_FLAGS"])
+from jax._src.compiler import get_compile_options
+options = get_compile_options(1, 1)
+print("measured:", options.executable_build_options.debug_options.xla_gpu_per_fusion_autotune_cache_dir)
 """
     flags = "--xla_backend_optimization_level=0 --xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
-    variables = os.environ | {"XLA_FLAGS": flags.split()[0], "JAX_PLATFORMS": "cpu"}
+    variables = os.environ | {"XLA_FLAGS": flags.split()[0], "JAX_PLATFORMS": "cpu", "JAXRL_CACHE": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables)
-    assert done.stdout == flags + "\n", done.stderr
+    assert done.stdout == flags + "\nmeasured: \n", done.stderr
     done = subprocess.run([sys.executable, "-c", code, "--xla_no_such_flag=1"], capture_output=True, text=True, env=variables)
     assert done.returncode
     assert "xla_no_such_flag" in done.stderr
