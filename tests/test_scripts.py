@@ -5,6 +5,7 @@ import importlib
 import inspect
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,65 @@ def test_the_site_is_built_with_the_packages_that_its_extra_names(tmp_path):
     (tmp_path / "offline").unlink()
     assert build() == (0, ["pip", "mkdocs"])
     assert "mkdocstrings" in (bin.parent / "installed.txt").read_text()
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """The scripts in a folder of their own, where no environment of theirs is."""
+    shutil.copytree(SCRIPTS, tmp_path / "clone" / "scripts")
+    shutil.copy(SCRIPTS.parent / "pyproject.toml", tmp_path / "clone")
+    for name in ("JAXRL_VENV", "PYTHON", "PYTHONPATH"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "clone"
+
+
+def fake_python(path, log, *, able=True, plugin=False, index=True):
+    """A Python that writes down what it is called for. `able`: to run the tests, by itself or after `pip`."""
+    path.parent.mkdir(parents=True)
+    path.write_text(f"""#!/usr/bin/env bash
+case "$*" in
+  *"import chex"*) {str(able).lower()} || [ -e {log}.able ] || {{ echo "No module named 'chex'" >&2; exit 1; }} ;;
+  *jax_cuda*) {str(plugin).lower()} ;;
+  *"-m pip"*) echo "pip ${{@: -1}}" >> {log}; touch {log}.able; {str(index).lower()} ;;
+  *"-m pytest"*) echo "pytest $0 $PYTHONPATH" >> {log} ;;
+esac
+""")
+    path.chmod(0o755)
+
+
+def run_gpu(clone, log, **variables):
+    done = subprocess.run([clone / "scripts/test-gpu.sh"], env=os.environ | variables, capture_output=True, text=True)
+    return done, log.read_text().splitlines() if log.exists() else []
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_on_a_gpu_what_has_all_packages_is_used_as_it_is(clone, tmp_path, chosen):
+    """There may be no package index, and jaxrl need not be installed."""
+    log, python = tmp_path / "log", tmp_path / "a venv" / "bin" / ("python" if chosen else "python3")
+    fake_python(python, log)
+    variables = {"JAXRL_VENV": str(python.parent.parent)} if chosen else {"PATH": f"{python.parent}:{os.environ['PATH']}"}
+    done, called = run_gpu(clone, log, **variables)
+    assert done.returncode == 0, done.stderr
+    assert called == [f"pytest {python} {clone}"]
+
+
+@pytest.mark.parametrize(("plugin", "extras"), [(False, "[gymnax,test,cuda]"), (True, "[gymnax,test]")])
+def test_on_a_gpu_what_is_missing_is_installed_but_no_second_plugin(clone, tmp_path, plugin, extras):
+    log, python = tmp_path / "log", tmp_path / "venv" / "bin" / "python"
+    fake_python(python, log, able=False, plugin=plugin)
+    done, called = run_gpu(clone, log, JAXRL_VENV=str(python.parent.parent))
+    assert done.returncode == 0, done.stderr
+    assert called == [f"pip .{extras}", f"pytest {python} {clone}"]
+    assert "cannot run these tests: No module named 'chex'" in done.stderr
+
+
+def test_on_a_gpu_without_packages_and_index_it_says_what_is_missing(clone, tmp_path):
+    log, python = tmp_path / "log", tmp_path / "venv" / "bin" / "python"
+    fake_python(python, log, able=False, index=False)
+    done, called = run_gpu(clone, log, JAXRL_VENV=str(python.parent.parent))
+    assert (done.returncode, called) == (1, ["pip .[gymnax,test,cuda]"])
+    assert "No module named 'chex'" in done.stderr
+    assert "is there a connection to a package index?" in done.stderr
 
 
 def test_the_lists_of_tests_name_what_is_there():
