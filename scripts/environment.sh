@@ -50,6 +50,17 @@ prepare() {
   fi
 }
 
+say_versions() { # what is tested, and a warning if it is not what docs/install.md names for the script $1
+  local told named
+  told=$("$VENV/bin/python" -c 'import sys
+from importlib.metadata import version
+print("Python %d.%d" % sys.version_info[:2], *(f"{name} {version(name)}" for name in ("jax", "flax", "optax", "numpy")), sep=", ")')
+  echo "jaxrl: testing with $told"
+  named=$(awk -F ' *[|] *' -v script="\`$1\`" '$6 == script {print "Python " $3 ", jax " $4}' docs/install.md)
+  [[ "$told" == "$named, "* ]] || echo "jaxrl: WARNING: docs/install.md names $named for this test. If the Python is another," \
+    "remove $VENV and put PYTHON=/path/to/python in front of $1" >&2
+}
+
 # What scripts/test-lowest.sh, test-newest.sh and test-x64.sh run: the core of the suite. Of the contract of agents, they run that
 # each one trains, keeps its dtypes and can be pickled. The rest of it compiles most of the programs, and depends less on versions.
 CONTRACT=tests/agents/test_contract.py

@@ -13,5 +13,5 @@ lowest = [re.sub(r">=([^,]+).*", r"==\1", requirement) for requirement in projec
 print(*lowest, *project["optional-dependencies"]["gymnax"], "pyparsing<3.3", sep="\n")
 END
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -r "$VENV/lowest.txt" --editable ".[test,gymnasium]"
-"$VENV/bin/python" -c 'import jax, flax, optax, numpy, sys; print(sys.version.split()[0], jax.__version__, flax.__version__, optax.__version__, numpy.__version__)'
+say_versions scripts/test-lowest.sh
 exec "$VENV/bin/python" -m pytest --dist worksteal -n "${JAXRL_TEST_WORKERS:-2}" "${CORE[@]}" "$@"

@@ -7,5 +7,5 @@ JAXRL_VENV="${JAXRL_VENV:-.venv-newest}"
 [ -x "$VENV/bin/python" ] || "$(find_python python3.14 python3.13 python3.12)" -m venv "$VENV"
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager --editable ".[test,gymnasium]"
 [ -z "${JAXRL_IGNORE_GYMNAX:-}" ] || "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade jax 2> /dev/null
-"$VENV/bin/python" -c 'import jax, flax, optax, numpy, sys; print(sys.version.split()[0], jax.__version__, flax.__version__, optax.__version__, numpy.__version__)'
+say_versions scripts/test-newest.sh
 exec "$VENV/bin/python" -m pytest --dist worksteal -n "${JAXRL_TEST_WORKERS:-2}" "${CORE[@]}" "$@"

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 import yaml
 
@@ -165,6 +166,32 @@ def test_on_a_gpu_without_packages_and_index_it_says_what_is_missing(clone, tmp_
     assert (done.returncode, called) == (1, ["pip .[gymnax,test,cuda]"])
     assert "No module named 'chex'" in done.stderr
     assert "is there a connection to a package index?" in done.stderr
+
+
+@pytest.mark.parametrize("script", ["scripts/test-lowest.sh", "scripts/test-newest.sh"])
+def test_another_version_than_the_page_names_is_a_warning(clone, script):
+    assert f"\nsay_versions {script}\n" in (SCRIPTS.parent / script).read_text()
+    fake = clone / ".venv" / "bin" / "python"
+    fake.parent.mkdir(parents=True)
+    fake.write_text(f'#!/usr/bin/env bash\nexec {sys.executable} "$@"\n')
+    fake.chmod(0o755)
+    page = clone / "docs" / "install.md"
+    page.parent.mkdir()
+    page.write_text((SCRIPTS.parent / "docs" / "install.md").read_text())
+    (row,) = [line for line in page.read_text().splitlines() if f"`{script}`" in line]
+    here = f"Python {sys.version_info.major}.{sys.version_info.minor}, jax {jax.__version__}"
+
+    def said():
+        code = f". scripts/environment.sh; say_versions {script}"
+        done = subprocess.run(["bash", "-euc", code], cwd=clone, capture_output=True, text=True, check=True)
+        assert done.stdout.startswith(f"jaxrl: testing with {here}, flax ")
+        return done.stderr
+
+    python, version = row.split(" | ")[1:3]
+    named = f"Python {python}, jax {version}"
+    assert (f"WARNING: docs/install.md names {named} for this test" in said()) == (named != here)
+    page.write_text(page.read_text().replace(f"| {python} | {version} |", "| {} | {} |".format(*re.findall(r"[\d.]+", here))))
+    assert said() == ""
 
 
 def test_the_lists_of_tests_name_what_is_there():
