@@ -4,15 +4,17 @@ The axis is split over the devices. Each device loops over groups with `lax.map`
 communicate, so the program contains no collectives, unless one seed has several shards, each on a device of its own.
 """
 
+import contextlib
 import math
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from jaxrl._src import shards
 from jaxrl._src.checks import check_size
@@ -37,7 +39,8 @@ def vectorize(
       batch_size: size of a group: the number of elements that run at once on a device. Smaller groups need less memory. By
         default all elements on a GPU or TPU, and one on a CPU. "auto" reduces the default to what fits into the free memory
         of the devices, according to the compiler's memory analysis.
-      devices: by default all devices of the default backend that belong to this process.
+      devices: by default all devices of the default backend that belong to this process. Arguments on other devices are
+        copied to these. A mesh that `jax.set_mesh` has set is not used.
       num_shards: S, the number of devices for each element. With more than 1, `fn` runs on S devices at once: each has 1 / S of
         the environments, of the replay and of every batch, and gradients and statistics are averaged. If there is only one
         device, it runs the S shards by `vmap`, with the same result up to rounding. See `docs/devices.md`.
@@ -70,10 +73,9 @@ def vectorize(
         if num_shards > 1:
             return _run_shards(fn, num_shards, groups, width, used, args)
         on_a_device = _in_groups(fn, groups, width)
-        if used == ((jax.local_devices()[0],),) and not jax.config.jax_default_device:  # type: ignore[attr-defined]
-            # The default device needs no mesh, and without a mesh functions that were traced before are not traced again.
+        if _needs_no_mesh(num_shards, used):
             return on_a_device(*args)
-        mesh, spec = _mesh([device for (device,) in used], ("seeds",)), PartitionSpec("seeds")
+        mesh, spec, _ = _layout(num_shards, used)
         return jax.shard_map(on_a_device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)(*args)
 
     outermost = jax.jit(run, static_argnums=(0, 1), compiler_options=compiler_options(available[0]))
@@ -85,7 +87,7 @@ def vectorize(
         shapes = treedef, tuple((np.shape(x), x.dtype) for x in leaves)
 
         def compile_for(size):
-            groups, width, padded = _plan(size, used, args)
+            groups, width, padded = _planned_and_placed(num_shards, size, used, args)
             return outermost.lower(groups, width, *padded).compile()
 
         if shapes not in fitting:
@@ -95,22 +97,21 @@ def vectorize(
     def vectorized(*args):
         total = _axis_size(args)
         used = spread_over(total, available)
-        per_device = math.ceil(total / len(used))
-        # JAX's check of keys takes the transposition of a batch of them for a use.
-        one_by_one = used[0][0].platform == "cpu" or jax.config.jax_debug_key_reuse  # type: ignore[attr-defined]
-        most = min(per_device, _CPU_BATCH_SIZE) if one_by_one else per_device
-        traced = _traced(args)
-        if batch_size == "auto":
-            if traced:
+        most = _most_at_once(total, used)
+        if _traced(args):
+            if batch_size == "auto":
                 raise ValueError('batch_size="auto" compiles and measures: call it outside of jit and vmap, or give a number')
-            size, program = largest_fitting(most, used, args)
-            _, _, padded = _plan(size, used, args)
-            out = program(*jax.device_put(padded, program.input_shardings[0]))
-        else:
-            groups, width, padded = _plan(most if batch_size is None else batch_size, used, args)
-            out = (inner if traced else outermost)(groups, width, *padded)
-        # The padding is removed here: inside the program, that would gather the results from all devices.
-        return out if _axis_size(padded) == total else jax.tree.map(lambda x: x[:total], out)
+            groups, width, padded = _plan(batch_size or most, used, args)
+            return _without_padding(inner(groups, width, *padded), padded, total)
+        with _own_mesh(num_shards, used):
+            if batch_size == "auto":
+                size, program = largest_fitting(most, used, args)
+                _, _, padded = _planned_and_placed(num_shards, size, used, args)
+                out = program(*jax.device_put(padded, program.input_shardings[0]))
+            else:
+                groups, width, padded = _planned_and_placed(num_shards, batch_size or most, used, args)
+                out = outermost(groups, width, *padded)
+            return _without_padding(out, padded, total)
 
     return vectorized
 
@@ -134,6 +135,72 @@ def _mesh(devices: Any, axes: tuple[str, ...]) -> Mesh:
     return Mesh(np.array(devices), axes, axis_types=(AxisType.Auto,) * len(axes))
 
 
+def _most_at_once(total: int, used: Any) -> int:
+    """The size of a group on a device if memory is enough."""
+    per_device = math.ceil(total / len(used))
+    # JAX's check of keys takes the transposition of a batch of them for a use.
+    one_by_one = used[0][0].platform == "cpu" or jax.config.jax_debug_key_reuse  # type: ignore[attr-defined]
+    return min(per_device, _CPU_BATCH_SIZE) if one_by_one else per_device
+
+
+def _needs_no_mesh(num_shards: int, used: Any) -> bool:
+    """Whether it is the default device. Without a mesh, functions that were traced before are not traced again."""
+    return num_shards == 1 and used == ((jax.local_devices()[0],),) and not jax.config.jax_default_device  # type: ignore[attr-defined]
+
+
+def _layout(num_shards: int, used: Any) -> tuple[Mesh, PartitionSpec, PartitionSpec]:
+    """The mesh of these devices, and how a `LearnerState` and everything else are split over it."""
+    alike = PartitionSpec("seeds")
+    if num_shards == 1:
+        return _mesh([device for (device,) in used], ("seeds",)), alike, alike
+    if len(used[0]) == 1:
+        return _mesh(used, ("seeds", "one")), alike, alike
+    return _mesh(used, ("seeds", shards.AXIS)), PartitionSpec("seeds", shards.AXIS), alike
+
+
+def _own_mesh(num_shards: int, used: Any) -> Any:
+    """The context of these devices, where another one is set: `shard_map` takes no mesh but that of its context."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return contextlib.nullcontext()
+    return jax.set_mesh(_layout(num_shards, used)[0])
+
+
+def _planned_and_placed(num_shards: int, batch_size: int, used: Any, args: Any) -> tuple[int, int, Any]:
+    """As `_plan`, with arguments on the devices that will run. JAX itself moves only arrays that nobody has placed."""
+    groups, width, padded = _plan(batch_size, used, jax.tree.map(_without_explicit_axes, args))
+    mesh, *specs = _layout(num_shards, used)
+    state, other = (NamedSharding(mesh, spec) for spec in specs)  # type: Sharding, Sharding
+    if _needs_no_mesh(num_shards, used):
+        state = other = SingleDeviceSharding(used[0][0])
+
+    def place(x):
+        return jax.tree.map(partial(_move, state if _is_state(x) else other), x)
+
+    return groups, width, jax.tree.map(place, padded, is_leaf=_is_state)
+
+
+def _move(sharding: Sharding, x: Any) -> Any:
+    """An array on its devices, without a copy if it is there. One that is spread over several processes stays as it is."""
+    if not (isinstance(x, jax.Array) and x.committed and x.is_fully_addressable and x.sharding != sharding):
+        return x
+    if sharding.is_fully_addressable:
+        return jax.device_put(x, sharding)
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])  # each process has the whole array
+
+
+def _without_explicit_axes(x: Any) -> Any:
+    """The same array, in whose type no mesh takes part."""
+    sharding = getattr(x, "sharding", None)
+    if not isinstance(sharding, NamedSharding) or AxisType.Explicit not in sharding.mesh.axis_types:
+        return x
+    return jax.device_put(x, NamedSharding(_mesh(sharding.mesh.devices, sharding.mesh.axis_names), sharding.spec))
+
+
+def _without_padding(out: Any, padded: Any, total: int) -> Any:
+    """The first results. Inside of the program, this would gather them from all devices."""
+    return out if _axis_size(padded) == total else jax.tree.map(lambda x: x[:total], out)
+
+
 def _run_shards(fn: Callable[..., Any], num: int, groups: int, width: int, used: Any, args: Any) -> Any:
     """`fn` in `num` shards, over an axis of length devices × `groups` × `width`. A `LearnerState` has an axis of shards."""
     joins: list[Callable[..., Any]] = []  # the last one is for the results, found while tracing
@@ -155,9 +222,7 @@ def _run_shards(fn: Callable[..., Any], num: int, groups: int, width: int, used:
 
     _check_equal_in_shards(on_one_device, args)
     spread = len(used[0]) > 1
-    mesh = _mesh(used, ("seeds", shards.AXIS) if spread else ("seeds", "one"))
-    alike = PartitionSpec("seeds")
-    own = PartitionSpec("seeds", shards.AXIS) if spread else alike
+    mesh, own, alike = _layout(num, used)
     over_seeds = jax.shard_map(
         _in_groups(on_its_device if spread else on_one_device, groups, width),
         mesh=mesh, in_specs=_for_states(args, own, alike), out_specs=(own, alike), check_vma=False,
