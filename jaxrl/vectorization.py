@@ -38,7 +38,7 @@ def vectorize(
       fn: a pure function of one seed, e.g. `lambda key: jaxrl.train(key, learner, 1000)`.
       batch_size: size of a group: the number of elements that run at once on a device. Smaller groups need less memory. By
         default all elements on a GPU or TPU, and one on a CPU. "auto" reduces the default to what fits into the free memory
-        of the devices, according to the compiler's memory analysis.
+        of the devices, according to the compiler's memory analysis; they must belong to this process.
       devices: by default all devices of the default backend that belong to this process. Arguments on other devices are
         copied to these. A mesh that `jax.set_mesh` has set is not used.
       num_shards: S, the number of devices for each element. With more than 1, `fn` runs on S devices at once: each has 1 / S of
@@ -66,6 +66,8 @@ def vectorize(
     if batch_size is not None and batch_size != "auto":
         batch_size = check_size("batch_size", batch_size)
     available = rows_of_devices(jax.local_devices() if devices is None else devices, check_size("num_shards", num_shards))
+    if batch_size == "auto" and any(device.process_index != jax.process_index() for row in available for device in row):
+        raise ValueError('batch_size="auto" measures the free memory of this process; for devices of several, give a number')
 
     def run(groups, width, *args):
         """`fn` over an axis of length devices × `groups` × `width`."""

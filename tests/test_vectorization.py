@@ -225,6 +225,11 @@ def test_a_mesh_of_the_caller_makes_no_difference(num):
         np.testing.assert_array_equal(double(jnp.arange(3.0)), 2 * np.arange(3.0))
 
 
+def test_auto_is_for_the_devices_of_this_process():
+    with pytest.raises(ValueError, match="free memory of this process; for devices of several, give a number"):
+        jaxrl.vectorize(lambda x: x, batch_size="auto", devices=[SimpleNamespace(process_index=1)])
+
+
 @pytest.mark.parametrize("args", [(jnp.ones(2), jnp.ones(3)), (jnp.ones(()),), (jnp.ones((0, 2)),)])
 def test_without_a_common_axis_it_is_an_error(args):
     with pytest.raises(ValueError, match="one common, non-empty leading axis"):
