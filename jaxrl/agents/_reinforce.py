@@ -138,9 +138,6 @@ def reinforce(
         out = network.apply(params, obs)
         return out if learn_value else (out, None)
 
-    def noise(key, num_steps, num_envs):
-        return Noise(act=head.noise(key, (num_steps, num_envs)))
-
     def explore(params, obs, carry, noise_t, hparams, iteration):
         raw_action = head.sample(outputs(params, obs)[0], noise_t)
         return head.to_action(raw_action), carry, raw_action
@@ -163,6 +160,7 @@ def reinforce(
         )
         return ReinforceState(params, opt_state), metrics | {"gradient_norm": norm}
 
+    noise = lambda key, num_steps, num_envs: Noise(act=head.noise(key, (num_steps, num_envs)))
     return Agent(
         hparams=hparams, init=init, noise=noise, policy=lambda state: state.params, explore=explore, exploit=exploit,
         update=update, fresh_episodes=episodic,

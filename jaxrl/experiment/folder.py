@@ -79,9 +79,10 @@ def read_metrics(run: Path) -> dict[str, np.ndarray]:
 
 
 def has_rows(path: Path) -> bool:
-    """Whether a CSV file has a whole row below its header."""
+    """Whether a CSV file has a whole row below its header. What is not text has some, so that it is read and found damaged."""
     with path.open("rb") as file:
-        return sum(line.endswith(b"\n") for line in itertools.islice(file, 2)) == 2
+        first = list(itertools.islice(file, 2))
+    return sum(line.endswith(b"\n") for line in first) == 2 or not all(line.isascii() for line in first)
 
 
 def read_table(path: Path) -> dict[str, np.ndarray]:

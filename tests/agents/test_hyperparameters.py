@@ -16,7 +16,6 @@ from tests.problems import (
     dqn_learner,
     ppo_learner,
     pqn_learner,
-    recurrent_ppo_learner,
     reinforce_learner,
 )
 
@@ -151,14 +150,15 @@ ADAM = functools.partial(adam, eps=1e-20)  # ε would blur the steps of small gr
     "learner",
     [
         reinforce_learner(mode="continuing", baseline="value", optimizer=ADAM),
-        ppo_learner(num_epochs=1, num_minibatches=1, optimizer=ADAM),
         pqn_learner(num_epochs=1, num_minibatches=1, optimizer=ADAM, hparams=jaxrl.agents.PQNHParams(epsilon_end=1.0)),
-        recurrent_ppo_learner(num_epochs=1, num_minibatches=1, optimizer=ADAM),
     ],
-    ids=["reinforce", "ppo", "pqn", "recurrent ppo"],
+    ids=["reinforce", "pqn"],
 )
 def test_the_step_count_of_the_optimizer_is_that_of_the_iteration(learner):
-    """From moments of zero, Adam changes a parameter by η √(1 − β₂ⁿ) / (1 − β₁ⁿ) · (1 − β₁) / √(1 − β₂) at its n-th step."""
+    """PPO, which may leave steps out, counts them itself.
+
+    From moments of zero, Adam changes a parameter by η √(1 − β₂ⁿ) / (1 − β₁ⁿ) · (1 − β₁) / √(1 − β₂) at its n-th step.
+    """
     hparams = jax.tree.map(jnp.float32, learner.agent.hparams)
     state, noise = jax.jit(learner.init)(jax.random.key(0), hparams), learner.noise(jax.random.key(1))
     step = jax.jit(lambda iteration: learner.step(state, noise, hparams, iteration)[0].agent.params)
