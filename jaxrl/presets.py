@@ -75,7 +75,7 @@ _RECURRENT_PPO = Settings(
     "recurrent_ppo",
     num_envs=16,
     rollout_length=64,
-    agent={"num_epochs": 8},
+    agent={"num_epochs": 8, "normalize_observations": True},
     schedules={"learning_rate_fraction": 1.0},
     hparams={"learning_rate": 2e-3, "gae_lambda": 1.0, "value_coef": 0.01, "entropy_coef": 0.0},
 )
