@@ -172,32 +172,33 @@ def test_a_chosen_device_goes_before_the_default(two_devices):
 
 @pytest.mark.parametrize("batch_size", [None, "auto"])
 @pytest.mark.parametrize("chosen", [[0], [1], [0, 1]])
-def test_arguments_go_to_the_devices_that_run(chosen, batch_size):
+def test_arguments_go_to_the_devices_that_run(chosen, batch_size, two_devices):
     """From whichever device they were placed on before."""
-    devices = jax.devices()
-    x = jax.device_put({"a": jnp.arange(3.0), "key": jax.random.split(jax.random.key(0), 3)}, devices[1])
+    x = jax.device_put({"a": jnp.arange(3.0), "key": jax.random.split(jax.random.key(0), 3)}, two_devices[1])
     fn = lambda x, y: (x["a"] * y, jax.random.uniform(x["key"]))
-    out = jaxrl.vectorize(fn, batch_size=batch_size, devices=[devices[i] for i in chosen])(x, np.arange(3.0, dtype=np.float32))
+    out = jaxrl.vectorize(fn, batch_size=batch_size, devices=[two_devices[i] for i in chosen])(
+        x, np.arange(3.0, dtype=np.float32)
+    )
     if len(chosen) == 1:
-        assert out[0].devices() == {devices[chosen[0]]}
+        assert out[0].devices() == {two_devices[chosen[0]]}
     np.testing.assert_array_equal(out[0], [0.0, 1.0, 4.0])
     np.testing.assert_array_equal(out[1], jax.vmap(jax.random.uniform)(x["key"]))
 
 
-def test_arguments_that_are_in_place_are_not_copied(monkeypatch):
+def test_arguments_that_are_in_place_are_not_copied(monkeypatch, two_devices):
     moved, put = [], jax.device_put
     monkeypatch.setattr(jax, "device_put", lambda x, sharding: moved.append(x) or put(x, sharding))
-    double = jaxrl.vectorize(lambda x: 2 * x)
+    double = jaxrl.vectorize(lambda x: 2 * x, devices=two_devices)
     first = double(jnp.arange(4.0))
     second = double(first)
     assert not moved
-    np.testing.assert_array_equal(jaxrl.vectorize(lambda x: 2 * x, devices=jax.devices()[:1])(second), 8 * np.arange(4.0))
+    np.testing.assert_array_equal(jaxrl.vectorize(lambda x: 2 * x, devices=two_devices[:1])(second), 8 * np.arange(4.0))
     assert len(moved) == 1
 
 
-def test_shards_of_a_loaded_state_go_to_their_devices():
+def test_shards_of_a_loaded_state_go_to_their_devices(two_devices):
     state = jaxrl.types.LearnerState(*jnp.arange(12.0).reshape(6, 1, 2))  # of one seed, in two shards
-    loaded, scale = jax.device_put((state, jnp.full(1, 3.0)), jax.devices()[1])
+    loaded, scale = jax.device_put((state, jnp.full(1, 3.0)), two_devices[1])
     out = jaxrl.vectorize(lambda state, scale: jax.tree.map(lambda x: scale * x, state), num_shards=2)(loaded, scale)
     assert len(out.obs.devices()) == 2
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, 3 * y), out, state)
@@ -213,11 +214,11 @@ def test_an_array_of_this_process_becomes_part_of_one_of_all(monkeypatch):
 
 
 @pytest.mark.parametrize("num", [1, 2])
-def test_a_mesh_of_the_caller_makes_no_difference(num):
+def test_a_mesh_of_the_caller_makes_no_difference(num, two_devices):
     """Neither one that is set, nor one in the types of the arguments."""
-    mesh = jax.make_mesh((2,), ("x",))
+    mesh = jax.make_mesh((2,), ("x",), devices=two_devices)
     x = jax.device_put(jnp.arange(4.0), NamedSharding(mesh, PartitionSpec("x")))
-    double = jaxrl.vectorize(lambda x: 2 * x, devices=jax.devices()[:num])
+    double = jaxrl.vectorize(lambda x: 2 * x, devices=two_devices[:num])
     np.testing.assert_array_equal(double(x), 2 * np.arange(4.0))
     with jax.set_mesh(mesh):
         for given in (x, np.arange(4.0, dtype=np.float32)):
