@@ -36,7 +36,7 @@ def adam(learning_rate, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -
 
     def update(grads, state, params=None):
         del params
-        count = state.count + 1
+        count = jnp.minimum(state.count, jnp.iinfo(jnp.int32).max - 1) + 1  # of PPO, nothing else keeps it from overflowing
         mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, grads)
         steps = count.astype(jnp.float32)

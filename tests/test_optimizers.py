@@ -390,6 +390,15 @@ def test_adam_goes_on_at_the_last_count():
     assert_close(updates, expected)
 
 
+def test_adam_does_not_count_beyond_int32():
+    """A count that the optimizer keeps itself, as that of PPO, stays where no bias is left to correct."""
+    params, optimizer = make_params(), adam(1e-2)
+    state = optimizer.init(params)._replace(count=jnp.int32(MAX))
+    params, state = apply_gradients(optimizer, None, make_grads(0), state, params)
+    assert int(state.count) == MAX
+    assert all(jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(params))
+
+
 def test_adam_keeps_bfloat16():
     params = {"w": jnp.ones(3, jnp.bfloat16)}
     optimizer = adam(jnp.float32(1e-2))

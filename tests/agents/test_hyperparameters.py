@@ -16,6 +16,7 @@ from tests.problems import (
     dqn_learner,
     ppo_learner,
     pqn_learner,
+    recurrent_ppo_learner,
     reinforce_learner,
 )
 
@@ -147,21 +148,29 @@ ADAM = functools.partial(adam, eps=1e-20)  # ε would blur the steps of small gr
 
 
 @pytest.mark.parametrize(
-    "learner",
+    ("learner", "counts_itself"),
     [
-        reinforce_learner(mode="continuing", baseline="value", optimizer=ADAM),
-        pqn_learner(num_epochs=1, num_minibatches=1, optimizer=ADAM, hparams=jaxrl.agents.PQNHParams(epsilon_end=1.0)),
+        (reinforce_learner(mode="continuing", baseline="value", optimizer=ADAM), False),
+        (ppo_learner(num_epochs=1, num_minibatches=1, optimizer=ADAM), True),
+        (pqn_learner(num_epochs=1, num_minibatches=1, optimizer=ADAM, hparams=jaxrl.agents.PQNHParams(epsilon_end=1.0)), False),
+        (recurrent_ppo_learner(num_epochs=1, num_minibatches=1, optimizer=ADAM), True),
     ],
-    ids=["reinforce", "pqn"],
+    ids=["reinforce", "ppo", "pqn", "recurrent ppo"],
 )
-def test_the_step_count_of_the_optimizer_is_that_of_the_iteration(learner):
-    """PPO, which may leave steps out, counts them itself.
+def test_the_step_count_of_the_optimizer_is_that_of_the_iteration(learner, counts_itself):
+    """PPO, which may leave steps out, counts them itself: there, the count is in the state, and not the iteration's.
 
     From moments of zero, Adam changes a parameter by η √(1 − β₂ⁿ) / (1 − β₁ⁿ) · (1 − β₁) / √(1 − β₂) at its n-th step.
     """
     hparams = jax.tree.map(jnp.float32, learner.agent.hparams)
     state, noise = jax.jit(learner.init)(jax.random.key(0), hparams), learner.noise(jax.random.key(1))
-    step = jax.jit(lambda iteration: learner.step(state, noise, hparams, iteration)[0].agent.params)
+
+    @jax.jit
+    def step(iteration):
+        opt_state = state.agent.opt_state._replace(count=iteration if counts_itself else jnp.int32(3))
+        before = state._replace(agent=state.agent._replace(opt_state=opt_state))
+        return learner.step(before, noise, hparams, 3 if counts_itself else iteration)[0].agent.params
+
     params = jax.tree.leaves(state.agent.params)
     first, eleventh = (
         np.concatenate([np.ravel(new - old) for new, old in zip(jax.tree.leaves(step(jnp.int32(i))), params, strict=True)])
