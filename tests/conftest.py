@@ -28,7 +28,7 @@ os.environ["XLA_FLAGS"] = (
 import jax
 import pytest
 
-from tests.devices import emulate_one_device
+from tests.devices import EMULATED, emulate_one_device
 from tests.precision import emulate_tf32
 
 if not hasattr(jax, "enable_x64"):  # before jax 0.8
@@ -42,7 +42,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 if os.environ.get("JAXRL_TEST_TF32"):
     emulate_tf32()
-if os.environ.get("JAXRL_TEST_ONE_DEVICE"):
+if EMULATED:
     emulate_one_device()
 _CACHE = Path(os.environ.get("JAXRL_TEST_CACHE", Path(tempfile.gettempdir()) / "jaxrl-test-cache"))
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))

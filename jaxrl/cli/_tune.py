@@ -1,7 +1,6 @@
 """`jaxrl tune`"""
 
 import signal
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +31,18 @@ def main(argv: list[str]) -> int:
     with user_errors():
         config = _config(settings, options)
         out = options.out or _default_folder(f"tune-{algorithm}", options.env)
-        search = partial(
-            tune,
-            config,
-            out,
-            method=options.method,
-            space=swept(options)[1],
-            factor=options.factor,
-            generations=options.generations,
-            samples_per_batch=options.samples_per_batch,
-            report=lambda line: print(line, flush=True),
-        )
         try:
             with stop_signals(interrupt=True) as received:
-                found = search()
+                found = tune(
+                    config,
+                    out,
+                    method=options.method,
+                    space=swept(options)[1],
+                    factor=options.factor,
+                    generations=options.generations,
+                    samples_per_batch=options.samples_per_batch,
+                    report=lambda line: print(line, flush=True),
+                )
         except KeyboardInterrupt:
             _say(f"interrupted; {_what_is_kept(out)}")
             return 128 + (received() or signal.SIGINT)

@@ -100,9 +100,9 @@ def greedy_evaluation(learner: Learner, num_episodes: int) -> Evaluate:
     return evaluate_on_the_host if is_on_host(learner) else evaluate
 
 
-def slice_size(config: Config, learner: Learner | None) -> int:
+def slice_size(config: Config, learner: Learner) -> int:
     """The number of policies to evaluate at once where training does not tell how many runs it had at once."""
-    return 1 if learner is not None and is_on_host(learner) else config.batch_size or config.num_runs
+    return 1 if is_on_host(learner) else config.batch_size or config.num_runs
 
 
 def in_slices(evaluate: Evaluate, size: int) -> Evaluate:
@@ -111,21 +111,21 @@ def in_slices(evaluate: Evaluate, size: int) -> Evaluate:
     The last slice repeats a policy, so that a single program is compiled. As each policy has its own key, the returns do not
     depend on the size.
     """
-    sizes = [size]  # the last one is what fits
 
     def evaluate_slices(keys, policies):
+        nonlocal size  # what does not fit once is not tried again
         num = len(keys)
         while True:
             try:
                 parts = []
-                for first in range(0, num, sizes[-1]):
-                    indices = np.minimum(first + np.arange(sizes[-1]), num - 1)
+                for first in range(0, num, size):
+                    indices = np.minimum(first + np.arange(size), num - 1)
                     parts.append(evaluate(keys[indices], jax.tree.map(lambda x, i=indices: x[i], policies)))
                 return np.concatenate(parts)[:num]
             except jax.errors.JaxRuntimeError as error:
-                if sizes[-1] == 1 or "RESOURCE_EXHAUSTED" not in str(error):
+                if size == 1 or "RESOURCE_EXHAUSTED" not in str(error):
                     raise
-                sizes.append(math.ceil(sizes[-1] / 2))
+                size = math.ceil(size / 2)
 
     return evaluate_slices
 
