@@ -12,11 +12,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.workloads import NAMES, Workload
+from scripts.markers import fill
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent / "RESULTS.md"
 PEERS = Path(__file__).parent.parent / "docs" / "peers.md"
-MARKS = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"  # around the tables of PEERS
 ORDER = (
     "jaxrl",
     "floor",
@@ -255,19 +255,13 @@ def peers_tables(rows: list[Row]) -> str:
         what = f"PPO, {num_envs} × {mine[0]['workload']['rollout_length']} steps: CPU time over the floor"
         lines += table(what, mine, "seeds", relative(core_micros, mine, "floor", "seeds"))
     lines += table("DQN in Breakout-MinAtar: MiB of the program", breakout, "seeds", known("memory_bytes", 2**20))
-    return "\n".join(lines)
-
-
-def with_tables(text: str, tables: str) -> str:
-    """The page with `tables` between its two marks."""
-    begin, end = MARKS
-    return f"{text.partition(begin)[0]}{begin}\n{tables}\n\n{end}{text.partition(end)[2]}"
+    return "\n".join(lines).strip()
 
 
 def main() -> None:
     rows = load(RESULTS)
     PAGE.write_text(page(rows))
-    PEERS.write_text(with_tables(PEERS.read_text(), peers_tables(rows)))
+    PEERS.write_text(fill(PEERS.read_text(), "benchmarks", peers_tables(rows)))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@ Tables go between the lines `<!-- results:begin -->` and `<!-- results:end -->`.
 `<!-- results -->`. Nothing else on a page is changed.
 """
 
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import presets
+from markers import fill
 
 from jaxrl.algorithms import ALGORITHMS
 
@@ -144,16 +144,6 @@ def tables_by_task(results: list[Result]) -> str:
 
 
 # --- pages
-
-
-def fill(text: str, name: str, content: str) -> str:
-    """The page with `content` between the markers `name`. Raises ValueError if it does not have them exactly once."""
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    text = re.sub(f"^<!-- {name} -->$", f"{begin}\n{end}", text, flags=re.MULTILINE)
-    pattern = re.compile(f"^{begin}$.*?^{end}$", re.MULTILINE | re.DOTALL)
-    if len(pattern.findall(text)) != 1:
-        raise ValueError(f"the page needs one line `<!-- {name} -->`, or one pair of lines {begin} and {end}")
-    return pattern.sub(lambda _: f"{begin}\n\n{content}\n\n{end}", text)
 
 
 def pages(results: list[Result], root: Path = ROOT) -> dict[Path, str]:

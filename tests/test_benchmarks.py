@@ -13,6 +13,7 @@ from benchmarks import launches, options, run, tables, worker
 from benchmarks.implementations import floor
 from benchmarks.implementations import jaxrl as ours
 from benchmarks.workloads import OURS, Workload, breakout, dqn, entries, ppo, pqn, reinforce, rollout, sac, workloads
+from scripts.markers import fill
 
 
 @functools.cache
@@ -197,8 +198,8 @@ def test_the_results_page_is_generated_from_the_rows():
 
 
 def test_the_tables_of_the_page_on_peers_are_generated_from_the_rows():
-    text = tables.PEERS.read_text()
-    assert text == tables.with_tables(text, tables.peers_tables(tables.load(tables.RESULTS))), "run benchmarks/tables.py"
+    text, content = tables.PEERS.read_text(), tables.peers_tables(tables.load(tables.RESULTS))
+    assert text == fill(text, "benchmarks", content), "run benchmarks/tables.py"
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
