@@ -1,5 +1,6 @@
 """Learning curves and curves of evaluations: the IQM over seeds with its 95 % bootstrap interval."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,18 +94,16 @@ def _label(config: Config, combination: dict[str, float]) -> str:
 
 
 def read_all(runs: Sequence[Path], read: Callable[[Path], list[Curve]] = read_curves) -> list[Curve]:
-    """The curves of run folders, of which the labels name the folder if there are several.
+    """The curves of run folders. A label names the folder too if a curve of another folder has the same label.
 
     Args:
       runs: run folders.
       read: `read_curves` or `read_evaluation_curves`.
     """
-    if len(runs) == 1:
-        return read(runs[0])
-    titles = [_drawn(title) for title in folder.titles(runs)]
-    return [
-        curve._replace(label=f"{curve.label}, in {title}") for run, title in zip(runs, titles, strict=True) for curve in read(run)
-    ]
+    curves = [(curve, title) for run, title in zip(runs, folder.titles(runs), strict=True) for curve in read(run)]
+    times = Counter(curve.label for curve, _ in curves)
+    named = lambda curve, title: curve._replace(label=f"{curve.label}, in {_drawn(title)}")
+    return [named(curve, title) if times[curve.label] > 1 else curve for curve, title in curves]
 
 
 def _drawn(name: str) -> str:

@@ -317,10 +317,12 @@ def test_folders_of_one_name_are_told_apart_and_one_folder_is_given_once(tmp_pat
         compare([tmp_path / "x/run", tmp_path / "y/../x/run"])
 
 
-def test_a_plot_of_several_folders_names_them(tmp_path):
+def test_a_plot_names_folders_whose_curves_have_the_same_label(tmp_path):
     paths = [tmp_path / name for name in ("a", "$b$", "\udcff")]
     for path in paths:
         write_run(path, [1], seeds=2)
     assert [curve.label for curve in read_all(paths)] == [f"DQN on CartPole-v1, in {name}" for name in ("a", r"\$b\$", "?")]
     assert [curve.label for curve in read_all(paths[:1])] == ["DQN on CartPole-v1"]
+    write_run(tmp_path / "other", [1], algorithm="ppo", seeds=2)
+    assert [curve.label for curve in read_all([paths[0], tmp_path / "other"])] == ["DQN on CartPole-v1", "PPO on CartPole-v1"]
     assert plot(read_all(paths), tmp_path / "curves.png").stat().st_size > 5_000
