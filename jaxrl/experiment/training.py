@@ -251,8 +251,7 @@ def _beginning(session: _Session, trainer: Trainer, restored: Restored | None) -
 
 
 def _training_evaluation(session: _Session) -> Evaluate:
-    on_host = session.preset.learner is not None and is_on_host(session.preset.learner)
-    return session.evaluate(_EPISODES_ON_HOST if on_host else EPISODES)
+    return session.evaluate(_EPISODES_ON_HOST if is_on_host(session.preset.learner) else EPISODES)
 
 
 def _place(session: _Session, trainer: Trainer, chunk: Chunk, files: dict[str, CsvFile], begun: dict[str, Position]) -> Place:

@@ -71,7 +71,7 @@ def small_evaluation(keys, policies):
 @pytest.fixture
 def small(monkeypatch):
     """Training without a compiled program, and with a checkpoint after each chunk."""
-    preset = Preset(None, None, ITERATIONS, ITERATIONS)
+    preset = Preset(dqn_learner(), None, ITERATIONS, ITERATIONS)
     monkeypatch.setattr(Config, "preset", lambda config: preset)
     monkeypatch.setattr(training, "make_trainer", small_trainer)
     monkeypatch.setattr(
