@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxrl._src.device_memory import usable_memory
 from jaxrl.experiment.config import Config
+from jaxrl.experiment.effects import check_effects
 from jaxrl.experiment.host import is_on_host
 from jaxrl.experiment.trainers import rows_of_runs
 from jaxrl.learner import advance, default_log_every
@@ -32,9 +33,10 @@ def plan(config: Config) -> Plan:
     """Compile the program of a single run, without running it, and estimate what all runs of a configuration need.
 
     Raises:
-      ValueError, TypeError: for an invalid configuration.
+      ValueError, TypeError: for an invalid configuration, or a hyperparameter without an effect.
     """
     preset = config.preset()
+    check_effects(config, preset)
     learner, num_runs = preset.learner, config.num_runs
     known = num_runs, preset.env_steps, preset.num_iterations
     if is_on_host(learner):

@@ -16,6 +16,7 @@ from jaxrl.experiment.checkpoints import Checkpoints, Part, Place, Restored
 from jaxrl.experiment.config import Config, load_config
 from jaxrl.experiment.csv_file import CsvFile, Position
 from jaxrl.experiment.divergence import Diverged, diverged_runs, not_finite
+from jaxrl.experiment.effects import check_effects
 from jaxrl.experiment.evaluations import EPISODES, EVALUATION, write_evaluation
 from jaxrl.experiment.host import is_on_host
 from jaxrl.experiment.locks import locked
@@ -89,12 +90,14 @@ def run(
         `jaxrl.experiment.loggers.tensorboard(out)`. A note says if one fails or is too slow; training goes on.
 
     Raises:
-      ValueError, TypeError: for an invalid configuration, a folder that cannot be used, or too little memory for a single run.
-        All are raised before the first step, and leave no files behind. ValueError also if the results cannot be written.
+      ValueError, TypeError: for an invalid configuration, a hyperparameter without an effect, a folder that cannot be used,
+        or too little memory for a single run. All are raised before the first step, and leave no files behind. ValueError
+        also if the results cannot be written.
       Interrupted: see `stop`.
     """
     folder.check_unused(out)
     preset = config.preset()
+    check_effects(config, preset)
     out = folder.create(out, config.save)
     with locked(out):
         session = _session(config, preset, out, report, stop, loggers, 0.0)

@@ -15,6 +15,7 @@ from jaxrl._src.checks import check_choice
 from jaxrl.experiment import folder
 from jaxrl.experiment.config import Config
 from jaxrl.experiment.csv_file import CsvFile
+from jaxrl.experiment.effects import check_effects
 from jaxrl.experiment.halving import ranking, successive_halving
 from jaxrl.experiment.locks import locked
 from jaxrl.experiment.optuna_batches import optuna_search
@@ -104,12 +105,14 @@ def tune(
 
     Raises:
       ImportError: for "optuna" without its extra.
-      ValueError, TypeError: for an invalid configuration, a folder that cannot be used, or too little memory for a single run.
+      ValueError, TypeError: for an invalid configuration, a hyperparameter without an effect, a folder that cannot be used,
+        or too little memory for a single run.
     """
     space = dict(space or {})
     _check(config, method, space)
     folder.check_unused(out)
     preset = _preset(config, space)
+    check_effects(config, preset)
     out = folder.create(out, config.save)
     options = {"factor": factor, "generations": generations, "samples_per_batch": samples_per_batch}
     used = {"halving": ("factor",), "pbt": ("generations",), "optuna": ("samples_per_batch",)}.get(method, ())
