@@ -70,7 +70,7 @@ def _print(found: Any) -> None:
     from rich.table import Table
 
     from jaxrl._src.tables import print_table
-    from jaxrl.experiment.comparison import estimate, sentence
+    from jaxrl.experiment.comparison import ADJUSTED, are_adjusted, estimate, sentence
 
     console = Console()
 
@@ -96,8 +96,8 @@ def _print(found: Any) -> None:
     _print_differences(found, table)
     for pair in found.pairs:
         console.print(f"• {sentence(pair)}", highlight=False, markup=False)
-    if sum(not math.isnan(pair.p_value) for pair in found.pairs) > 1:
-        console.print("The p-values are adjusted for the number of comparisons (Holm).", highlight=False)
+    if are_adjusted(found.pairs):
+        console.print(ADJUSTED, highlight=False)
     for note in found.notes:
         console.print(f"Note: {note}", highlight=False, markup=False)
 

@@ -1,6 +1,7 @@
 """Comparing run folders: returns with intervals, what differs between the configurations, and whether a difference is noise."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,6 +93,7 @@ class Comparison(NamedTuple):
 
 
 MISSING = "–"
+ADJUSTED = "The p-values are adjusted for the number of comparisons (Holm)."
 
 
 def compare(runs: Sequence[Path], references: Mapping[str, tuple[float, float]] | None = None) -> Comparison:
@@ -99,28 +101,28 @@ def compare(runs: Sequence[Path], references: Mapping[str, tuple[float, float]] 
 
     Args:
       runs: run folders; each combination of swept values is compared on its own.
-      references: (low, high) returns by the name of an environment, which normalise its scores; in addition to `REFERENCES`.
+      references: (low, high) returns by the name of an environment, which normalise its scores; in addition to `REFERENCES`. An
+        environment whose wrappers change returns is named with them, as in the tables: "CartPole-v1 (clip_rewards:-1,1)".
 
     Raises:
-      ValueError: for a folder that is not a run folder, or one that is given twice.
+      ValueError: for a folder that is not a run folder, or one that is given twice, or a reference for another environment.
     """
-    known = {**REFERENCES, **(references or {})}
-    entries, notes = read_entries(runs, known)
-    pairs = []
-    for env, group in _by_env(entries).items():
-        pairs += _pairs(env, {entry.label: entry.scores for entry in group})
+    entries, notes = _read_entries(runs, references or {})
     envs, overall, more = _overall(entries)
-    pairs += _pairs("", {method.method: method.scores for method in overall})
-    return Comparison(entries, _differences(entries), _adjusted(pairs), envs, overall, notes + more)
+    groups = {env: {entry.label: entry.scores for entry in group} for env, group in _by_env(entries).items()}
+    groups[""] = {method.method: method.scores for method in overall}
+    pairs = [pair for env, scores in groups.items() for pair in _pairs(env, scores)]
+    num_tests = sum(math.comb(sum(len(values) > 1 for values in scores.values()), 2) for scores in groups.values())
+    return Comparison(entries, _differences(entries), _adjusted(pairs, num_tests), envs, overall, notes + more)
 
 
-def read_entries(runs: Sequence[Path], references: Mapping[str, tuple[float, float]]) -> tuple[list[Entry], list[str]]:
+def _read_entries(runs: Sequence[Path], references: Mapping[str, tuple[float, float]]) -> tuple[list[Entry], list[str]]:
     """The entries of run folders, and notes on what is missing in them. Raises ValueError as `compare`."""
     resolved = [run.resolve() for run in runs]
     for run in runs:
         if resolved.count(run.resolve()) > 1:
             raise ValueError(f"{run} is given twice: name each run folder once")
-    entries, notes = [], []
+    entries, notes, unused = [], [], set(references)
     for run, title in zip(runs, folder.titles(runs), strict=True):
         config, found = load_config(run), final_returns(run)
         if found.source != EVALUATION:
@@ -128,8 +130,9 @@ def read_entries(runs: Sequence[Path], references: Mapping[str, tuple[float, flo
         notes += [f"{title}: {text}." for text in _divergence(run, config)]
         by_combination = found.values.reshape(-1, config.seeds)
         behind = found.behind.reshape(-1, config.seeds)
-        plain = not any(wrapper.partition(":")[0] in _CHANGE_RETURNS for wrapper in config.wrappers)
-        reference = references.get(config.env) if plain else None
+        name = _name_of_reference(config, references)
+        reference = {**REFERENCES, **references}.get(name)
+        unused.discard(name)
         for combination, values, late in zip(config.combinations, by_combination, behind, strict=True):
             label = _with(title, combination)
             there = np.isfinite(values)
@@ -140,7 +143,16 @@ def read_entries(runs: Sequence[Path], references: Mapping[str, tuple[float, flo
             entries.append(
                 Entry(label, run, config, combination, seeds[there], kept, found.env_steps, found.source, reference, summary)
             )
+    if unused:
+        known = ", ".join(dict.fromkeys(_name_of_reference(entry.config, {}) for entry in entries))
+        raise ValueError(f"there is a reference for {', '.join(sorted(unused))}, and the environments of the runs are {known}")
     return entries, notes
+
+
+def _name_of_reference(config: Config, references: Mapping[str, tuple[float, float]]) -> str:
+    """The name of the environment among the references: with its wrappers if these change returns, or if it is given so."""
+    changed = any(wrapper.partition(":")[0] in _CHANGE_RETURNS for wrapper in config.wrappers)
+    return config.env_title if changed or config.env_title in references else config.env
 
 
 def _divergence(run: Path, config: Config) -> list[str]:
@@ -239,9 +251,10 @@ def _by_env(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
 
 
 def _pairs(env: str, scores: Mapping[str, np.ndarray]) -> list[Pair]:
-    """Compare all pairs of a few, and each of many with the best one."""
+    """Compare all pairs of a few, and each of many with the best one: of equal IQM, that with the highest mean."""
     usable = {name: values for name, values in scores.items() if len(values)}
-    names = sorted(usable, key=lambda name: -float(statistics.pooled_iqm(usable[name])))
+    aggregates = {name: (float(statistics.pooled_iqm(x)), float(statistics.mean_score(x))) for name, x in usable.items()}
+    names = sorted(sorted(usable), key=aggregates.__getitem__, reverse=True)  # whatever the order of the folders
     of_the_best = [(names[0], other) for other in names[1:]] if names else []
     return [
         _pair(env, a, b, usable[a], usable[b])
@@ -256,14 +269,19 @@ def _pair(env: str, a: str, b: str, x: np.ndarray, y: np.ndarray) -> Pair:
     return Pair(env, a, b, found, found.p_value if min(len(x), len(y)) > 1 else float("nan"), False)
 
 
-def _adjusted(pairs: list[Pair]) -> list[Pair]:
-    """Adjust the p-values, and decide."""
+def _adjusted(pairs: list[Pair], num_tests: int) -> list[Pair]:
+    """Adjust the p-values for all pairs that there are, since the best one is chosen by the same returns, and decide."""
     known = [i for i, pair in enumerate(pairs) if not np.isnan(pair.p_value)]
-    adjusted = statistics.holm(np.array([pairs[i].p_value for i in known]))
+    adjusted = statistics.holm(np.array([pairs[i].p_value for i in known]), num_tests)
     for i, p in zip(known, adjusted, strict=True):
         more = bool(p < _SIGNIFICANT and pairs[i].improvement.low > 0.5)
         pairs[i] = pairs[i]._replace(p_value=float(p), more_than_noise=more)
     return pairs
+
+
+def are_adjusted(pairs: Sequence[Pair]) -> bool:
+    """Whether there are several p-values."""
+    return sum(not np.isnan(pair.p_value) for pair in pairs) > 1
 
 
 # --- several environments ------------------------------------------------------------------------

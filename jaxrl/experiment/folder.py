@@ -74,6 +74,9 @@ def titles(runs: Sequence[Path]) -> list[str]:
 def read_metrics(run: Path) -> dict[str, np.ndarray]:
     """The columns of a run's metrics, as floats. Raises ValueError as `read_table`."""
     if not (run / METRICS).is_file():
+        if (run / SEARCH).exists():
+            unfinished = "" if (run / POLICIES).is_dir() else f", and it did not finish: {_how_to_continue(run)}"
+            raise ValueError(f"{run} is a search, which has no {METRICS}{unfinished}")
         raise ValueError(f"{run} is not a run folder: it has no {METRICS}")
     return read_table(run / METRICS)
 

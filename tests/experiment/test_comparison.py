@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import jax
@@ -173,12 +174,12 @@ def test_a_difference_is_told_from_noise(runs):
     assert (clear.better, clear.more_than_noise) == ("a (tau=0.2)", True)
     assert sentence(clear) == (
         "On CartPole-v1, a (tau=0.2) scores higher than a (tau=0.1) in 100 % of pairs of seeds "
-        f"(95 % interval 100 % to 100 %, p = {clear.p_value:.2g}): this is more than noise."
+        "(95 % interval 100 % to 100 %, p < 0.001): this is more than noise."
     )
+    assert clear.p_value == pytest.approx(3 * 2 / math.comb(16, 8))  # of complete separation, adjusted for three comparisons
     same = pairs[frozenset(("a (tau=0.2)", "b"))]
     assert not same.more_than_noise
-    assert sentence(same).endswith(": this may be noise.")
-    assert clear.p_value >= 2 * clear.improvement.p_value  # adjusted for three comparisons
+    assert sentence(same).endswith(f", p = {same.p_value:.2g}): this may be noise.")
 
 
 def test_three_seeds_are_too_few_whatever_the_interval_says(tmp_path):
@@ -231,6 +232,37 @@ def test_many_settings_are_compared_with_the_best(tmp_path):
     pairs = compare([tmp_path / "run"]).pairs
     assert len(pairs) == 7
     assert {pair.better for pair in pairs} == {"run (tau=0.8)"}
+    for pair in pairs:  # the best was chosen by the same returns: any of the 28 pairs could have been compared
+        assert pair.p_value >= 22 * pair.improvement.p_value
+
+
+def test_the_best_of_equal_iqm_does_not_depend_on_the_order_of_the_folders(tmp_path):
+    paths = [tmp_path / name for name in "abcdefgh"]
+    for i, path in enumerate(paths):
+        config = write_run(path, [0], evaluate=False)
+        returns = [0.0] * 2 + [500.0] * 6 if path.name == "a" else [500.0] * 8 if path.name == "b" else [10.0 + i] * 8
+        write_evaluation(path, config, 2000, np.array(returns)[:, None])
+    verdicts = lambda paths: {(pair.better, pair.worse): pair.more_than_noise for pair in compare(paths).pairs}
+    found = verdicts(paths)
+    assert {better for better, _ in found} == {"b"}
+    assert sum(found.values()) == 6  # all but a
+    assert verdicts(paths[::-1]) == found
+
+
+def test_clear_differences_are_seen_however_many_comparisons_there_are(tmp_path):
+    taus = [round(0.005 * i, 3) for i in range(1, 151)]
+    write_run(tmp_path / "run", [10 * i for i in range(150)], sweep={"tau": taus}, seeds=16)
+    assert sum(pair.more_than_noise for pair in compare([tmp_path / "run"]).pairs) > 140
+
+
+def test_equal_settings_rarely_differ_however_many_there_are(tmp_path):
+    """Of 100 experiments with ten equal settings, at most 5 are expected to find a difference; 12 are three deviations more."""
+    rng, wrong = np.random.default_rng(0), 0
+    for _ in range(100):
+        scores = {str(i): rng.normal(size=(8, 1)) for i in range(10)}
+        pairs = comparison._adjusted(comparison._pairs("", scores), math.comb(10, 2))
+        wrong += any(pair.more_than_noise for pair in pairs)
+    assert wrong <= 12
 
 
 def test_methods_are_aggregated_over_environments(runs):
@@ -266,11 +298,22 @@ def test_environments_without_references_are_named(tmp_path):
     paths = [tmp_path / name for name in "xyz"]
     (note,) = compare(paths).notes
     assert "no reference returns for Catch-bsuite, CartPole-v1 (scale_rewards:2), CartPole-v1 (time_limit:200)" in note
-    references = {"Catch-bsuite": (-1.0, 1.0), "CartPole-v1": (0.0, 1.0)}
+    references = {"Catch-bsuite": (-1.0, 1.0)}
     assert (
         "no reference returns for CartPole-v1 (scale_rewards:2), CartPole-v1 (time_limit:200);"
         in compare(paths, references).notes[0]
     )
+    wrapped = {"CartPole-v1 (scale_rewards:2)": (40.0, 1000.0), "CartPole-v1 (time_limit:200)": (20.0, 200.0)}
+    found = compare(paths, {"Catch-bsuite": (-1.0, 1.0), **wrapped})
+    assert not any("reference" in note for note in found.notes)
+    assert [entry.reference for entry in found.entries] == [(-1.0, 1.0), (40.0, 1000.0), (20.0, 200.0)]
+
+
+def test_a_reference_for_another_environment_is_an_error(tmp_path):
+    write_run(tmp_path / "x", [1], wrappers=("scale_rewards:2",))
+    message = r"there is a reference for Cartpole, and the environments of the runs are CartPole-v1 \(scale_rewards:2\)"
+    with pytest.raises(ValueError, match=message):
+        compare([tmp_path / "x"], {"Cartpole": (0.0, 1.0)})
 
 
 def test_no_result_is_above_the_reference():

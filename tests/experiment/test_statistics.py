@@ -1,6 +1,7 @@
 """Statistics over seeds and environments, against SciPy, published numbers and plain loops."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from jaxrl.experiment.statistics import (
     normalize,
     optimality_gap,
     performance_profile,
+    permutation_test,
     pooled_iqm,
     probability_of_improvement,
     sample_efficiency,
@@ -166,14 +168,45 @@ def test_p_values_are_those_of_an_exact_test(shift, ties):
     exact = np.mean([distance(a, b) >= distance(x, y) - 1e-12 for a, b in zip(everywhere, rest, strict=True)])
     if not ties:
         assert exact == pytest.approx(stats.mannwhitneyu(x, y, method="exact").pvalue)
-    assert improvement(x[:, None], y[:, None], resamples=10_000).p_value == pytest.approx(exact, abs=0.02)
+    assert improvement(x[:, None], y[:, None], resamples=10).p_value == pytest.approx(exact)
+
+
+def test_a_p_value_over_tasks_is_that_of_all_exchanges():
+    """Every way to exchange the runs of each task, with ties: C(7, 4) in each of two tasks."""
+    x, y = np.round(scores(4, 2)) + 1, np.round(scores(3, 2, seed=1))
+    pooled = np.concatenate([x, y])
+
+    def probabilities(task):
+        for first in itertools.combinations(range(7), 4):
+            a, b = pooled[list(first), task], np.delete(pooled[:, task], list(first))
+            yield probability_of_improvement(a[:, None], b[:, None])
+
+    distances = [abs((p + q) / 2 - 0.5) for p, q in itertools.product(probabilities(0), probabilities(1))]
+    expected = np.mean(np.array(distances) >= abs(probability_of_improvement(x, y) - 0.5) - 1e-12)
+    assert 0.01 < expected < 0.5
+    assert permutation_test(x, y) == pytest.approx(expected)
+
+
+def test_the_p_value_of_many_runs_is_the_normal_approximation(monkeypatch):
+    x, y = np.round(2 * scores(45)) + 1, np.round(2 * scores(40, seed=1))
+    expected = stats.mannwhitneyu(x, y, method="asymptotic", use_continuity=False).pvalue
+    found = permutation_test(x[:, None], y[:, None])
+    assert found == pytest.approx(expected)
+    monkeypatch.setattr(statistics, "_EXACT", 85)
+    assert permutation_test(x[:, None], y[:, None]) == pytest.approx(expected, rel=0.1)
+    assert permutation_test(np.ones((60, 1)), np.ones((60, 1))) == 1
+
+
+def test_complete_separation_has_the_smallest_p_value_there_is():
+    low, high = np.arange(32.0)[:, None], np.arange(100.0, 132.0)[:, None]
+    assert permutation_test(high, low) == pytest.approx(2 / math.comb(64, 32))
 
 
 def test_three_seeds_against_three_are_never_more_than_noise():
     """Complete separation of three and three happens by chance in 2 of 20 orders, although the bootstrap interval is a point."""
     found = improvement(np.array([[7.0, 8, 9]]).T, np.array([[1.0, 2, 3]]).T)
     assert (found.probability, found.low, found.high) == (1, 1, 1)
-    assert found.p_value == pytest.approx(0.1, abs=0.02)
+    assert found.p_value == pytest.approx(0.1)
 
 
 def test_noise_is_called_a_difference_in_about_5_of_100_comparisons():
@@ -184,5 +217,6 @@ def test_noise_is_called_a_difference_in_about_5_of_100_comparisons():
 
 def test_holms_method_by_hand():
     np.testing.assert_allclose(holm(np.array([0.04, 0.01, 0.03, 0.5])), [0.09, 0.04, 0.09, 0.5])
+    np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03]), num_tests=6), [0.06, 0.16, 0.15])
     assert holm(np.array([])).shape == (0,)
     assert holm(np.array([0.9, 0.8])).max() == 1

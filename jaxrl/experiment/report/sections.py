@@ -12,7 +12,7 @@ import numpy as np
 from jaxrl.algorithms import algorithm
 from jaxrl.experiment import folder
 from jaxrl.experiment.command import train_command
-from jaxrl.experiment.comparison import MISSING, Comparison, Entry, Pair, describe, estimate, sentence
+from jaxrl.experiment.comparison import ADJUSTED, MISSING, Comparison, Entry, Pair, are_adjusted, describe, estimate, sentence
 from jaxrl.experiment.config import Config
 from jaxrl.experiment.report import charts
 from jaxrl.experiment.report.charts import NUM_COLORS, Chart
@@ -156,7 +156,7 @@ def _verdicts(pairs: Sequence[Pair]) -> Element | None:
         "div",
         element("ul", items[:_MAX_SENTENCES], class_="verdicts"),
         rest if len(items) > _MAX_SENTENCES else None,
-        _note("The p-values are adjusted for the number of comparisons (Holm).") if len(pairs) > 1 else None,
+        _note(ADJUSTED) if are_adjusted(pairs) else None,
     )
 
 
