@@ -1,16 +1,23 @@
 """`jaxrl tune`"""
 
+import argparse
+import math
 import signal
 from pathlib import Path
 from typing import Any
 
 from jaxrl._src.numbers import shown
-from jaxrl.cli._parsing import Parser, integer, user_errors
+from jaxrl.cli._parsing import Parser, UsageError, integer, user_errors
 from jaxrl.cli._running import _say, stop_signals
 from jaxrl.cli._set_up import set_up_jax
 from jaxrl.cli._train import _config, _default_folder, _settings, add_options, algorithm_of, print_usage, swept
 
 _SEEDS = 4
+_OPTIONS = {  # of each method
+    "halving": ("--factor", 4, "each rung keeps one in so many settings, and trains them so many times as long"),
+    "pbt": ("--generations", 20, "number of generations, after which the worst members copy the best"),
+    "optuna": ("--samples-per-batch", 16, "number of settings that are proposed together"),
+}
 
 
 def main(argv: list[str]) -> int:
@@ -38,18 +45,31 @@ def main(argv: list[str]) -> int:
                     out,
                     method=options.method,
                     space=swept(options)[1],
-                    factor=options.factor,
-                    generations=options.generations,
-                    samples_per_batch=options.samples_per_batch,
                     report=lambda line: print(line, flush=True),
+                    **_option_of_the_method(options),
                 )
         except KeyboardInterrupt:
             _say(f"interrupted; {_what_is_kept(out)}")
             return 128 + (received() or signal.SIGINT)
     console = Console()
     print_table(search_table(found), console)
+    if not any(math.isfinite(trial.score) for trial in found.trials):
+        _say("no setting has a finite return: all of them diverged")
+        return 1
     _print_next_steps(console, found, out)
     return 0
+
+
+def _option_of_the_method(options: argparse.Namespace) -> dict[str, int]:
+    """The option that only one method has, if it is given. Raises UsageError for one of another method."""
+    given = {}
+    for method, (flag, _, _) in _OPTIONS.items():
+        name = flag.removeprefix("--").replace("-", "_")
+        if (value := getattr(options, name)) is not None:
+            if options.method != method:
+                raise UsageError(f"{flag} is of --method {method}, and the method is {options.method}: leave it out")
+            given[name] = value
+    return given
 
 
 def _what_is_kept(out: Path) -> str:
@@ -88,12 +108,8 @@ def _parser(settings: Any) -> Parser:
         help="halving: train all settings a little, and the best longer; random: all for the whole run; pbt: population-based "
         "training; optuna: settings that Optuna proposes (default: halving)",
     )  # fmt: skip
-    for flag, default, text in (
-        ("--factor", 4, "of halving: each rung keeps one in so many settings, and trains them so many times as long"),
-        ("--generations", 20, "of pbt: number of generations, after which the worst members copy the best"),
-        ("--samples-per-batch", 16, "of optuna: number of settings that are proposed together"),
-    ):
-        group.add_argument(flag, type=integer, default=default, metavar="INT", help=f"{text} (default: {default})")
+    for method, (flag, default, text) in _OPTIONS.items():
+        group.add_argument(flag, type=integer, metavar="INT", help=f"of {method}: {text} (default: {default})")
     add_options(parser, settings, seeds=_SEEDS)
     parser.set_defaults(seeds=None, eval_every="auto", num_shards=1)
     return parser

@@ -83,6 +83,8 @@ class Config:
                 raise ValueError(f"the swept values of {name} must be one or more different numbers; got {list(values)}")
         if any(sample.keys() != self.samples[0].keys() for sample in self.samples):
             raise ValueError("every one of the samples must set the same hyperparameters")
+        if equal := next((sample for i, sample in enumerate(self.samples) if sample in self.samples[:i]), None):
+            raise ValueError(f"every one of the samples must differ from the others; got {equal} twice")
         for name in self.samples[0] if self.samples else ():
             if name in self.sweep:
                 raise ValueError(f"{name} is both swept and sampled: give one of the two")

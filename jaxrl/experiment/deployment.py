@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import envs
+from jaxrl._src.checks import check_size
 from jaxrl._src.latest_returns import latest_returns
 from jaxrl._src.numbers import shown
 from jaxrl.envs.wrappers.normalization import NormalizedObservations
@@ -119,6 +120,8 @@ def choose_run(
     swept = [name for name in identifiers[0] if name != "seed"]
     for name in setting.keys() - set(swept):
         raise ValueError(f"{run} sweeps {', '.join(swept) or 'no hyperparameter'}; got a value of {name!r}")
+    if seed is not None:
+        check_size("seed", seed, minimum=0, maximum=2**32 - 1)
     wanted = dict(setting) if seed is None else {"seed": seed, **setting}
     # Values may have been rounded where they were printed; seeds are numbers of their own, also large ones.
     same = lambda name, value, other: value == other if name == "seed" else math.isclose(value, other, rel_tol=1e-5)
@@ -134,7 +137,7 @@ def choose_run(
     if len(matches) == 1:
         return matches[0]
     latest = _latest_returns(run, identifiers) if returns is None else returns
-    return max(matches, key=lambda i: latest[i])
+    return max(matches, key=lambda i: -math.inf if math.isnan(latest[i]) else latest[i])
 
 
 def _latest_returns(run: Path, identifiers: list[dict[str, Any]]) -> np.ndarray:

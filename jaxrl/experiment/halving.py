@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl._src.checks import check_size
-from jaxrl.experiment.stages import compile_stages, take
+from jaxrl.experiment.stages import compile_stages, stage_length, take
 from jaxrl.learner import check_and_cast, check_iterations
 from jaxrl.types import HParams, Learner, LearnerState
 
@@ -22,20 +22,20 @@ class Rung(NamedTuple):
     scores: np.ndarray  # float [n, S], the mean greedy return of each seed
 
 
-def rung_sizes(num_settings: int, num_iterations: int, factor: int) -> tuple[list[int], int]:
-    """The number of settings in each rung, and the number of iterations of the first.
+def rung_sizes(num_settings: int, num_iterations: int, factor: int) -> list[int]:
+    """The number of settings in each rung.
 
-    Each rung keeps the best 1 / `factor` of the settings and makes their runs `factor` times as long, up to at most
+    Each rung keeps the best 1 / `factor` of the settings and makes their runs about `factor` times as long, up to
     `num_iterations`, so that every rung but the first takes about the same time.
 
     >>> rung_sizes(64, 1600, factor=4)
-    ([64, 16, 4, 1], 25)
+    [64, 16, 4, 1]
     """
     check_size("factor", factor, minimum=2)
     sizes = [check_size("num_settings", num_settings)]
     while sizes[-1] >= factor and factor ** len(sizes) <= num_iterations:
         sizes.append(sizes[-1] // factor)
-    return sizes, num_iterations // factor ** (len(sizes) - 1)
+    return sizes
 
 
 def width_of(sizes: list[int], factor: int) -> int:
@@ -79,7 +79,7 @@ def successive_halving(
     batch_size: int | None = None,
     report: Callable[[Rung], None] = lambda rung: None,
 ) -> tuple[LearnerState, list[Rung]]:
-    """Train all settings, keep the best 1 / `factor`, make their runs `factor` times as long, and so on.
+    """Train all settings, keep the best 1 / `factor`, make their runs about `factor` times as long, and so on.
 
     A run that is kept goes on from its state, so the survivors have been trained as by `jaxrl.train`, for the whole run. One
     program trains all rungs (see `stages`). Settings are compared on the same seeds, by greedy episodes.
@@ -88,7 +88,8 @@ def successive_halving(
       keys: one for each seed, `[S]`; every setting is trained with each.
       learner: from `make_learner`; any agent.
       hparams: the settings, leaves `[n]`.
-      num_iterations: length of the longest runs, rounded down to a multiple of the first rung.
+      num_iterations: length of the longest runs. The program trains a stage, whose length divides it (`stages.stage_length`): a
+        prime number takes many calls.
       factor: η, the factor by which the number of settings falls and the length of runs grows. With 1 more than the number of
         settings, all are trained for the whole run: random search.
       num_episodes: number of greedy episodes for each run and rung.
@@ -104,16 +105,19 @@ def successive_halving(
     """
     num_settings, seeds = len(jax.tree.leaves(hparams)[0]), len(keys)
     hparams = check_and_cast(keys, learner, hparams)
-    sizes, unit = rung_sizes(num_settings, check_iterations(num_iterations, learner.agent.warmup), factor)
+    num_iterations = check_iterations(num_iterations, learner.agent.warmup)
+    sizes = rung_sizes(num_settings, num_iterations, factor)
+    lengths = [factor**rung for rung in range(len(sizes))]  # in proportion
+    unit = stage_length(num_iterations, lengths[-1])
     keys = jnp.tile(keys, num_settings)
     hparams = jax.tree.map(lambda x: jnp.repeat(x, seeds), hparams)
     if batch_size is None and jax.default_backend() != "cpu":
         batch_size = width_of([size * seeds for size in sizes], factor)
     stages = compile_stages(learner, keys, hparams, num_iterations=unit, num_episodes=num_episodes, batch_size=batch_size)
     states, settings, rungs, done = stages.init(keys, hparams), np.arange(num_settings), [], 0
-    for rung, _ in enumerate(sizes):
-        states = stages.advance(states, done, factor**rung - done, hparams)
-        done = factor**rung
+    for rung, length in enumerate(lengths):
+        until = num_iterations // unit * length // lengths[-1]
+        states, done = stages.advance(states, done, until - done, hparams), until
         scores = stages.evaluate(keys, states).reshape(-1, seeds)
         ranked = ranking(scores)
         rungs.append(Rung(done * unit, settings[ranked], scores[ranked]))

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxrl._src.checks import check_size
 from jaxrl.experiment.sampling import Range
-from jaxrl.experiment.stages import compile_stages
+from jaxrl.experiment.stages import compile_stages, stage_length
 from jaxrl.learner import check_and_cast, check_iterations
 from jaxrl.types import HParams, Learner, LearnerState
 
@@ -88,7 +88,7 @@ def population_based_training(
     batch_size: int | None = None,
     report: Callable[[Generation], None] = lambda generation: None,
 ) -> tuple[LearnerState, HParams, list[Generation]]:
-    """Train a population, in generations of equal length. One program trains all generations (see `stages`).
+    """Train a population, in generations of about equal length. One program trains all generations (see `stages`).
 
     After each generation but the last, `exploit_and_explore` replaces the worst members. Schedules of hyperparameters, such as a
     decaying learning rate, go on as in a single run.
@@ -98,7 +98,8 @@ def population_based_training(
       learner: from `make_learner`; any agent.
       hparams: the initial settings, one for each member, leaves `[N]`.
       space: the hyperparameters that change, with their ranges.
-      num_iterations: length of the run, rounded down to a multiple of `num_generations`.
+      num_iterations: length of the run. If `num_generations` does not divide it, a generation is one or more stages
+        (`stages.stage_length`).
       num_generations: number of generations.
       replaced: share of the population that is replaced after a generation, in (0, 1/2]; at least one member is.
       num_episodes: number of greedy episodes for each member and generation, the same ones for all members.
@@ -118,16 +119,17 @@ def population_based_training(
     num_replaced = _check_population(size, replaced, space, hparams)
     member_key, explore_key, evaluation_key = jax.random.split(key, 3)
     keys = jax.random.split(member_key, size)
-    length = num_iterations // num_generations
-    stages = compile_stages(learner, keys, hparams, num_iterations=length, num_episodes=num_episodes, batch_size=batch_size)
+    unit = stage_length(num_iterations, num_generations)
+    ends = [num_iterations // unit * number // num_generations for number in range(num_generations + 1)]
+    stages = compile_stages(learner, keys, hparams, num_iterations=unit, num_episodes=num_episodes, batch_size=batch_size)
     replace = jax.jit(partial(exploit_and_explore, space=space, num_replaced=num_replaced), donate_argnums=2)
     states, parents, generations = stages.init(keys, hparams), np.arange(size), []
     for number in range(num_generations):
-        states = stages.advance(states, number, 1, hparams)
+        states = stages.advance(states, ends[number], ends[number + 1] - ends[number], hparams)
         same_episodes = jnp.broadcast_to(jax.random.fold_in(evaluation_key, number), (size,))
         scores = stages.evaluate(same_episodes, states)
         values = {name: np.asarray(getattr(hparams, name)) for name in space}
-        generations.append(Generation((number + 1) * length, values, scores, np.asarray(parents)))
+        generations.append(Generation(ends[number + 1] * unit, values, scores, np.asarray(parents)))
         report(generations[-1])
         if number + 1 < num_generations:
             fold = jax.random.fold_in(explore_key, number)

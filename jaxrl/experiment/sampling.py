@@ -70,10 +70,19 @@ def _number(name: str, text: str) -> float:
 
 
 def draw_samples(space: Mapping[str, Range], num: int, seed: int) -> list[dict[str, float]]:
-    """Draw `num` independent combinations of hyperparameters, reproducibly from the seed.
+    """Draw `num` different combinations of hyperparameters at random, reproducibly from the seed.
+
+    Raises:
+      ValueError: if the ranges do not have as many different values, to six significant digits.
 
     >>> draw_samples({"tau": Range(0.0, 1.0)}, 2, seed=0)
     [{'tau': 0.636962}, {'tau': 0.269787}]
     """
-    fractions = np.random.default_rng(seed).random((check_size("samples", num), len(space)))
-    return [{name: values.at(float(x)) for (name, values), x in zip(space.items(), row, strict=True)} for row in fractions]
+    rng, drawn = np.random.default_rng(seed), dict[tuple[float, ...], None]()
+    for _ in range(100):
+        fractions = rng.random((check_size("samples", num) - len(drawn), len(space)))
+        values_at = lambda row: tuple(values.at(float(x)) for values, x in zip(space.values(), row, strict=True))
+        drawn |= dict.fromkeys(map(values_at, fractions))
+        if len(drawn) == num:
+            return [dict(zip(space, values, strict=True)) for values in drawn]
+    raise ValueError(f"the ranges have too few different values for {num} samples: draw fewer, or widen the ranges")

@@ -113,6 +113,15 @@ def compile_stages(
     )
 
 
+def stage_length(num_iterations: int, num_stages: int) -> int:
+    """The number of iterations in each of `num_stages` equal stages of a run, or in more and shorter ones if it does not divide.
+
+    >>> stage_length(1000, 20), stage_length(1000, 16)
+    (50, 50)
+    """
+    return next(length for length in range(num_iterations // num_stages, 0, -1) if num_iterations % length == 0)
+
+
 def in_batches(fn: Callable[..., Any], width: int) -> Callable[..., Any]:
     """A function over a leading axis of any length N, by calls of `fn` with an axis of length `width`.
 

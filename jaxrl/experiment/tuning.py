@@ -23,6 +23,7 @@ from jaxrl.experiment.parallel_coordinates import Trial, plot
 from jaxrl.experiment.policies import as_numpy, policy_of
 from jaxrl.experiment.population_training import population_based_training
 from jaxrl.experiment.sampling import Range
+from jaxrl.experiment.stages import take
 from jaxrl.presets import Preset
 from jaxrl.types import LearnerState
 
@@ -113,6 +114,9 @@ def tune(
     folder.check_unused(out)
     preset = _preset(config, space)
     check_effects(config, preset)
+    if method == "pbt" and generations > preset.num_iterations:
+        least = f"a run has {preset.num_iterations} iterations, and a generation takes at least one"
+        raise ValueError(f"generations={generations} are too many: {least}; give fewer, or more steps")
     out = folder.create(out, config.save)
     options = {"factor": factor, "generations": generations, "samples_per_batch": samples_per_batch}
     used = {"halving": ("factor",), "pbt": ("generations",), "optuna": ("samples_per_batch",)}.get(method, ())
@@ -197,9 +201,12 @@ def _population(config, preset, space, log, options) -> Left:
         batch_size=config.batch_size,
         report=report,
     )
-    order = ranking(generations[-1].scores[:, None])
-    last = [{name: _number(column[i]) for name, column in generations[-1].hparams.items()} for i in order]
-    return jax.tree.map(lambda x: x[order], states), last, generations[-1].scores[order]
+    values, scores = generations[-1].hparams, generations[-1].scores
+    members: dict[Any, int] = {}  # the best of those with equal settings, which copied the same parent
+    for i in ranking(scores[:, None]).tolist():
+        members.setdefault(tuple(_number(column[i]) for column in values.values()), i)
+    left = np.array(list(members.values()))
+    return take(states, left), [dict(zip(values, member, strict=True)) for member in members], scores[left]
 
 
 def _optuna(config, preset, space, log, options) -> Left:
@@ -243,6 +250,8 @@ def _check(config: Config, method: str, space: Mapping[str, Range]) -> None:
         raise ValueError(f"{method} searches ranges: give every swept hyperparameter as uniform:LOW:HIGH or loguniform:LOW:HIGH")
     if method == "pbt" and config.seeds != 1:
         raise ValueError(f"the members of a population have one seed each: set --seeds 1 and --samples; got seeds={config.seeds}")
+    if method == "pbt" and len(config.samples) < 2:
+        raise ValueError("a population needs at least 2 members, to replace one by another: set --samples")
 
 
 def _preset(config: Config, space: Mapping[str, Range]) -> Preset:

@@ -130,6 +130,10 @@ def test_large_seeds_and_small_values_are_told_apart(tmp_path):
     with pytest.raises(ValueError, match="has seeds 20240100 to 20240102"):
         choose_run(run, config, 20_240_103, {})
     assert choose_run(run, config, None, {}) == 3  # the first of those with the highest latest return
+    nan = float("nan")
+    assert choose_run(run, config, None, {}, [nan, 5.0, nan, 3.0] + [nan] * (config.num_runs - 4)) == 1
+    with pytest.raises(TypeError, match="seed must be an int, got '0'"):
+        choose_run(run, config, "0", {})
 
 
 def test_illegal_actions_are_never_taken(runs):

@@ -57,11 +57,22 @@ def test_every_sample_runs_with_every_seed_and_every_value_of_the_grid(tmp_path)
         ({"samples": [{"tua": 0.1}]}, "dqn has no hyperparameter 'tua'"),
         ({"samples": [{"tau": 0.1}], "sweep": {"tau": [0.2]}}, "tau is both swept and sampled"),
         ({"samples": [{"tau": 0.1}], "hparams": {"tau": 0.2}}, "tau is both swept and set"),
+        ({"samples": [{"tau": 0.1}, {"tau": 0.2}, {"tau": 0.1}]}, "must differ from the others; got {'tau': 0.1} twice"),
     ],
 )
 def test_samples_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(Config("CartPole-v1", DEFAULTS["dqn"]), **changes)
+
+
+def test_samples_differ_from_each_other():
+    """Of ten values, ten samples are all of them, in an order of their own; eleven are too many."""
+    narrow = {"tau": Range(0.1, 0.100009)}
+    samples = [sample["tau"] for sample in draw_samples(narrow, 10, seed=0)]
+    assert sorted(samples) == [round(0.1 + i * 1e-6, 6) for i in range(10)]
+    assert samples != sorted(samples)
+    with pytest.raises(ValueError, match="too few different values for 11 samples"):
+        draw_samples(narrow, 11, seed=0)
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), 2.0, -0.1])

@@ -59,17 +59,24 @@ def test_batches_of_any_number_are_calls_of_one_width(total):
 
 
 @pytest.mark.parametrize(
-    ("num", "iterations", "factor", "sizes", "unit"),
+    ("num", "iterations", "factor", "sizes"),
     [
-        (64, 1600, 4, [64, 16, 4, 1], 25),
-        (10, 100, 3, [10, 3, 1], 11),
-        (64, 5, 4, [64, 16], 1),  # too short for more rungs
-        (8, 100, 9, [8], 100),  # random search
-        (1, 7, 2, [1], 7),
+        (64, 1600, 4, [64, 16, 4, 1]),
+        (10, 100, 3, [10, 3, 1]),
+        (64, 5, 4, [64, 16]),  # too short for more rungs
+        (8, 100, 9, [8]),  # random search
+        (1, 7, 2, [1]),
     ],
 )
-def test_the_sizes_of_rungs(num, iterations, factor, sizes, unit):
-    assert rung_sizes(num, iterations, factor) == (sizes, unit)
+def test_the_sizes_of_rungs(num, iterations, factor, sizes):
+    assert rung_sizes(num, iterations, factor) == sizes
+
+
+@pytest.mark.parametrize(
+    ("iterations", "least", "length"), [(100, 16, 5), (1600, 64, 25), (7, 4, 1), (9, 1, 9), (6, 6, 1), (1938, 64, 19)]
+)
+def test_a_run_has_a_whole_number_of_stages(iterations, least, length):
+    assert stages.stage_length(iterations, least) == length
 
 
 @pytest.mark.parametrize(
@@ -110,14 +117,14 @@ def halved(learner):
 
 def test_each_rung_keeps_the_best_half_and_doubles_the_length(halved):
     _, _, rungs, reports, compiled = halved
-    assert [rung.num_iterations for rung in rungs] == [2, 4, 8]
+    assert [rung.num_iterations for rung in rungs] == [2, 4, 9]  # the last is the whole run
     assert [len(rung.settings) for rung in rungs] == [6, 3, 1]
     for rung, following in itertools.pairwise(rungs):
         assert rung.scores.shape == (len(rung.settings), 2)
         means = rung.scores.mean(axis=1)
         assert (np.diff(means) <= 0).all()
         assert set(following.settings) == set(rung.settings[: len(following.settings)])
-    assert [rung.num_iterations for rung in reports] == [2, 4, 8]
+    assert [rung.num_iterations for rung in reports] == [2, 4, 9]
     assert len(compiled) == 2  # one program that trains and one that evaluates, for three rungs
 
 
@@ -126,7 +133,7 @@ def test_the_survivor_is_trained_as_alone(halved, learner):
     """To the bit of float rounding: a rung goes on from the state in which the last one ended."""
     keys, states, rungs, _, _ = halved
     hparams = jax.tree.map(lambda x: x[rungs[-1].settings[0]], settings_of(learner, 6))
-    train = jax.jit(lambda key: jaxrl.train(key, learner, 8, hparams))
+    train = jax.jit(lambda key: jaxrl.train(key, learner, 9, hparams))
     for seed in range(2):
         alone = train(keys[seed])[0]
         survivor = jax.tree.map(lambda x, seed=seed: x[seed], states)
@@ -201,7 +208,7 @@ def trained_population(learner):
 @pytest.mark.slow
 def test_the_history_of_a_population(trained_population, learner):
     states, hparams, generations, compiled = trained_population
-    assert [generation.num_iterations for generation in generations] == [3, 6, 9]
+    assert [generation.num_iterations for generation in generations] == [3, 7, 11]
     assert len(compiled) == 2
     np.testing.assert_allclose(generations[0].hparams["learning_rate"], settings_of(learner, 5).learning_rate)
     np.testing.assert_array_equal(generations[0].parents, np.arange(5))
@@ -221,7 +228,7 @@ def test_a_member_that_is_never_replaced_is_trained_as_alone(trained_population,
     assert kept
     hparams = jax.tree.map(lambda x: x[kept[0]], settings_of(learner, 5))
     keys = jax.random.split(jax.random.split(jax.random.key(1), 3)[0], 5)
-    alone = jax.jit(lambda key: jaxrl.train(key, learner, 9, hparams))(keys[kept[0]])[0]
+    alone = jax.jit(lambda key: jaxrl.train(key, learner, 11, hparams))(keys[kept[0]])[0]
     chex.assert_trees_all_close(plain(jax.tree.map(lambda x: x[kept[0]], states.agent)), plain(alone.agent), rtol=1e-5, atol=1e-6)
 
 

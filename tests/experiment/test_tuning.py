@@ -7,6 +7,8 @@ import signal
 import sys
 import time
 
+import jax
+import jax.numpy as jnp
 import matplotlib.image
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from jaxrl.experiment.config import load_config
 from jaxrl.experiment.deployment import load_policy
 from jaxrl.experiment.parallel_coordinates import Trial, _axis, plot
 from jaxrl.experiment.policies import SELECTION_STREAM, abstract_policies, greedy_evaluation, stream_of
+from jaxrl.experiment.population_training import Generation
 from jaxrl.experiment.terminal import search_table
 from jaxrl.presets import DEFAULTS, override
 
@@ -139,6 +142,36 @@ def test_without_optuna_the_error_names_the_extra(tmp_path, monkeypatch):
     assert list((tmp_path / "run").iterdir()) == []
 
 
+@pytest.mark.parametrize(("method", "num", "options"), [("halving", 4, {"factor": 2}), ("pbt", 4, {"generations": 3})])
+def test_the_best_are_trained_for_all_steps(method, num, options, tmp_path):
+    """Seven iterations, which neither four stages nor three generations divide."""
+    config = Config("CartPole-v1", override(SETTINGS, steps=32 * 7), seeds=1, samples=draw_samples(SPACE, num, seed=3))
+    tune(config, tmp_path / "run", method=method, space=SPACE, **options)
+    rows = table(tmp_path / "run")
+    steps = ["32", "96", "224"] if method == "halving" else ["64", "128", "224"]
+    assert list(dict.fromkeys(row["env_steps"] for row in rows)) == steps
+    assert int(steps[-1]) == config.preset().env_steps
+
+
+def test_equal_members_of_a_population_are_one(tmp_path, monkeypatch):
+    """The better one: members that copied the same parent and changed it alike still differ in their keys."""
+    members = {"learning_rate": np.float32([0.01, 0.02, 0.01]), "entropy_coef": np.float32([0.1, 0.1, 0.1])}
+
+    def population_based_training(key, learner, hparams, space, **_):
+        states = jax.jit(jax.vmap(learner.init))(jax.random.split(key, 3), hparams)
+        last = Generation(8, members, np.float32([1.0, 3.0, 2.0]), np.arange(3))
+        return states._replace(obs=jnp.arange(3)), hparams, [last]
+
+    monkeypatch.setattr(tuning, "population_based_training", population_based_training)
+    config = configuration(3, seeds=1)
+    log = tuning._Log(config.preset(), 3, None, {}, [], print)
+    options = {"generations": 4}
+    states, samples, scores = tuning._population(config, config.preset(), SPACE, log, options)
+    assert samples == [{"learning_rate": 0.02, "entropy_coef": 0.1}, {"learning_rate": 0.01, "entropy_coef": 0.1}]
+    assert scores.tolist() == [3.0, 2.0]
+    assert states.obs.tolist() == [1, 2]
+
+
 # --- parallel coordinates
 
 
@@ -198,6 +231,21 @@ def test_the_command_searches_and_prints_what_it_found(tmp_path, capsys):
     assert main(["eval", str(out), "--episodes", "2"]) == 0
 
 
+def test_a_search_in_which_all_diverge_recommends_nothing(tmp_path, monkeypatch, capsys):
+    def search(config, preset, space, log, options):
+        trial = Trial({"tau": 0.5}, 100, np.array([np.nan]))
+        log.add({"rung": 1}, [({"setting": 0}, trial)])
+        keys, hparams = config.runs(preset)
+        return jax.jit(jax.vmap(preset.learner.init))(keys, hparams), config.combinations, np.array([np.nan])
+
+    monkeypatch.setitem(tuning._SEARCHES, "halving", search)
+    command = "tune dqn --sweep.tau 0.5 --seeds 1 --agent.capacity 1000 --out"
+    assert main([*command.split(), str(tmp_path / "run")]) == 1
+    printed = capsys.readouterr()
+    assert "no setting has a finite return: all of them diverged" in printed.err
+    assert "options of jaxrl train" not in printed.out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -210,6 +258,12 @@ def test_the_command_searches_and_prints_what_it_found(tmp_path, capsys):
         ("dqn --sweep.tau uniform:0:1 --samples 1 --method pbt", "a population needs at least 2 members"),
         ("dqn --sweep.tau uniform:0:1 --samples 4 --method pbt --generations 0", "num_generations must be at least 1, got 0"),
         ("dqn --sweep.tau uniform:0:1 --samples 4 --factor 1", "factor must be at least 2, got 1"),
+        (
+            "dqn --sweep.tau uniform:0:1 --samples 4 --generations 3",
+            "--generations is of --method pbt, and the method is halving",
+        ),
+        ("dqn --sweep.tau uniform:0:1 --samples 4 --method random --factor 4", "--factor is of --method halving"),
+        ("ppo --sweep.gae-lambda uniform:0:1 --samples 4 --method pbt --steps 5120", "a run has 2 iterations, and a generation"),
         ("dqn --sweep.tau uniform:0:2 --samples 1", "hparams.tau must lie in [0, 1], got 2.0"),
         ("dqn --sweep.tau uniform:0:1", "--samples and a range belong together"),
     ],
