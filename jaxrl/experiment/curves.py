@@ -1,5 +1,6 @@
 """Learning curves and curves of evaluations: the IQM over seeds with its 95 % bootstrap interval."""
 
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from jaxrl.experiment.pictures import new_figure, save
 from jaxrl.experiment.statistics import iqm, iqm_interval
 
 _MAX_CURVES = 10  # with a colour of their own
+_MAX_INSIDE = 60  # characters of a label in a legend inside the axes; longer ones would cover the curves
+_MAX_BELOW = 75  # characters of a line in a legend below them
 
 
 class Curve(NamedTuple):
@@ -157,7 +160,8 @@ def plot(curves: list[Curve], path: Path, what: str = "return of finished episod
     """Write a plot of `what`, with a line and a band for each curve, and return its path. It is a PNG if `path` has no suffix.
 
     Of more than ten curves, the ten that end highest have colours and labels, and the others are thin and grey. Seeds that
-    diverged, or were not trained as long as the others, are counted in the legend and left out of the line.
+    diverged, or were not trained as long as the others, are counted in the legend and left out of the line. Long labels are
+    below the axes.
 
     Raises:
       ImportError: without matplotlib.
@@ -176,8 +180,19 @@ def plot(curves: list[Curve], path: Path, what: str = "return of finished episod
         draw(axes, curve.env_steps, curve.returns, label=f"{curve.label} ({_seeds(curve)})")
     axes.set_ylabel(f"{what} (IQM, 95 % interval)")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    _add_legend(figure, axes)
     return save(figure, path)
+
+
+def _add_legend(figure: Any, axes: Any) -> None:
+    """Add a legend inside the axes, or if a label is long, below them in a figure that is higher by as much."""
+    lines, labels = axes.get_legend_handles_labels()
+    if max(map(len, labels), default=0) <= _MAX_INSIDE:
+        axes.legend(frameon=False)
+        return
+    labels = [textwrap.fill(label, _MAX_BELOW, break_on_hyphens=False) for label in labels]
+    figure.legend(lines, labels, loc="outside lower left", frameon=False)
+    figure.set_figheight(figure.get_figheight() + 0.2 * len("\n".join(labels).splitlines()))  # inches
 
 
 def _seeds(known: Curve) -> str:

@@ -52,6 +52,7 @@ class Explanation(NamedTuple):
     drawn_as: str  # the name of the environment in `rendering.drawings`
     discount: float
     returns: np.ndarray  # [E], of the episodes
+    cut_after: int | None  # steps, where an episode had not ended and its return misses later rewards
     components: list[str]  # [d]
     observations: np.ndarray  # [N, d], those visited
     saliency: dict[str, np.ndarray]  # shares [d] that sum to 1, for "action" and, if there is one, "value"
@@ -82,8 +83,8 @@ def explain_policy(
       episode_seed: seed of the episodes.
 
     Raises:
-      ValueError: for a folder without a finished run or without this policy, an environment on the host, observations without
-        components that vary, and components that do not exist.
+      ValueError: for a folder without a finished run or without this policy, a policy that has diverged, an environment on the
+        host, observations without components that vary, and components that do not exist.
       TypeError: for numbers that are not ints.
     """
     check_size("the seed of the episodes", episode_seed, minimum=0, maximum=2**32 - 1)
@@ -107,6 +108,8 @@ def explain_policy(
     vectors = np.asarray(jax.vmap(lambda obs: explain.components(obs)[0])(pairs[0]))
     baseline = jnp.zeros(len(names)) if is_image else jnp.mean(jnp.asarray(vectors), axis=0)
     saliency = {name: _share(x) for name, x in _saliency(function, env.action_space, pairs, baseline).items()}
+    if not all(np.isfinite(share).all() for share in saliency.values()):
+        raise ValueError(f"the policy of {_title(config, index)}, has diverged (it is NaN); choose another seed or setting")
     has_value = "value" in saliency
     if dims is None and not is_image and len(names) > 1:
         first, second = np.argsort(-np.sum(list(saliency.values()), axis=0), kind="stable")[:2].tolist()
@@ -123,6 +126,7 @@ def explain_policy(
         drawn_as=config.env,
         discount=discount,
         returns=np.sum(episodes.play.reward * valid, axis=0),
+        cut_after=None if episodes.ended.all() else max_steps,
         components=names,
         observations=vectors,
         saliency=saliency,
@@ -144,6 +148,7 @@ class _Episodes(NamedTuple):
     carry: Any  # of the policy before each step, leaves [T, E, ...]
     valid: np.ndarray  # bool [T, E]: before the end of the episode
     cut: np.ndarray  # bool [E]: the episode had not terminated
+    ended: np.ndarray  # bool [E]: it had terminated, or been truncated by the environment
 
 
 def _play(learner: Learner, policy: SavedPolicy, key: jax.Array, num_episodes: int, max_steps: int) -> _Episodes:
@@ -164,7 +169,7 @@ def _play(learner: Learner, policy: SavedPolicy, key: jax.Array, num_episodes: i
     play = play._replace(**{name: jax.tree.map(lambda x: x[:-1], getattr(play, name)) for name in ("state", "obs")})
     done = play.terminated | play.truncated
     over = np.cumsum(done, axis=0) - done > 0
-    return _Episodes(play, carry, ~over, ~np.any(play.terminated & ~over, axis=0))
+    return _Episodes(play, carry, ~over, ~np.any(play.terminated & ~over, axis=0), np.any(done, axis=0))
 
 
 def _sample(episodes: _Episodes, discount: float) -> tuple[Any, np.ndarray]:
@@ -178,7 +183,7 @@ def _sample(episodes: _Episodes, discount: float) -> tuple[Any, np.ndarray]:
     returns = np.empty(reward.shape)
     for t in reversed(range(num_steps)):
         returns[t] = later = reward[t] + discount * later
-    remaining = valid.sum(axis=0)[None] - np.arange(num_steps)[:, None]
+    remaining = np.maximum(0, valid.sum(axis=0)[None] - np.arange(num_steps)[:, None])  # after the end, a power would overflow
     known = ~episodes.cut[None] | (discount**remaining < _STILL_COUNTS)
     returns = np.where(known | ~known[valid].any(), returns, np.nan)
     steps = np.flatnonzero(valid)

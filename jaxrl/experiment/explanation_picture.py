@@ -1,6 +1,7 @@
 """`jaxrl explain`: one picture of what a policy has learned."""
 
 import math
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,10 @@ def draw(explanation: Explanation, path: Path) -> Path:
     """
     figure = new_figure(11, 8.2, dpi=100)
     mean, num = float(np.mean(explanation.returns)), len(explanation.returns)
-    figure.suptitle(f"{explanation.title}: greedy return {mean:.4g}, mean of {num} episodes", fontsize=13, color=INK)
+    steps = explanation.cut_after
+    what = "greedy return" if steps is None else f"greedy return of the first {steps:,} step{'s' * (steps != 1)}:"
+    result = f"{what} {mean:.4g}, mean of {num} episode{'s' * (num != 1)}"
+    figure.suptitle(f"{textwrap.fill(explanation.title, 90)}\n{result}", fontsize=13, color=INK)
     rows = figure.subfigures(2, 1, height_ratios=(1.4, 1) if explanation.moments else (1.25, 1))
     if explanation.moments:
         _draw_moments(rows[0], explanation)
@@ -179,8 +183,8 @@ def _draw_statistics(axes: Any, explanation: Explanation) -> None:
             axes.hist(flat[:, i], bins=40, range=ends, histtype="stepfilled", alpha=0.5, color=_COLORS[i], label=label)
         axes.set(xlabel="action", ylabel="steps")
         axes.legend(fontsize=9, framealpha=0.8, edgecolor="none")
-        change = ", ".join(f"{x:.2g}" for x in statistics.change[:_MAX_NUMBERS])
-        axes.set_title(f"Actions; mean change from step to step {change}", fontsize=11)
+        change = ", ".join(f"{x:.2g}" for x in statistics.change[:_MAX_NUMBERS] if np.isfinite(x))  # NaN for a single step
+        axes.set_title("Actions" + f"; mean change from step to step {change}" * bool(change), fontsize=11)
     else:
         frequency, names = np.atleast_2d(statistics.frequency), _action_names(explanation)
         width = 0.8 / len(frequency)
@@ -194,8 +198,8 @@ def _draw_statistics(axes: Any, explanation: Explanation) -> None:
             axes.legend(frameon=False)
         most = math.log(frequency.shape[1])
         entropy, repeat = float(np.mean(statistics.entropy)), float(np.mean(statistics.repeat))
-        title = f"Actions: entropy {entropy:.2f} of {most:.2f}, {100 * repeat:.0f} % repeat the last"
-        axes.set_title(title, fontsize=11)
+        repeats = f", {100 * repeat:.0f} % repeat the last" * math.isfinite(repeat)  # NaN for a single step
+        axes.set_title(f"Actions: entropy {entropy:.2f} of {most:.2f}{repeats}", fontsize=11)
     _plain(axes)
 
 

@@ -29,7 +29,8 @@ class Trial(NamedTuple):
 def plot(trials: Sequence[Trial], path: Path, *, log_axes: Mapping[str, bool] | None = None) -> Path:
     """Write the picture, and return its path. The colour of a line is its score, and the best line is thick.
 
-    Settings that were trained for different lengths have an axis for it. A setting without a finite score is grey.
+    Settings that were trained for different lengths have an axis for it, and the best is among those trained longest. A setting
+    without a finite score is grey.
 
     Args:
       trials: at least one, all with the same hyperparameters.
@@ -49,7 +50,8 @@ def plot(trials: Sequence[Trial], path: Path, *, log_axes: Mapping[str, bool] | 
     heights, ticks = zip(*(_axis(values, logs.get(name)) for name, values in columns.items()), strict=True)
     score = columns["score"]
     finite = np.isfinite(score)
-    order = np.argsort(np.where(finite, score, -np.inf), kind="stable")  # the best is drawn last
+    steps = np.array([trial.env_steps for trial in trials])
+    order = np.lexsort((np.where(finite, score, -np.inf), steps))  # the best is drawn last
     norm = Normalize(*((score[finite].min(), score[finite].max()) if finite.any() else (0, 1)))
     colours = ScalarMappable(norm, "viridis")
 

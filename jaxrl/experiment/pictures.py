@@ -1,5 +1,6 @@
 """Figures of matplotlib without a window or pyplot's global state."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ def save(figure: Any, path: Path) -> Path:
     """
     path = path if path.suffix else path.with_suffix(".png")
     try:
-        figure.savefig(path)
+        with warnings.catch_warnings():
+            # A character that the font lacks is a box, and a layout without room is seen too: nothing to print.
+            warnings.filterwarnings("ignore", "Glyph|constrained_layout", UserWarning)
+            figure.savefig(path)
     except OSError as error:
         raise ValueError(f"cannot write the picture {path} ({error.strerror})") from error
     return path

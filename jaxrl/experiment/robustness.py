@@ -31,21 +31,24 @@ def plot_robustness(
       ImportError: without matplotlib.
       ValueError: if the shapes do not fit, or the file cannot be written.
     """
-    x = np.asarray(values, float)
+    order = np.argsort(values)  # a line goes from left to right
+    x = np.asarray(values, float)[order]
     for label, runs in returns.items():
         if np.ndim(runs) != 2 or np.shape(runs)[1] != len(x):
             raise ValueError(f"the returns of {label!r} must be [seeds, {len(x)}], got {list(np.shape(runs))}")
     figure = new_figure(8, 4.5)
     axes = figure.add_subplot()
-    lowest = min(float(np.min(runs)) for runs in returns.values())
+    known = np.concatenate([np.ravel(runs) for runs in returns.values()])
+    known = known[np.isfinite(known)]
+    lowest, highest = (known.min(), known.max()) if len(known) else (0.0, 1.0)
     for i, (label, runs) in enumerate(returns.items()):
-        curve = robustness_curve(runs)
+        curve = robustness_curve(np.asarray(runs)[:, order])
         (line,) = axes.plot(x, curve.value, "o-", markersize=4, linewidth=2, label=f"{label} ({len(runs)} seeds)")
         axes.fill_between(x, curve.low, curve.high, color=line.get_color(), alpha=0.25, linewidth=0)
         if trained := list((trained_on or {}).get(label, ())):
-            height = np.full(len(trained), lowest - 0.04 * (i + 1) * (np.max(list(map(np.max, returns.values()))) - lowest))
+            height = np.full(len(trained), lowest - 0.04 * (i + 1) * (highest - lowest))
             axes.plot(trained, height, "|-", color=line.get_color(), linewidth=3, markersize=10)
-    if np.all(x > 0) and x[-1] > 10 * x[0]:
+    if x[0] > 0 and x[-1] > 10 * x[0]:
         axes.set_xscale("log")
     axes.set_xlabel(f"{parameter}" + (" (bars: trained on)" if trained_on else ""))
     axes.set_ylabel("greedy return (IQM, 95 % interval)")

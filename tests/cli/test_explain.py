@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from jaxrl.cli import main
-from jaxrl.experiment import Config, folder
+from jaxrl.experiment import Config, explanation_picture, folder
 from jaxrl.experiment.config import load_config
 from jaxrl.experiment.explanation import explain_policy
 from jaxrl.experiment.explanation_picture import draw
@@ -74,6 +74,62 @@ def test_what_the_picture_shows(run):
     total = sum(other.saliency.values())
     assert set(other.dims) == set(np.argsort(-total)[:2])
     assert np.abs(other.value.values - found.value.values).max() > 1e-3  # another policy
+
+
+def picture_of(found, tmp_path, monkeypatch):
+    """The figure that is written."""
+    figures, save = [], explanation_picture.save
+    monkeypatch.setattr(explanation_picture, "save", lambda figure, path: figures.append(figure) or save(figure, path))
+    draw(found, tmp_path / "picture")
+    return figures[0]
+
+
+def test_a_long_title_is_whole_and_the_return_has_a_line_of_its_own(run, tmp_path, monkeypatch):
+    found = explain_policy(run, num_episodes=2, max_steps=300)
+    assert found.cut_after is None
+    long = found.title + ", learning_rate 0.000314159, entropy_coef 0.00123" * 3
+    for title in (found.title, long):
+        figure = picture_of(found._replace(title=title), tmp_path, monkeypatch)
+        box = figure._suptitle.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+        assert all(panel.get_tightbbox().y1 <= box.y0 for panel in figure.axes), "above the panels"
+        *lines, result = figure._suptitle.get_text().split("\n")
+        assert " ".join(lines) == title
+        assert result == f"greedy return {found.returns.mean():.4g}, mean of 2 episodes"
+
+
+def test_what_is_unknown_of_episodes_that_were_cut_is_not_shown(run, tmp_path, monkeypatch):
+    """With two steps, how often the last action is repeated is known; with one it is not, nor how much an action changes."""
+    titles = []
+    for path, steps in ((run, 2), (run, 1), (write_run(tmp_path / "box", "sac", "Pendulum-v1"), 1)):
+        found = explain_policy(path, num_episodes=1, max_steps=steps)
+        assert found.cut_after == steps
+        figure = picture_of(found, tmp_path, monkeypatch)
+        titles.append((figure._suptitle.get_text().split("\n")[-1], figure.axes[-1].get_title()))
+    assert titles[0][0] == "greedy return of the first 2 steps: 2, mean of 1 episode"
+    assert "% repeat the last" in titles[0][1]
+    assert titles[1] == ("greedy return of the first 1 step: 1, mean of 1 episode", "Actions: entropy 0.00 of 0.69")
+    assert titles[2][1] == "Actions"
+
+
+def test_episodes_that_the_environment_truncates_are_not_cut(tmp_path):
+    run = write_run(tmp_path / "run", "sac", "Pendulum-v1")
+    assert explain_policy(run, num_episodes=1, max_steps=200).cut_after is None
+    assert explain_policy(run, num_episodes=1, max_steps=199).cut_after == 199
+
+
+@pytest.mark.parametrize(("algorithm", "env"), [("dqn", "CartPole-v1"), ("ppo", "Pendulum-v1"), ("pqn", "Catch-bsuite")])
+def test_a_policy_that_has_diverged_is_named(tmp_path, algorithm, env, capsys):
+    run = write_run(tmp_path / "run", algorithm, env, sweep={"discount": [0.1, 0.2]})
+    policies = folder.load_policies(run, abstract_policies(load_config(run)))
+    shutil.rmtree(run / folder.POLICIES)
+    folder.save_policies(run, policies._replace(params=jax.tree.map(lambda x: np.full_like(x, np.nan), policies.params)))
+    options = ["--seed", "6", "--setting", "discount=0.1", "--episodes", "2", "--max-steps", "500"]
+    assert main(["explain", str(run), "-o", str(tmp_path / "p.png"), *options]) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert f"on {env}, seed 6, discount 0.1, has diverged (it is NaN); choose another seed or setting" in printed
+    assert not (tmp_path / "p.png").exists()
 
 
 def test_the_policy_is_the_last_or_the_best_and_by_default_that_with_the_highest_return(run):

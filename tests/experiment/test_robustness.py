@@ -48,3 +48,24 @@ def test_the_picture(tmp_path, monkeypatch):
         plot_robustness(tmp_path / "curve", "mass", [0.1, 1.0], runs)
     with pytest.raises(ValueError, match="cannot write the picture"):
         plot_robustness(tmp_path / "none" / "curve", "mass", [0.1, 1.0, 2.0], runs)
+
+
+def test_values_in_any_order_and_unknown_returns(tmp_path, monkeypatch, recwarn):
+    """Lines go from left to right, and a NaN in one set leaves the bars of all sets where they are."""
+    figures, save = [], robustness.save
+    monkeypatch.setattr(robustness, "save", lambda figure, path: figures.append(figure) or save(figure, path))
+    values, runs = np.array([10.0, 0.1, 1.0]), np.array([[3.0, 1.0, 2.0], [5.0, 3.0, 4.0]])
+    unknown = runs.copy()
+    unknown[0, 1] = np.nan
+    trained_on = {"known": [1.0], "unknown": [0.1, 10.0]}
+    for returns in (runs, unknown, np.full_like(runs, np.nan)):
+        plot_robustness(tmp_path / "p.png", "mass", values, {"known": runs, "unknown": returns}, trained_on=trained_on)
+    for figure in figures:
+        (axes,) = figure.axes
+        assert axes.get_xscale() == "log"
+        known, first, _, second = axes.lines
+        np.testing.assert_allclose(known.get_xydata(), [[0.1, 2.0], [1.0, 3.0], [10.0, 4.0]])
+        np.testing.assert_allclose([*first.get_ydata(), *second.get_ydata()], [1 - 0.16, 1 - 0.32, 1 - 0.32])
+    plot_robustness(tmp_path / "p.png", "mass", values, {"unknown": np.full_like(runs, np.nan)}, trained_on=trained_on)
+    assert np.isfinite(figures[-1].axes[0].lines[1].get_ydata()).all()
+    assert list(recwarn) == []
