@@ -167,6 +167,7 @@ def _epsilon_greedy_logits(params: tuple[jax.Array, jax.Array]) -> jax.Array:
     legal, explores = q > -jnp.inf, epsilon > 0.0
     count = jnp.sum(legal, axis=-1, keepdims=True).astype(q.dtype)
     explored = jnp.log(jnp.where(explores, epsilon, 1.0)) - jnp.log(count)  # log 0 would have no finite gradient
+    epsilon = jnp.where(epsilon == 0.0, 0.0, epsilon)  # no gradient reaches an ε of 0
     exploited = jnp.log1p(-epsilon * (1.0 - 1.0 / count))
     is_greedy = jax.nn.one_hot(greedy(q), q.shape[-1], dtype=jnp.bool_)
     return jnp.where(is_greedy, exploited, jnp.where(legal & explores, explored, -jnp.inf))

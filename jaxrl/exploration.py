@@ -6,6 +6,7 @@ import operator
 import jax
 import jax.numpy as jnp
 
+from jaxrl._src.shapes import check_like, scalar_or_like
 from jaxrl.losses import greedy
 
 # Up to this many actions, the legal ones are stored as the bits of a word, which fuses on a GPU; a cumulative sum does not.
@@ -38,15 +39,20 @@ def epsilon_greedy(q: jax.Array, noise: tuple[jax.Array, jax.Array], epsilon, *,
     Returns:
       int32 actions `[...]`.
 
+    Raises:
+      ValueError: if the shapes do not match.
+
     >>> noise = epsilon_greedy_noise(jax.random.key(0), (1000,))
     >>> q = jnp.broadcast_to(jnp.array([0.0, -jnp.inf, 2.0, 1.0]), (1000, 4))
     >>> jnp.bincount(epsilon_greedy(q, noise, 0.3), length=4).tolist()
     [103, 0, 808, 89]
     """
     explore, action = noise
+    for bits in noise:
+        check_like("epsilon_greedy", "the leading axes of q", q.shape[:-1], noise=bits)
     uniform = (explore >> 8).astype(jnp.float32) * 2.0**-24
     random_action = (action % q.shape[-1]).astype(jnp.int32) if all_legal else _random_legal_action(q, action)
-    return jnp.where(uniform < epsilon, random_action, greedy(q))
+    return jnp.where(uniform < scalar_or_like("epsilon_greedy", "epsilon", epsilon, uniform), random_action, greedy(q))
 
 
 def _random_legal_action(q: jax.Array, bits: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxrl._src.checks import check_size
 from jaxrl._src.microbatches import grad_of_mean, map_rows
 from jaxrl._src.packing import pack, unpack
 
@@ -50,6 +51,7 @@ def scan_minibatches(
 
     Raises:
       ValueError: if `num_minibatches` does not divide N.
+      TypeError: if it is not an int.
     """
     num_rows = jax.tree.leaves(batch)[0].shape[0]
     check_minibatches(num_rows, num_minibatches)
@@ -68,7 +70,8 @@ def scan_minibatches(
 
 
 def check_minibatches(num_rows: int, num_minibatches: int) -> None:
-    """Raise ValueError unless `num_minibatches` divides the number of rows."""
+    """Raise ValueError unless `num_minibatches` divides the number of rows, and TypeError unless it is an int."""
+    num_minibatches = check_size("num_minibatches", num_minibatches)
     if num_rows % num_minibatches:
         divisors = [d for d in range(1, num_rows + 1) if num_rows % d == 0]
         nearest = min(divisors, key=lambda d: abs(d - num_minibatches))

@@ -102,7 +102,7 @@ def clip_by_global_norm(grads: Any, max_norm) -> tuple[Any, jax.Array]:
       The gradients, and their norm before clipping, float32 scalar.
     """
     norm = optax.tree_utils.tree_norm(jax.tree.map(lambda g: g.astype(jnp.float32), grads))
-    scale = jnp.minimum(1.0, max_norm / jnp.maximum(norm, 1e-12))
+    scale = jnp.where(norm <= max_norm, 1.0, max_norm / norm)  # not a minimum: inf / inf is NaN
     return jax.tree.map(lambda g: g * scale.astype(g.dtype), grads), norm
 
 
@@ -142,6 +142,7 @@ def set_step(optimizer: optax.GradientTransformation, opt_state: Any, step: jax.
     Raises:
       ValueError: if the state holds an integer that is not known to follow from the number of steps.
     """
+    step = None if step is None else jnp.asarray(step, jnp.int32)
     injected = any(_name(node) == _INJECTED for node in jax.tree.leaves(opt_state, is_leaf=lambda x: _name(x) == _INJECTED))
     built = optimizer.init(params) if injected else opt_state
     if _name(opt_state) != "MultiStepsState" or step is None:

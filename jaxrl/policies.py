@@ -108,7 +108,8 @@ def policy_head(action_space: Space, *, squash: bool = False) -> PolicyHead:
       A `PolicyHead`.
 
     Raises:
-      ValueError: for another action space, or `squash` without finite bounds.
+      ValueError: for another action space, or `squash` without finite bounds. The functions of a `MultiDiscrete` raise it for
+        logits of another width.
 
     >>> head = policy_head(MultiDiscrete((3, 2)))
     >>> head.params_spec((8,)).shape
@@ -254,6 +255,9 @@ def _multi_categorical_head(nvec: tuple[int, ...]) -> PolicyHead:
 
     def parts(logits, padding=-jnp.inf):
         """`[..., sum(nvec)]` to `[..., m, largest]`."""
+        if logits.shape[-1:] != (sum(nvec),):
+            space = MultiDiscrete(nvec)
+            raise ValueError(f"policy_head of {space}: logits and noise must be [..., {sum(nvec)}], got {logits.shape}")
         if min(nvec) == largest:
             return logits.reshape(*logits.shape[:-1], len(nvec), largest)
         pad = [(0, 0)] * (logits.ndim - 1)

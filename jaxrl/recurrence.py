@@ -80,11 +80,15 @@ def successor_outputs(network: RecurrentNetwork, params: PyTree, next_obs: Obs, 
 
     Returns:
       The outputs, leaves `[T, B, ...]`.
+
+    Raises:
+      ValueError: if `next_obs` and `carries` do not have the same T and B.
     """
-    time_and_batch = jax.tree.leaves(carries)[0].shape[:2]
+    shape = jax.tree.leaves(carries)[0].shape
+    _check_leading("successor_outputs", "next_obs", next_obs, shape[:2], f"carries {shape}")
     flat_obs, flat_carries = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (next_obs, carries))
     outputs, _ = network.apply(params, flat_obs, flat_carries)
-    return jax.tree.map(lambda x: x.reshape(*time_and_batch, *x.shape[1:]), outputs)
+    return jax.tree.map(lambda x: x.reshape(*shape[:2], *x.shape[1:]), outputs)
 
 
 def _check(obs: Obs, carry: Carry, done: jax.Array) -> None:
@@ -93,8 +97,10 @@ def _check(obs: Obs, carry: Carry, done: jax.Array) -> None:
     if done.ndim != 2:
         raise ValueError(f"unroll_network: done must be [T, B], got shape {done.shape}")
     for name, tree, shape in (("obs", obs, done.shape), ("carry", carry, done.shape[1:])):
-        for x in jax.tree.leaves(tree):
-            if x.shape[: len(shape)] != shape:
-                raise ValueError(
-                    f"unroll_network: {name} must have leading axes {shape}, to fit done {done.shape}; got {x.shape}"
-                )
+        _check_leading("unroll_network", name, tree, shape, f"done {done.shape}")
+
+
+def _check_leading(function: str, name: str, tree: Any, shape: tuple[int, ...], fits: str) -> None:
+    for x in jax.tree.leaves(tree):
+        if x.shape[: len(shape)] != shape:
+            raise ValueError(f"{function}: {name} must have leading axes {shape}, to fit {fits}; got {x.shape}")

@@ -18,9 +18,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl._src.checks import check_size
 from jaxrl._src.dtypes import promote
 from jaxrl._src.masking import mask_unweighted, safe_multiply
-from jaxrl._src.shapes import check_equal, check_like
+from jaxrl._src.shapes import check_equal, check_like, scalar_or_like
 from jaxrl.losses import selection
 
 __all__ = [
@@ -94,7 +95,7 @@ def lambda_returns(
         lambda_t = _unless(truncated, lambda_)
         return discount_t * lambda_t, r_t + safe_multiply(discount_t * (1 - lambda_t), v_t)
 
-    lambda_ = _scalar_or_like("lambda_returns", "lambda_", lambda_, r_t)
+    lambda_ = scalar_or_like("lambda_returns", "lambda_", lambda_, r_t)
     return _linear_recursion(coefficients, (r_t, discount_t, v_t, lambda_, truncated), mask_unweighted(discount_t[-1], v_t[-1]))
 
 
@@ -141,14 +142,14 @@ def n_step_returns(
 
     Raises:
       ValueError: if the shapes differ or n is less than 1.
+      TypeError: if n is not an int.
 
     >>> import jax.numpy as jnp
     >>> n_step_returns(jnp.ones(3), jnp.full(3, 0.5), jnp.full(3, 8.0), 2).tolist()
     [3.5, 3.5, 5.0]
     """
     _check_shapes("n_step_returns", r_t=r_t, discount_t=discount_t, v_t=v_t, truncated=truncated)
-    if n < 1:
-        raise ValueError(f"n_step_returns: n must be at least 1, got {n}")
+    n = check_size("n_step_returns: n", n, maximum=None)
     r_t, discount_t, v_t = promote(r_t, discount_t, v_t)
     # One step is the map x -> b + a x; n of them are composed by doubling, in log n passes over the arrays.
     on = _uncut(jnp.ones_like(r_t), truncated)
@@ -162,8 +163,9 @@ def n_step_returns(
             scale, offset = _compose((scale, offset), later)
             done += span
         power, span, remaining = _compose(power, (_later(x, span) for x in power)), 2 * span, remaining // 2
-    one_step = r_t + safe_multiply(discount_t, v_t)
-    return offset + safe_multiply(scale, _later(one_step, done))
+    # No return reads a value before step `done`. If it is NaN, a product with it would make the gradient of its discount NaN.
+    one_step = r_t[done:] + safe_multiply(discount_t[done:], v_t[done:])
+    return offset + safe_multiply(scale, jnp.concatenate([one_step, jnp.zeros_like(r_t[:done])]))
 
 
 def _compose(first, then) -> tuple[jax.Array, jax.Array]:
@@ -215,7 +217,7 @@ def generalized_advantage_estimation(
     def coefficients(delta_t, discount_t, lambda_, truncated):
         return discount_t * _unless(truncated, lambda_), delta_t
 
-    lambda_ = _scalar_or_like(name, "lambda_", lambda_, r_t)
+    lambda_ = scalar_or_like(name, "lambda_", lambda_, r_t)
     return _linear_recursion(coefficients, (delta_t, discount_t, lambda_, truncated), jnp.zeros_like(r_t[-1]))
 
 
@@ -251,7 +253,7 @@ def vtrace(
       lambda_: in [0, 1], a scalar or `[T, ...]`.
       clip_rho: ρ̄, which determines the fixed point: with inf, the value of π; else that of a policy between μ and π.
       clip_c: c̄ ≤ ρ̄, which reduces the variance and does not change the fixed point.
-      clip_pg_rho: the bound of the ratio in the advantage.
+      clip_pg_rho: the bound of the ratio in the advantage. All three are scalars or `[T, ...]`.
       truncated: bool `[T, ...]`; the target of such a step bootstraps from v_t. The last step always counts as truncated.
 
     Returns:
@@ -268,13 +270,14 @@ def vtrace(
     _check_shapes("vtrace", r_t=r_t, discount_t=discount_t, v_tm1=v_tm1, v_t=v_t, rho_tm1=rho_tm1, truncated=truncated)
     r_t, discount_t, v_tm1, v_t, rho_tm1 = promote(r_t, discount_t, v_tm1, v_t, rho_tm1)
     clipped_rho, clipped_c, clipped_pg_rho = (
-        jnp.minimum(jnp.asarray(bound, r_t.dtype), rho_tm1) for bound in (clip_rho, clip_c, clip_pg_rho)
+        jnp.minimum(scalar_or_like("vtrace", name, bound, r_t), rho_tm1)
+        for name, bound in (("clip_rho", clip_rho), ("clip_c", clip_c), ("clip_pg_rho", clip_pg_rho))
     )
 
     def coefficients(weighted_delta_t, discount_t, c_t, lambda_, truncated):
         return discount_t * _unless(truncated, lambda_) * c_t, weighted_delta_t
 
-    lambda_ = _scalar_or_like("vtrace", "lambda_", lambda_, r_t)
+    lambda_ = scalar_or_like("vtrace", "lambda_", lambda_, r_t)
     weighted_delta_t = safe_multiply(clipped_rho, r_t + safe_multiply(discount_t, v_t) - v_tm1)
     args = (weighted_delta_t, discount_t, clipped_c, lambda_, truncated)
     target = v_tm1 + _linear_recursion(coefficients, args, jnp.zeros_like(r_t[-1]))
@@ -319,7 +322,7 @@ def retrace(
     """
     _check_shapes("retrace", r_t=r_t, discount_t=discount_t, q_tm1=q_tm1, v_t=v_t, rho_tm1=rho_tm1, truncated=truncated)
     r_t, discount_t, q_tm1, v_t, rho_tm1 = promote(r_t, discount_t, q_tm1, v_t, rho_tm1)
-    lambda_ = _scalar_or_like("retrace", "lambda_", lambda_, r_t)
+    lambda_ = scalar_or_like("retrace", "lambda_", lambda_, r_t)
     c_t = _later(safe_multiply(lambda_, jnp.minimum(rho_tm1, jnp.ones((), rho_tm1.dtype))), 1)
 
     def coefficients(r_t, discount_t, v_t, c_t, q_t, truncated):
@@ -366,7 +369,7 @@ def q_lambda(
     _check_shapes("q_lambda", r_t=r_t, discount_t=discount_t, a_t=a_t, truncated=truncated)
     check_like("q_lambda", "the leading axes of r_t", jnp.shape(r_t), free=1, q_t=q_t)
     r_t, discount_t, q_t = promote(r_t, discount_t, q_t)
-    v_t, lambda_ = selection.max_value(q_t), _scalar_or_like("q_lambda", "lambda_", lambda_, r_t)
+    v_t, lambda_ = selection.max_value(q_t), scalar_or_like("q_lambda", "lambda_", lambda_, r_t)
     if a_t is not None:
         lambda_ = _unless(selection.select(q_t, a_t) != v_t, lambda_)
     return lambda_returns(r_t, discount_t, v_t, lambda_, truncated=truncated)
@@ -378,14 +381,6 @@ def _check_shapes(function: str, **arrays) -> None:
     shape = jnp.shape(arrays["r_t"])
     if not shape or not shape[0]:
         raise ValueError(f"{function}: arrays must be [T, ...] with T at least 1, got {shape}")
-
-
-def _scalar_or_like(function: str, name: str, value, like: jax.Array) -> jax.Array:
-    """`value` as an array of the dtype of `like`. Raises ValueError unless it is a scalar or has the shape of `like`."""
-    value = jnp.asarray(value, like.dtype)
-    if value.shape not in ((), like.shape):
-        raise ValueError(f"{function}: {name} must be a scalar or {like.shape}, got {value.shape}")
-    return value
 
 
 def _unless(condition: jax.Array | None, x: jax.Array) -> jax.Array:

@@ -18,5 +18,5 @@ def linear_schedule(start, end, num_iterations, iteration) -> jax.Array:
     >>> float(linear_schedule(1.0, 0.5, 4, jnp.int32(2)))
     0.75
     """
-    fraction = jnp.clip(iteration.astype(jnp.float32) / jnp.maximum(num_iterations, 1.0), 0.0, 1.0)
+    fraction = jnp.clip(jnp.asarray(iteration, jnp.float32) / jnp.maximum(num_iterations, 1.0), 0.0, 1.0)
     return (1.0 - fraction) * start + fraction * end  # unlike start + fraction * (end - start), exact at both ends

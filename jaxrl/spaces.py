@@ -67,7 +67,14 @@ class MultiDiscrete:
 
 @dataclass(frozen=True, eq=False)
 class Box:
-    """Arrays of one shape and dtype within bounds; `low` and `high` broadcast to `shape`, ±inf is unbounded."""
+    """Arrays of one shape and dtype within bounds; `low` and `high` broadcast to `shape`, ±inf is unbounded.
+
+    In a Box of integers, ±inf becomes the limit of the dtype.
+
+    Raises:
+      ValueError: if a lower bound exceeds its upper one or is NaN, or if integers of the dtype do not include a finite bound.
+      TypeError: if `shape` is not a tuple.
+    """
 
     low: Any
     high: Any
@@ -75,12 +82,14 @@ class Box:
     dtype: Any = np.float32
 
     def __post_init__(self):
-        dtype = np.dtype(self.dtype)
+        try:
+            object.__setattr__(self, "shape", tuple(self.shape))
+        except TypeError:
+            raise TypeError(f"Box: shape must be a tuple of ints, got {self.shape!r}") from None
+        object.__setattr__(self, "dtype", np.dtype(self.dtype))
         for name in ("low", "high"):
-            bound = np.broadcast_to(np.asarray(getattr(self, name), dtype), self.shape)
-            object.__setattr__(self, name, bound)
-        object.__setattr__(self, "dtype", dtype)
-        object.__setattr__(self, "shape", tuple(self.shape))
+            bound = _bound(name, getattr(self, name), self.dtype)
+            object.__setattr__(self, name, np.broadcast_to(bound, self.shape))
         if not np.all(self.low <= self.high):  # NaN is neither
             raise ValueError(f"Box: low must be at most high, got low {self.low} and high {self.high}")
 
@@ -102,6 +111,22 @@ class Box:
         bounds = self.low.astype(float).min(initial=np.inf), self.high.astype(float).max(initial=-np.inf)
         low, high = (f"{np.sign(x) * np.inf if abs(x) > 1e38 else x:g}" for x in bounds)
         return f"Box({low} … {high}, {list(self.shape)}, {self.dtype})"
+
+
+def _bound(name: str, value: Any, dtype: np.dtype) -> np.ndarray:
+    """`value` in `dtype`, always as a copy: a Box is compared by its bounds, which later writes to `value` must not change."""
+    if not np.issubdtype(dtype, np.integer):
+        return np.array(value, dtype)
+    given, limits = np.asarray(value), np.iinfo(dtype)
+    with np.errstate(invalid="ignore"):  # of ±inf, which the limits replace, and of NaN, which is refused
+        bound = given.astype(dtype)
+    bound = np.where(given <= limits.min, dtype.type(limits.min), np.where(given >= limits.max, dtype.type(limits.max), bound))
+    if np.any((bound != given) & ~np.isinf(given)):
+        raise ValueError(
+            f"Box: {name} must be integers of {dtype}, from {limits.min} to {limits.max}, or infinite; got {value}. "
+            "Change the bound or the dtype"
+        )
+    return bound
 
 
 @dataclass(frozen=True, eq=False)

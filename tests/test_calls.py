@@ -126,12 +126,75 @@ def test_misfits_are_named_with_both_shapes(name, argument, wrong):
         assert re.search(rf"\b{argument}\b", str(error.value)), error.value
 
 
-@pytest.mark.parametrize("wrong", [(5,), (4, 1), (1, 5), (1,)])
-def test_misfits_of_lambda(wrong):
-    args = calls.draw("lambda_returns", (4, 5))
-    with pytest.raises(ValueError, match=r"\(4, 5\)") as error:
-        jax.eval_shape(returns.lambda_returns, **args, lambda_=np.ones(wrong, np.float32))
-    assert str(wrong) in str(error.value)
+FIRST = {
+    name: next(k for k, (_, own) in call.arguments.items() if own in ("A", "C", "N", "AK", "AN", "AC"))
+    for name, call in calls.CALLS.items()
+    if not call.time and {own for _, own in call.arguments.values()} & {"A", "C", "N", "AK", "AN", "AC"}
+}
+
+
+@pytest.mark.parametrize("empty", [False, True])
+@pytest.mark.parametrize(("name", "argument"), FIRST.items())
+def test_arrays_without_the_axis_of_actions_are_refused(name, argument, empty):
+    """Such as `q[a]` in place of `q`."""
+    args = {k: np.zeros((0,) if empty and k == argument else (), x.dtype) for k, x in calls.draw(name, ()).items()}
+    with pytest.raises(ValueError, match=rf"^{name}: {argument} must be .*got \({'0,' if empty else ''}\)"):
+        jax.eval_shape(calls.called(name), **args)
+
+
+@pytest.mark.parametrize("num_actions", [3, 40])
+@pytest.mark.parametrize("name", [name for name, call in calls.CALLS.items() if "a_tm1" in call.arguments or name == "select"])
+def test_actions_and_rewards_may_be_python_numbers(name, num_actions):
+    args = calls.draw(name, (), A=num_actions)
+    plain = {k: x.item() if x.ndim == 0 else x for k, x in args.items()}
+    np.testing.assert_array_equal(calls.called(name)(**plain), calls.called(name)(**args))
+
+
+HYPERPARAMETERS = [
+    pytest.param(name, parameter, id=f"{name}-{parameter}")
+    for name in calls.CALLS
+    for parameter in inspect.signature(calls.function(name)).parameters
+    if parameter in (*("lambda_", "clip_rho", "clip_c", "clip_pg_rho", "clip_range", "temperature", "munchausen_scale"),
+                     *("log_policy_min", "action_gap_scale", "max_norm", "target_entropy", "log_temperature"))
+]  # fmt: skip
+SCALARS = {("munchausen_q_learning", "temperature"), ("deterministic_policy_gradient", "max_norm")}
+
+
+@pytest.mark.parametrize(("name", "parameter"), HYPERPARAMETERS)
+def test_misfits_of_hyperparameters(name, parameter):
+    """A column `[B, 1]` would make `[B, B]` of `[B]`, and a row of one number for each action would be read as one for each."""
+    leading = calls.leading(name)
+    args = calls.draw(name, leading)
+    wrong = [(*leading[:-1], 1), (*leading, 1), (1, *leading), (1,), (3,)]
+    for shape in [*wrong, leading] if (name, parameter) in SCALARS else wrong:
+        with pytest.raises(ValueError, match=r"\(") as error:
+            jax.eval_shape(calls.called(name), **args | {parameter: np.ones(shape, np.float32)})
+        assert str(error.value).startswith(f"{name}: {parameter} must "), error.value
+        assert str(error.value).endswith(f"got {shape}"), error.value
+
+
+@pytest.mark.parametrize(("name", "parameter"), [x for x in HYPERPARAMETERS if x.values not in SCALARS])
+def test_a_hyperparameter_may_differ_between_rows(name, parameter):
+    leading, function = calls.leading(name), calls.called(name)
+    args, value = calls.draw(name, leading, 1), np.linspace(0.1, 0.9, 5, dtype=np.float32)
+    args.pop(parameter, None)
+    whole = jax.jit(function)(**args, **{parameter: np.broadcast_to(value, leading)})
+    axis = len(leading) - 1
+    axes = {k: axis if x.ndim else None for k, x in args.items()}
+    each = jax.jit(jax.vmap(lambda args, value: function(**args, **{parameter: value}), (axes, 0), axis))(args, value)
+    for ours, rows in zip(jax.tree.leaves(whole), jax.tree.leaves(each), strict=True):
+        np.testing.assert_allclose(ours, rows, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n", "error", "message"), [(0, ValueError, "at least 1, got 0"), (2.5, TypeError, "an int"), (np.nan, TypeError, "an int")]
+)
+def test_a_number_of_steps_is_a_positive_int(n, error, message):
+    args = calls.draw("n_step_returns", (4, 5))
+    with pytest.raises(error, match=f"n_step_returns: n must be {message}"):
+        jax.eval_shape(calls.called("n_step_returns", n=n), **args)
+    with pytest.raises(TypeError, match="n_step_returns: n is a size and shapes the compiled program"):
+        jax.eval_shape(lambda n: returns.n_step_returns(**args, n=n), n)
 
 
 ACTIONS = [(name, k) for name, call in calls.CALLS.items() for k, (kind, _) in call.arguments.items() if kind == "action"]

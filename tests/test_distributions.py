@@ -433,6 +433,14 @@ def test_the_gradient_of_epsilon_greedy_is_in_epsilon_alone():
         close(by_epsilon, expected)
 
 
+@pytest.mark.parametrize("action", [0, 1, 2])
+def test_the_gradient_of_epsilon_greedy_is_zero_where_epsilon_is(action):
+    q = jnp.float32([1.0, 3.0, 2.0])
+    assert jax.grad(lambda epsilon: epsilon_greedy.log_prob((q, epsilon), jnp.int32(action)))(0.0) == 0
+    assert jax.grad(lambda epsilon: epsilon_greedy.entropy((q, epsilon)))(0.0) == 0
+    assert np.isnan(epsilon_greedy.log_prob((q, jnp.nan), jnp.int32(1)))
+
+
 def test_cold_boltzmann_becomes_greedy_step_by_step():
     """Down to what float32 can hold, the probabilities are the softmax's; a difference of 1e-15 counts at 1e-15."""
     q = np.float32([0.0, -1e-15, -1.0])

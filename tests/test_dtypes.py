@@ -20,7 +20,7 @@ from tests import calls
 TYPES = ["int32", "bool", "bfloat16", "float16", "float32"]
 HYPERPARAMETERS = [
     *("lambda_", "clip_rho", "clip_c", "clip_pg_rho", "clip_range", "temperature", "munchausen_scale", "log_policy_min"),
-    *("action_gap_scale", "max_norm", "target_entropy"),
+    *("action_gap_scale", "max_norm", "target_entropy", "kappa"),
 ]
 
 

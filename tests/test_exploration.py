@@ -32,6 +32,24 @@ def assert_uniform(actions):
     assert np.sum((counts - expected) ** 2) / expected < scipy.stats.chi2.isf(ONE_IN_A_MILLION, NUM_ACTIONS - 1)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epsilon": (5, 1)}, r"epsilon must be a scalar or \(5,\), got \(5, 1\)"),
+        ({"epsilon": (3,)}, r"epsilon must be a scalar or \(5,\), got \(3,\)"),
+        ({"explore": (5, 1)}, r"noise must have the leading axes of q, \(5,\); got \(5, 1\)"),
+        ({"action": ()}, r"noise must have the leading axes of q, \(5,\); got \(\)"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(change, message):
+    shape = {"explore": (5,), "action": (5,), "epsilon": ()} | change
+    noise = tuple(jax.ShapeDtypeStruct(shape[name], jnp.uint32) for name in ("explore", "action"))
+    q, epsilon = jax.ShapeDtypeStruct((5, 3), jnp.float32), jax.ShapeDtypeStruct(shape["epsilon"], jnp.float32)
+    for all_legal in (False, True):
+        with pytest.raises(ValueError, match=f"epsilon_greedy: {message}"):
+            jax.eval_shape(partial(epsilon_greedy, all_legal=all_legal), q, noise, epsilon)
+
+
 def test_epsilon_zero_is_greedy():
     actions, _ = draw(0.0)
     np.testing.assert_array_equal(actions, np.full((NUM_STEPS, NUM_ENVS), NUM_ACTIONS - 1))

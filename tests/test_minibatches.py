@@ -128,3 +128,9 @@ def test_a_number_that_does_not_divide_the_rows_is_refused(num, nearest):
     ):
         scan_minibatches(lambda carry, x: (carry, x), (), jnp.arange(rows), jax.random.split(jax.random.key(0), 1), num)
     check_minibatches(rows, nearest)
+
+
+@pytest.mark.parametrize(("num", "error"), [(0, ValueError), (-2, ValueError), (2.0, TypeError)])
+def test_a_number_of_minibatches_is_a_positive_int(num, error):
+    with pytest.raises(error, match="num_minibatches must be"):
+        check_minibatches(8, num)

@@ -213,6 +213,15 @@ def test_driven_by_the_number_of_the_step_it_is_the_optimizer_itself(name):
     assert not np.allclose(own_params["w"], 2 * make_params()["w"], atol=1e-4)
 
 
+def test_the_step_may_be_a_python_int():
+    params, grads = make_params(), make_grads(0)
+    for optimizer in (adam(0.1), optax.MultiSteps(optax.adam(0.1), 2).gradient_transformation()):
+        state = optimizer.init(params)
+        plain, array = (apply_gradients(optimizer, step, grads, state, params) for step in (3, jnp.int32(3)))
+        jax.tree.map(np.testing.assert_array_equal, plain, array)
+        assert jax.tree.map(jnp.result_type, plain) == jax.tree.map(jnp.result_type, array)
+
+
 def test_a_step_leaves_dtypes_as_they_were():
     """As the carry of a scan must be, for all that run in one."""
     params, grads = make_params(), make_grads(0)
@@ -341,6 +350,12 @@ def test_zero_gradients_stay_zero_at_any_limit():
         clipped, norm = clip_by_global_norm(zeros, limit)
         assert norm == 0
         assert_close(clipped, zeros, atol=0)
+
+
+@pytest.mark.parametrize(("size", "limit"), [(1.0, 2.3), (1e18, 3e38), (1e-13, 3e-13), (1e18, np.inf), (1e20, np.inf)])
+def test_gradients_below_the_limit_are_left_as_they_are(size, limit):
+    grads = {"w": jnp.float32([1.0, -2.0, 0.3]) * size}  # of 1e20, the square overflows
+    np.testing.assert_array_equal(clip_by_global_norm(grads, limit)[0]["w"], grads["w"])
 
 
 def test_the_norm_of_bfloat16_gradients_is_summed_in_float32():

@@ -378,6 +378,19 @@ def test_what_does_not_fit_is_refused(build, message):
         build()
 
 
+@pytest.mark.parametrize("nvec", [(3, 2), (2, 2)])
+def test_logits_of_another_width_are_refused(nvec):
+    head, raw_action = policy_head(MultiDiscrete(nvec)), jnp.zeros((4, 2), int)
+    wrong, right = jnp.zeros((4, 6)), jnp.zeros((4, sum(nvec)))
+    message = rf"MultiDiscrete\({nvec[0]}, {nvec[1]}\).* must be \[\.\.\., {sum(nvec)}\], got \(4, 6\)"
+    for call in (
+        lambda: head.sample(wrong, right), lambda: head.sample(right, wrong), lambda: head.mode(wrong),
+        lambda: head.log_prob(wrong, raw_action), lambda: head.entropy(wrong, raw_action), lambda: head.kl(right, wrong),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            jax.eval_shape(call)
+
+
 @pytest.mark.parametrize(
     ("out", "shapes"),
     [

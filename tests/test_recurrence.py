@@ -153,6 +153,14 @@ def test_what_does_not_fit_is_refused(change, error, message):
         unroll_network(NETWORKS["q"], params, **{"obs": obs, "carry": carry, "done": DONE} | change)
 
 
+@pytest.mark.parametrize("shape", [(B, T, 6), (T - 1, B, 6), (T, 6)])
+def test_successors_that_do_not_fit_the_carries_are_refused(shape):
+    params, _, next_obs, _ = rollout(NETWORKS["q"])
+    axes = rf"leading axes \({shape[0]}, {shape[1]}\), to fit carries \({', '.join(map(str, shape))}\)"
+    with pytest.raises(ValueError, match=rf"successor_outputs: next_obs must have {axes}; got \(4, 16, 3\)"):
+        successor_outputs(NETWORKS["q"], params, next_obs, jnp.zeros(shape))
+
+
 # --- GRU networks
 
 

@@ -35,6 +35,11 @@ def test_it_is_exact_at_its_ends():
     assert float(linear_schedule(1e8, 0.05, 4.0, jnp.int32(4))) == np.float32(0.05)
 
 
+def test_the_iteration_may_be_a_python_int():
+    value = linear_schedule(1.0, 0.5, 4, 2)
+    assert (float(value), value.dtype) == (0.75, jnp.float32)
+
+
 @pytest.mark.parametrize("iteration", [0, 1, 10**6, LAST_ITERATION])
 def test_an_infinite_schedule_stays_at_its_start(iteration):
     assert schedule(0.3, 0.0, jnp.inf, jnp.int32(iteration)) == np.float32(0.3)

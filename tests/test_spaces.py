@@ -58,11 +58,34 @@ def test_spec_has_the_structure_of_the_elements():
         (lambda: MultiDiscrete((2.7, 3)), TypeError, r"MultiDiscrete: nvec\[0\] must be an int, got 2.7"),
         (lambda: Box(1, [2, 0], (2,)), ValueError, "Box: low must be at most high"),
         (lambda: Box(np.nan, 1, ()), ValueError, "Box: low must be at most high, got low nan"),
+        (lambda: Box(0, [255, 300], (2,), np.uint8), ValueError, r"Box: high must be integers of uint8.* got \[255, 300\]"),
+        (lambda: Box(-1, 1, (2,), np.uint8), ValueError, "Box: low must be integers of uint8, from 0 to 255, .* got -1"),
+        (lambda: Box(0.5, 2, (2,), np.int32), ValueError, "Box: low must be integers of int32.* got 0.5"),
+        (lambda: Box(0, np.nan, (2,), np.int32), ValueError, "Box: high must be integers of int32.* got nan"),
+        (lambda: Box(-1, 1, 3), TypeError, "Box: shape must be a tuple of ints, got 3"),
     ],
 )
 def test_impossible_spaces_are_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.int64, np.uint64])
+def test_infinite_bounds_of_integers_are_the_limits_of_the_dtype(dtype):
+    limits = np.iinfo(dtype)
+    bounded = Box(limits.min, limits.max, (2,), dtype)
+    assert Box(-np.inf, np.inf, (2,), dtype) == bounded
+    assert Box(np.array([-np.inf, limits.min]), np.array([limits.max, np.inf]), (2,), dtype) == bounded
+    assert Box(0, [3, np.inf], (2,), dtype) == Box(0, np.array([3, limits.max], dtype), (2,), dtype)
+
+
+def test_a_box_keeps_its_bounds_when_the_given_arrays_change():
+    low, high = np.zeros(3, np.float32), np.ones(3, np.int32)
+    boxes = [Box(low, high, (3,)), Box(low, high, (3,), np.int32)]
+    before = [hash(box) for box in boxes]
+    low[0], high[0] = 0.5, 2
+    assert boxes == [Box(0, 1, (3,)), Box(0, 1, (3,), np.int32)]
+    assert [hash(box) for box in boxes] == before
 
 
 def test_sizes_from_numpy_become_ints():

@@ -1,5 +1,6 @@
 """Checks of shapes at trace time. Broadcasting would hide mistakes: `[B]` and `[B, 1]` become `[B, B]`."""
 
+import jax
 import jax.numpy as jnp
 
 
@@ -18,6 +19,32 @@ def check_like(function: str, what: str, shape: tuple[int, ...], *, free: int = 
     for name, x in arrays.items():
         if jnp.ndim(x) != len(shape) + free or jnp.shape(x)[: len(shape)] != shape:
             raise ValueError(f"{function}: {name} must have {what}, {shape}; got {jnp.shape(x)}")
+
+
+def leading_axes(function: str, own: str, **array) -> tuple[int, ...]:
+    """The axes of `array` before its `own`, such as "A, N". Raises ValueError if it has fewer, or if one of its own is empty."""
+    ((name, x),) = array.items()
+    shape, count = jnp.shape(x), len(own.split(", "))
+    if len(shape) < count or 0 in shape[-count:]:
+        raise ValueError(f"{function}: {name} must be [..., {own}] with {own} at least 1, got {shape}")
+    return shape[:-count]
+
+
+def scalar_or_like(function: str, name: str, value, like: jax.Array) -> jax.Array:
+    """`value` as an array of the dtype of `like`. Raises ValueError unless it is a scalar or has the shape of `like`."""
+    value = jnp.asarray(value, like.dtype)
+    if value.shape not in ((), like.shape):
+        raise ValueError(f"{function}: {name} must be a scalar or {like.shape}, got {value.shape}")
+    return value
+
+
+def check_bools(function: str, **flags) -> None:
+    """Raise TypeError unless all `flags` that are not None hold bools: `~` of the integers 0 and 1 gives −1 and −2, both true."""
+    for name, x in flags.items():
+        if x is not None and jnp.result_type(x) != jnp.bool_:
+            raise TypeError(
+                f"{function}: {name} must hold bools, got {jnp.result_type(x)}{list(jnp.shape(x))}; use .astype(bool)"
+            )
 
 
 def check_integers(action) -> None:

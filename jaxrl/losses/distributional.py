@@ -6,10 +6,11 @@ and `dueling` are losses `[...]`, to be averaged and minimized. No gradient flow
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl._src.dtypes import floating_type, promote
 from jaxrl._src.masking import mask_unweighted
-from jaxrl._src.shapes import check_like
+from jaxrl._src.shapes import check_like, leading_axes
 from jaxrl.losses.selection import greedy, select_row
 
 
@@ -67,6 +68,7 @@ def categorical_mean(logits: jax.Array, atoms: jax.Array) -> jax.Array:
     >>> categorical_mean(logits, jnp.array([1.0, 2.0])).tolist()
     [1.5, -inf, 2.0]
     """
+    leading_axes("categorical_mean", "K", logits=logits)
     check_like("categorical_mean", "the last axis of logits", jnp.shape(logits)[-1:], atoms=atoms)
     logits, atoms = promote(logits, atoms)
     legal = jnp.max(logits, axis=-1) != -jnp.inf
@@ -165,23 +167,27 @@ def quantile_regression(quantiles: jax.Array, tau: jax.Array, targets: jax.Array
       `[...]`.
 
     Raises:
-      ValueError: if the shapes do not match.
+      ValueError: if the shapes do not match, or κ is negative or not finite.
 
     >>> import jax.numpy as jnp
     >>> float(quantile_regression(jnp.array([0.0]), jnp.array([0.25]), jnp.array([-2.0, 2.0]), kappa=0.0))
     1.0
     """
+    leading = leading_axes("quantile_regression", "N", quantiles=quantiles)
     if jnp.shape(tau) not in (jnp.shape(quantiles), jnp.shape(quantiles)[-1:]):
         raise ValueError(
             f"quantile_regression: tau must have the shape of quantiles, {jnp.shape(quantiles)}; got {jnp.shape(tau)}"
         )
-    check_like("quantile_regression", "the leading axes of quantiles", jnp.shape(quantiles)[:-1], free=1, targets=targets)
+    check_like("quantile_regression", "the leading axes of quantiles", leading, free=1, targets=targets)
     quantiles, tau, targets = promote(quantiles, tau, targets)
     u = jax.lax.stop_gradient(targets)[..., None, :] - quantiles[..., :, None]  # [..., N, M]
     size = jnp.abs(u)
-    if kappa > 0:
-        inner = jnp.minimum(size, kappa)
-        size = inner / kappa * (size - 0.5 * inner)  # L_κ(u)/κ, without a square that overflows
+    width = np.asarray(kappa, quantiles.dtype)
+    if not (width.ndim == 0 and 0 <= width < np.inf):
+        raise ValueError(f"quantile_regression: kappa must be a finite number of at least 0, got {kappa}")
+    if width >= jnp.finfo(width.dtype).tiny:  # XLA may round smaller ones to 0, by which this would divide
+        inner = jnp.minimum(size, width)
+        size = inner / width * (size - 0.5 * inner)  # L_κ(u)/κ, without a square that overflows
     levels = jnp.broadcast_to(jax.lax.stop_gradient(tau), jnp.shape(quantiles))[..., None]
     weight = jnp.abs(levels - (u < 0).astype(quantiles.dtype))
     return jnp.sum(jnp.mean(weight * size, axis=-1), axis=-1)
@@ -222,10 +228,11 @@ def quantile_q_learning(
     >>> float(quantile_q_learning(q, jnp.array(0), jnp.array(0.5), jnp.array(0.0), q))
     0.0625
     """
-    selector = q_quantiles_t if q_quantiles_t_selector is None else q_quantiles_t_selector
+    name, selector = "quantile_q_learning", q_quantiles_t if q_quantiles_t_selector is None else q_quantiles_t_selector
+    _check_actions(name, "q_quantiles_tm1", q_quantiles_tm1, a_tm1, r_t, discount_t)
     dtype, num = floating_type(q_quantiles_tm1, r_t, discount_t, q_quantiles_t), jnp.shape(q_quantiles_tm1)[-1]
     tau = (jnp.arange(num, dtype=dtype) + 0.5) / num
-    return _quantile("quantile_q_learning", q_quantiles_tm1, tau, a_tm1, r_t, discount_t, q_quantiles_t, selector, kappa)
+    return _quantile(name, q_quantiles_tm1, tau, a_tm1, r_t, discount_t, q_quantiles_t, selector, kappa)
 
 
 def implicit_quantile_q_learning(
@@ -271,7 +278,6 @@ def implicit_quantile_q_learning(
 
 
 def _quantile(name, q_quantiles_tm1, tau, a_tm1, r_t, discount_t, q_quantiles_t, selector, kappa) -> jax.Array:
-    _check_actions(name, "q_quantiles_tm1", q_quantiles_tm1, a_tm1, r_t, discount_t)
     each = {"q_quantiles_t": q_quantiles_t, "q_quantiles_t_selector": selector}
     check_like(name, "the leading axes and actions of q_quantiles_tm1", jnp.shape(q_quantiles_tm1)[:-1], free=1, **each)
     (selector,) = promote(selector)
@@ -282,9 +288,8 @@ def _quantile(name, q_quantiles_tm1, tau, a_tm1, r_t, discount_t, q_quantiles_t,
 
 
 def _check_actions(function: str, of: str, q, a_tm1, r_t, discount_t) -> None:
-    if jnp.ndim(q) < 2:
-        raise ValueError(f"{function}: {of} must be [..., A, N], got {jnp.shape(q)}")
-    check_like(function, f"the leading axes of {of}", jnp.shape(q)[:-2], a_tm1=a_tm1, r_t=r_t, discount_t=discount_t)
+    leading = leading_axes(function, "A, N", **{of: q})
+    check_like(function, f"the leading axes of {of}", leading, a_tm1=a_tm1, r_t=r_t, discount_t=discount_t)
 
 
 def dueling(value: jax.Array, advantage: jax.Array) -> jax.Array:
@@ -304,7 +309,7 @@ def dueling(value: jax.Array, advantage: jax.Array) -> jax.Array:
     >>> dueling(jnp.array(5.0), jnp.array([1.0, 3.0])).tolist()
     [4.0, 6.0]
     """
-    check_like("dueling", "the leading axes of advantage", jnp.shape(advantage)[:-1], value=value)
+    check_like("dueling", "the leading axes of advantage", leading_axes("dueling", "A", advantage=advantage), value=value)
     value, advantage = promote(value, advantage)
     legal = advantage != -jnp.inf
     # Not jnp.mean(…, where=legal), which rounds differently where all actions are legal.

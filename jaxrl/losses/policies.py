@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl._src.dtypes import promote
-from jaxrl._src.shapes import check_equal
+from jaxrl._src.shapes import check_equal, leading_axes, scalar_or_like
 
 
 def policy_gradient(log_prob_t: jax.Array, advantage_t: jax.Array) -> jax.Array:
@@ -40,10 +40,14 @@ def entropy(logits: jax.Array) -> jax.Array:
     Returns:
       `[...]`.
 
+    Raises:
+      ValueError: if there is no axis of actions.
+
     >>> import jax.numpy as jnp
     >>> round(float(entropy(jnp.array([0.0, 0.0, -jnp.inf]))), 4)
     0.6931
     """
+    leading_axes("entropy", "A", logits=logits)
     (logits,) = promote(logits)
     log_p = jax.nn.log_softmax(logits)
     return -jnp.sum(jnp.exp(log_p) * jnp.where(log_p == -jnp.inf, jnp.zeros((), log_p.dtype), log_p), axis=-1)
@@ -56,7 +60,7 @@ def ppo_clip(log_prob_t: jax.Array, old_log_prob_t: jax.Array, advantage_t: jax.
       log_prob_t: log-probabilities of the actions taken, `[...]`. Differentiated.
       old_log_prob_t: the same under the policy that collected the data, `[...]`. No gradient.
       advantage_t: `[...]`. No gradient.
-      clip_range: ε > 0, a scalar; from 1 on, the lower bound has no effect.
+      clip_range: ε > 0, a scalar or `[...]`; from 1 on, the lower bound has no effect.
 
     Returns:
       `[...]`.
@@ -71,7 +75,7 @@ def ppo_clip(log_prob_t: jax.Array, old_log_prob_t: jax.Array, advantage_t: jax.
     check_equal("ppo_clip", log_prob_t=log_prob_t, old_log_prob_t=old_log_prob_t, advantage_t=advantage_t)
     log_prob_t, old_log_prob_t, advantage_t = promote(log_prob_t, old_log_prob_t, advantage_t)
     old_log_prob_t, advantage_t = jax.lax.stop_gradient((old_log_prob_t, advantage_t))
-    log_ratio, clip_range = log_prob_t - old_log_prob_t, jnp.asarray(clip_range, log_prob_t.dtype)
+    log_ratio, clip_range = log_prob_t - old_log_prob_t, scalar_or_like("ppo_clip", "clip_range", clip_range, log_prob_t)
     # The minimum bounds the ratio from above where A > 0 and from below where A < 0. The bound is on the log-ratio, so
     # that a ratio too large for a float causes neither inf nor, in the gradient, inf · 0.
     above, below = (
@@ -90,7 +94,7 @@ def ppo_value_loss(v_tm1: jax.Array, old_v_tm1: jax.Array, target_tm1: jax.Array
       v_tm1: values, `[...]`. Differentiated.
       old_v_tm1: values when the data were collected, `[...]`. No gradient.
       target_tm1: G, the returns, `[...]`. No gradient.
-      clip_range: ε > 0, a scalar, in units of the value.
+      clip_range: ε > 0, a scalar or `[...]`, in units of the value.
 
     Returns:
       `[...]`.
@@ -105,6 +109,6 @@ def ppo_value_loss(v_tm1: jax.Array, old_v_tm1: jax.Array, target_tm1: jax.Array
     check_equal("ppo_value_loss", v_tm1=v_tm1, old_v_tm1=old_v_tm1, target_tm1=target_tm1)
     v_tm1, old_v_tm1, target_tm1 = promote(v_tm1, old_v_tm1, target_tm1)
     old_v_tm1, target_tm1 = jax.lax.stop_gradient((old_v_tm1, target_tm1))
-    clip_range = jnp.asarray(clip_range, v_tm1.dtype)
+    clip_range = scalar_or_like("ppo_value_loss", "clip_range", clip_range, v_tm1)
     clipped = old_v_tm1 + jnp.clip(v_tm1 - old_v_tm1, -clip_range, clip_range)
     return 0.5 * jnp.maximum(jnp.square(v_tm1 - target_tm1), jnp.square(clipped - target_tm1))

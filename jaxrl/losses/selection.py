@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxrl._src.shapes import check_integers, check_like
+from jaxrl._src.shapes import check_integers, check_like, leading_axes
 
 # Up to this many actions, unrolled comparisons are cheaper on an accelerator than an argmax, a gather and the
 # scatter of its gradient: the comparisons fuse with the surrounding operations, the others do not.
@@ -28,8 +28,9 @@ def select(values: jax.Array, index: jax.Array) -> jax.Array:
     >>> select(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([0, 1])).tolist()
     [1.0, 4.0]
     """
-    check_like("select", "the leading axes of values", jnp.shape(values)[:-1], index=index)
+    check_like("select", "the leading axes of values", leading_axes("select", "A", values=values), index=index)
     check_integers(index)
+    index = jnp.asarray(index)
     if values.shape[-1] > _FEW_ACTIONS:
         return jnp.take_along_axis(values, index[..., None], axis=-1)[..., 0]
     chosen = values[..., 0]
@@ -41,6 +42,7 @@ def select(values: jax.Array, index: jax.Array) -> jax.Array:
 def select_row(values: jax.Array, index: jax.Array) -> jax.Array:
     """`values[..., index, :]` for each leading position: `[..., A, N]` and integers `[...]` to `[..., N]`."""
     check_integers(index)
+    index = jnp.asarray(index)
     if values.shape[-2] > _FEW_ACTIONS:
         return jnp.take_along_axis(values, index[..., None, None], axis=-2)[..., 0, :]
     chosen = values[..., 0, :]
@@ -54,13 +56,17 @@ def greedy(values: jax.Array) -> jax.Array:
 
     An illegal action has the value −inf. Where a value is NaN, the index is undefined.
 
+    Raises:
+      ValueError: if there is no axis of actions.
+
     >>> import jax.numpy as jnp
     >>> int(greedy(jnp.array([1.0, 3.0, 3.0])))
     1
     """
+    leading = leading_axes("greedy", "A", values=values)
     if values.shape[-1] > _FEW_ACTIONS:
         return jnp.argmax(values, axis=-1).astype(jnp.int32)
-    best, index = values[..., 0], jnp.zeros(values.shape[:-1], jnp.int32)
+    best, index = values[..., 0], jnp.zeros(leading, jnp.int32)
     for a in range(1, values.shape[-1]):
         better = values[..., a] > best
         best, index = jnp.where(better, values[..., a], best), jnp.where(better, jnp.int32(a), index)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxrl._src.dtypes import promote
 from jaxrl._src.masking import mask_unweighted, safe_multiply
-from jaxrl._src.shapes import check_equal, check_like
+from jaxrl._src.shapes import check_equal, check_like, leading_axes, scalar_or_like
 from jaxrl.losses.selection import greedy, max_value, select
 
 
@@ -27,9 +27,9 @@ def _error(prediction: jax.Array, r_t, discount_t, v_t: jax.Array, stop_target_g
 
 
 def _check(function: str, q_tm1, a_tm1, r_t, discount_t, **q_t) -> None:
-    shape = jnp.shape(q_tm1)
-    check_like(function, "the leading axes of q_tm1", shape[:-1], a_tm1=a_tm1, r_t=r_t, discount_t=discount_t)
-    check_like(function, "the shape of q_tm1", shape, **q_t)
+    leading = leading_axes(function, "A", q_tm1=q_tm1)
+    check_like(function, "the leading axes of q_tm1", leading, a_tm1=a_tm1, r_t=r_t, discount_t=discount_t)
+    check_like(function, "the shape of q_tm1", jnp.shape(q_tm1), **q_t)
 
 
 def td_learning(
@@ -130,7 +130,7 @@ def expected_sarsa(
     """
     _check("expected_sarsa", q_tm1, a_tm1, r_t, discount_t, q_t=q_t, probs_t=probs_t)
     q_tm1, r_t, discount_t, q_t, probs_t = promote(q_tm1, r_t, discount_t, q_t, probs_t)
-    v_t = jnp.sum(safe_multiply(probs_t, q_t), axis=-1)
+    v_t = jnp.sum(safe_multiply(mask_unweighted(discount_t, probs_t), q_t), axis=-1)
     return _error(select(q_tm1, a_tm1), r_t, discount_t, v_t, stop_target_gradient)
 
 
@@ -227,7 +227,7 @@ def persistent_q_learning(
       r_t: rewards, `[...]`.
       discount_t: γ, 0 where the episode terminated, `[...]`.
       q_t: action values of the successor, `[..., A]`. No gradient by default.
-      action_gap_scale: α, a scalar in [0, 1]; 0 is Q-learning.
+      action_gap_scale: α in [0, 1], a scalar or `[...]`; 0 is Q-learning.
       stop_target_gradient: False differentiates the target too.
 
     Returns:
@@ -243,7 +243,8 @@ def persistent_q_learning(
     """
     _check("persistent_q_learning", q_tm1, a_tm1, r_t, discount_t, q_t=q_t)
     q_tm1, r_t, discount_t, q_t = promote(q_tm1, r_t, discount_t, q_t)
-    best, repeated, scale = max_value(q_t), select(q_t, a_tm1), jnp.asarray(action_gap_scale, q_t.dtype)
+    best, repeated = max_value(q_t), select(q_t, a_tm1)
+    scale = scalar_or_like("persistent_q_learning", "action_gap_scale", action_gap_scale, r_t)
     repeated = jnp.where(repeated != -jnp.inf, repeated, best)
     return _error(select(q_tm1, a_tm1), r_t, discount_t, best + scale * (repeated - best), stop_target_gradient)
 
@@ -272,9 +273,9 @@ def munchausen_q_learning(
       discount_t: γ, 0 where the episode terminated, `[...]`.
       q_t: action values of the successor by the target network, `[..., A]`. No gradient by default.
       q_tm1_target: action values of the state in which the agent acted by the target network, `[..., A]`. As q_t.
-      temperature: τ > 0; with munchausen_scale 0, the limit τ → 0 is Q-learning.
-      munchausen_scale: α in [0, 1].
-      log_policy_min: l₀ < 0, the lower bound of the log-policy term.
+      temperature: τ > 0, a scalar; with munchausen_scale 0, the limit τ → 0 is Q-learning.
+      munchausen_scale: α in [0, 1], a scalar or `[...]`.
+      log_policy_min: l₀ < 0, the lower bound of the log-policy term, a scalar or `[...]`.
       stop_target_gradient: False differentiates the target too.
 
     Returns:
@@ -288,11 +289,15 @@ def munchausen_q_learning(
     >>> round(float(munchausen_q_learning(q, a, r, discount, q, q, temperature=0.1, munchausen_scale=1.0)), 4)
     0.9307
     """
-    _check("munchausen_q_learning", q_tm1, a_tm1, r_t, discount_t, q_t=q_t, q_tm1_target=q_tm1_target)
+    name = "munchausen_q_learning"
+    _check(name, q_tm1, a_tm1, r_t, discount_t, q_t=q_t, q_tm1_target=q_tm1_target)
+    check_like(name, "the shape of a scalar", (), temperature=temperature)
     q_tm1, r_t, discount_t, q_t, q_tm1_target = promote(q_tm1, r_t, discount_t, q_t, q_tm1_target)
+    scale = scalar_or_like(name, "munchausen_scale", munchausen_scale, r_t)
+    log_policy_min = scalar_or_like(name, "log_policy_min", log_policy_min, r_t)
     best, excess = _soft_value(q_tm1_target, temperature)
     log_policy = (select(q_tm1_target, a_tm1) - best) - excess  # τ ln π(a_tm1|s_tm1)
-    bonus = jnp.asarray(munchausen_scale, q_t.dtype) * jnp.clip(log_policy, jnp.asarray(log_policy_min, q_t.dtype), 0)
+    bonus = scale * jnp.clip(log_policy, log_policy_min, 0)
     q_t = jnp.where(q_t == -jnp.inf, q_t, mask_unweighted(discount_t, q_t))  # illegal actions stay −inf
     best_t, excess_t = _soft_value(q_t, temperature)
     return _error(select(q_tm1, a_tm1), r_t + bonus, discount_t, best_t + excess_t, stop_target_gradient)

@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl._src.checks import check_size
-from jaxrl.replay.uniform import Replay, check_capacity, num_stored, take
+from jaxrl._src.shapes import check_bools, check_equal
+from jaxrl.replay.uniform import Replay, check_capacity, check_noise, num_stored, take
 
 
 def sample_sequences(
@@ -42,7 +43,9 @@ def sample_sequences(
 
     Raises:
       ValueError: if the sizes do not fit together.
+      TypeError: if `noise` is not uint32.
     """
+    check_noise("replay.sample_sequences", noise)
     length = _check_sizes(replay, length, num_envs, rows_per_add)
     stored = num_stored(num_adds, rows_per_add, replay.capacity)
     num_sequences = jnp.maximum(stored - (length - 1) * num_envs, 1)
@@ -80,7 +83,7 @@ def sequences_at(
 
 def _check_sizes(replay: Replay, length: int, num_envs: int, rows_per_add: int) -> int:
     length, num_envs = check_size("length", length), check_size("num_envs", num_envs)
-    check_capacity(replay.capacity, check_size("rows_per_add", rows_per_add))
+    check_capacity(replay.capacity, rows_per_add)
     if rows_per_add % num_envs:
         raise ValueError(
             f"rows_per_add {rows_per_add} must be a multiple of num_envs {num_envs}: whole steps of all environments"
@@ -134,11 +137,18 @@ def n_step(reward: jax.Array, terminated: jax.Array, truncated: jax.Array, disco
       `NStep`. The target for the observation and action of step 0 is
       `returns + discount * value(step_at(items.next_obs, last))`.
 
+    Raises:
+      ValueError: if the shapes differ.
+      TypeError: if a flag is not boolean.
+
     >>> flags = jnp.array([[False, False, False], [False, True, False]])
     >>> out = n_step(jnp.array([[1.0, 2.0, 4.0], [1.0, 2.0, 4.0]]), flags, jnp.zeros_like(flags), 0.5)
     >>> out.returns.tolist(), out.discount.tolist(), out.last.tolist()
     ([3.0, 2.0], [0.125, 0.0], [2, 1])
     """
+    flags = {"terminated": terminated, "truncated": truncated, "valid": valid}
+    check_equal("n_step", reward=reward, **flags)
+    check_bools("n_step", **flags)
     discount = jnp.asarray(discount, jnp.float32)
     returns, factor, ended = jnp.zeros_like(reward[..., 0]), jnp.ones_like(reward[..., 0]), jnp.zeros_like(terminated[..., 0])
     last = jnp.zeros(ended.shape, jnp.int32)
@@ -154,6 +164,7 @@ def n_step(reward: jax.Array, terminated: jax.Array, truncated: jax.Array, disco
 
 def step_at(sequences: Any, index: jax.Array) -> Any:
     """Select step `index`, int32 `[*shape]`, of each sequence: leaves `[*shape, n, ...]` to `[*shape, ...]`."""
+    index = jnp.asarray(index)
 
     def choose(x):
         chosen = x[(slice(None),) * index.ndim + (0,)]

@@ -42,8 +42,20 @@ class Replay:
 
 
 def init(example: Any, capacity: int) -> Replay:
-    """An empty buffer for `capacity` items with the structure, shapes and dtypes of `example`, one unbatched item."""
+    """An empty buffer for `capacity` items with the structure, shapes and dtypes of `example`, one unbatched item.
+
+    Raises:
+      ValueError: if the capacity is less than 1.
+      TypeError: if the capacity is not an int, or `example` holds keys or complex numbers.
+    """
     capacity = check_size("capacity", capacity)
+    example = jax.tree.map(lambda x: x if hasattr(x, "dtype") else jnp.asarray(x), example)
+    for path, x in jax.tree.leaves_with_path(example):
+        if not any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)):
+            raise TypeError(
+                f"replay.init: example{jax.tree_util.keystr(path)} must hold bools, integers or real numbers, got {x.dtype}; "
+                "of a key, store jax.random.key_data(key), and of complex numbers, both parts"
+            )
     layout = layout_of(example)
     return Replay(jnp.zeros((capacity, layout.num_words), jnp.uint32), layout)
 
@@ -57,22 +69,26 @@ def add(replay: Replay, items: Any, num_adds: jax.Array) -> Replay:
       num_adds: int32 scalar, the number of previous calls of `add`. If it is batched, the write becomes a scatter.
 
     Raises:
-      ValueError: if the capacity is not a multiple of n, or `items` differ from the example.
+      ValueError: if the capacity is not a multiple of n, `items` differ from the example, or they do not have n in common.
     """
     layout = layout_of(items, batch_ndim=1)
     if layout != replay.layout:
         raise ValueError(f"replay.add: items must be as in init, {_describe(replay.layout)}; got {_describe(layout)}")
-    counts = {x.shape[0] for x in jax.tree.leaves(items)}
-    if len(counts) != 1:
-        raise ValueError(f"replay.add: all leaves need one number of items in front, got {sorted(counts)}")
-    n = counts.pop()
+    shapes = [x.shape for x in jax.tree.leaves(items)]
+    if () in shapes or len({shape[0] for shape in shapes}) != 1:
+        raise ValueError(f"replay.add: all leaves need one number of items in front, got the shapes {shapes}")
+    n = shapes[0][0]
     check_capacity(replay.capacity, n)
     position = (num_adds % (replay.capacity // n)) * n
     return Replay(_write(replay.rows, pack(items, batch_ndim=1).rows, position), layout)
 
 
 def check_capacity(capacity: int, rows_per_add: int) -> None:
-    """Raise ValueError unless `capacity` is a positive multiple of `rows_per_add`, the number of items in each `add`."""
+    """Raise ValueError unless `capacity` is a positive multiple of `rows_per_add`, the number of items in each `add`.
+
+    Raises TypeError unless `rows_per_add` is an int.
+    """
+    rows_per_add = check_size("rows_per_add, the number of items in each add,", rows_per_add)
     if capacity < rows_per_add or capacity % rows_per_add:
         nearest = max(1, round(capacity / rows_per_add)) * rows_per_add
         raise ValueError(
@@ -91,6 +107,12 @@ def noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.random.bits(key, shape, jnp.uint32)
 
 
+def check_noise(function: str, noise: jax.Array) -> None:
+    """Raise TypeError unless `noise` is uint32: of floats in [0, 1), each remainder would be the index 0."""
+    if noise.dtype != jnp.uint32:
+        raise TypeError(f"{function}: noise must be uint32, got {noise.dtype}; draw it with replay.noise")
+
+
 def sample(replay: Replay, noise: jax.Array, num_stored: jax.Array) -> Any:
     """Draw items uniformly, with replacement, in time proportional to their number.
 
@@ -102,8 +124,12 @@ def sample(replay: Replay, noise: jax.Array, num_stored: jax.Array) -> Any:
 
     Returns:
       Items with leaves `[*shape, ...]`.
+
+    Raises:
+      TypeError: if `noise` is not uint32.
     """
-    return take(replay, (noise % num_stored.astype(jnp.uint32)).astype(jnp.int32))
+    check_noise("replay.sample", noise)
+    return take(replay, (noise % jnp.asarray(num_stored, jnp.uint32)).astype(jnp.int32))
 
 
 def take(replay: Replay, indices: jax.Array) -> Any:

@@ -256,6 +256,25 @@ def test_the_median_weighs_both_sides_alike():
     close(functions["quantile_regression"](zeros, jnp.array([0.5]), u[:, None]), np.array(huber) / 2)
 
 
+@pytest.mark.parametrize(("dtype", "kappa"), [("float32", 1e-50), ("float32", 1e-40), ("float16", 1e-8), ("bfloat16", 1e-40)])
+def test_a_kappa_too_small_for_the_dtype_counts_as_zero(dtype, kappa):
+    args = {k: jnp.asarray(v, dtype) for k, v in calls.draw("quantile_regression", (5,)).items()}
+
+    def loss_and_gradient(kappa):
+        return jax.jit(
+            jax.value_and_grad(lambda q: jnp.sum(losses.quantile_regression(**{**args, "quantiles": q}, kappa=kappa)))
+        )(args["quantiles"])
+
+    jax.tree.map(np.testing.assert_array_equal, loss_and_gradient(kappa), loss_and_gradient(0))
+
+
+@pytest.mark.parametrize("kappa", [-1.0, np.nan, np.inf, np.ones(3)])
+@pytest.mark.parametrize("name", ["quantile_regression", "quantile_q_learning", "implicit_quantile_q_learning"])
+def test_kappa_is_a_finite_number_of_at_least_zero(name, kappa):
+    with pytest.raises(ValueError, match="kappa must be a finite number of at least 0, got "):
+        jax.eval_shape(calls.called(name, kappa=kappa), **calls.draw(name, (5,)))
+
+
 @each_path
 def test_the_mean_of_duelling_values_is_the_value(num_actions):
     args = calls.draw("dueling", (2, 3), A=num_actions)

@@ -95,6 +95,20 @@ def test_illegal_actions_are_as_if_they_were_not_there(name, num_actions):
 
 
 @pytest.mark.parametrize("num_actions", [3, 33])
+def test_a_policy_over_no_legal_action_of_a_terminal_successor_has_no_gradient(num_actions):
+    """Where all logits are −inf, their softmax is NaN."""
+    args = calls.draw("expected_sarsa", (5,), A=num_actions) | {"discount_t": np.float32([0, 0.9, 0, 0.9, 0])}
+    end, logits = args["discount_t"] == 0, np.log(args.pop("probs_t"))
+
+    def gradients(logits):
+        policy = lambda q_t, logits: jax.nn.softmax(jnp.where(end[:, None], logits, q_t))
+        error = lambda q_t: losses.expected_sarsa(**args | {"q_t": q_t}, probs_t=policy(q_t, logits), stop_target_gradient=False)
+        return jax.value_and_grad(lambda q_t: jnp.sum(error(q_t)))(args["q_t"])
+
+    jax.tree.map(np.testing.assert_array_equal, gradients(np.full_like(logits, -np.inf)), gradients(logits))
+
+
+@pytest.mark.parametrize("num_actions", [3, 33])
 @pytest.mark.parametrize("scale", [0.0, 0.4, 1.0])
 def test_persistent_q_learning_is_q_learning_where_the_action_cannot_be_repeated(num_actions, scale):
     args = calls.draw("q_learning", (5,), A=num_actions)

@@ -596,6 +596,7 @@ def test_it_needs_nothing_but_the_replay():
         "jaxrl._src.checks",
         "jaxrl._src.in_place",
         "jaxrl._src.packing",
+        "jaxrl._src.shapes",
         "jaxrl._src.shards",
         "jaxrl.replay",
         "jaxrl.replay.prioritized",

@@ -213,6 +213,27 @@ def test_an_n_step_target_bootstraps_from_the_true_successor_of_a_truncated_step
     np.testing.assert_allclose(target, [1.875 + 0.0625 * 40, 1.5 + 0.25 * 20])
 
 
+FLAGS = np.zeros((2, 3), bool)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"terminated": FLAGS.astype(np.float32)}, TypeError, "n_step: terminated must hold bools, got float32"),
+        ({"truncated": FLAGS.astype(np.uint8)}, TypeError, r"n_step: truncated must hold bools, got uint8.*astype\(bool\)"),
+        ({"valid": FLAGS.astype(int)}, TypeError, "n_step: valid must hold bools, got int"),
+        ({"terminated": FLAGS[:, :2]}, ValueError, r"n_step: .* reward \(2, 3\), terminated \(2, 2\), truncated \(2, 3\)"),
+        ({"truncated": FLAGS[:, :1]}, ValueError, r"truncated \(2, 1\)"),
+        ({"terminated": FLAGS[0], "truncated": FLAGS[0]}, ValueError, r"terminated \(3,\), truncated \(3,\)"),
+        ({"valid": FLAGS[:1]}, ValueError, r"valid \(1, 3\)"),
+    ],
+)
+def test_flags_that_do_not_fit_the_rewards_are_refused(change, error, message):
+    arguments = {"reward": np.ones((2, 3), np.float32), "terminated": FLAGS, "truncated": FLAGS, "discount": 0.5} | change
+    with pytest.raises(error, match=message):
+        jax.eval_shape(replay.n_step, **arguments)
+
+
 def test_the_discount_may_be_batched():
     flags = np.zeros((3, 4), bool)
     out = jax.vmap(partial(replay.n_step, np.ones((3, 4), np.float32), flags, flags))(jnp.float32([0.0, 0.5]))
@@ -225,7 +246,7 @@ def test_a_step_is_taken_out_of_every_leaf(shape):
     rng = np.random.default_rng(0)
     tree = {"a": rng.normal(size=(*shape, 4)).astype(np.float32), "b": {"c": rng.random((*shape, 4, 2, 2)) < 0.5}}
     index = rng.integers(0, 4, shape).astype(np.int32)
-    got = replay.step_at(tree, index)
+    got = replay.step_at(tree, index if shape else int(index))
     for i in np.ndindex(shape):
         jax.tree.map(lambda x, y, i=i: np.testing.assert_array_equal(x[i], y[i][index[i]]), got, tree)
     assert got["b"]["c"].dtype == bool

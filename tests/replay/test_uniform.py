@@ -171,8 +171,48 @@ def test_items_unlike_the_example_are_refused_with_both_named(change, got):
 
 def test_leaves_of_different_numbers_of_items_are_refused():
     items = make_items((4,)) | {"done": np.zeros(3, bool)}
-    with pytest.raises(ValueError, match=r"one number of items.*\[3, 4\]"):
+    with pytest.raises(ValueError, match=r"one number of items.*\[\(4,\), \(3,\), \(4, 3\)\]"):
         replay.add(replay.init(EXAMPLE, 8), items, jnp.int32(0))
+
+
+@pytest.mark.parametrize("module", [replay, replay.prioritized])
+def test_an_item_without_a_batch_and_a_batch_without_items_are_refused(module):
+    buffer = module.init({"r": np.float32(0), "done": np.bool_(False)}, 8)
+    with pytest.raises(ValueError, match=r"replay.add: .* one number of items in front, got the shapes \[\(\), \(\)\]"):
+        module.add(buffer, {"r": jnp.float32(1), "done": jnp.bool_(True)}, 0)
+    with pytest.raises(ValueError, match="rows_per_add, the number of items in each add, must be at least 1, got 0"):
+        module.add(buffer, {"r": np.zeros(0, np.float32), "done": np.zeros(0, bool)}, 0)
+
+
+@pytest.mark.parametrize(("rows", "error"), [(0, ValueError), (-4, ValueError), (4.0, TypeError)])
+def test_the_number_of_items_in_each_add_is_a_positive_int(rows, error):
+    with pytest.raises(error, match="rows_per_add, the number of items in each add, must be"):
+        replay.check_capacity(8, rows)
+
+
+@pytest.mark.parametrize("wrong", [jax.random.key(0), jnp.complex64(0)])
+def test_an_example_that_rows_cannot_hold_is_refused(wrong):
+    with pytest.raises(TypeError, match=rf"replay.init: example\['x'\]\[0\] must hold .* got {re.escape(str(wrong.dtype))}"):
+        replay.init({"x": [wrong], "y": np.float32(0)}, 8)
+
+
+def test_python_numbers_are_examples_and_numbers_of_items():
+    buffer = add(replay.init({"r": 0.0, "n": 0}, 4), {"r": np.ones(2, np.float32), "n": np.ones(2, np.int32)}, 0)
+    assert_same_trees(
+        replay.sample(buffer, jnp.arange(3, dtype=jnp.uint32), 2), {"r": np.ones(3, np.float32), "n": np.ones(3, np.int32)}
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_noise_that_holds_no_bits_is_refused(dtype):
+    """Floats in [0, 1), those of `prioritized.noise`, would all be index 0."""
+    buffer, noise = replay.init(EXAMPLE, 8), jax.ShapeDtypeStruct((5,), dtype)
+    message = rf"noise must be uint32, got {np.dtype(dtype)}; draw it with replay\.noise"
+    with pytest.raises(TypeError, match=f"replay.sample: {message}"):
+        jax.eval_shape(replay.sample, buffer, noise, jnp.int32(8))
+    sizes = {"length": 2, "num_envs": 2, "rows_per_add": 4}
+    with pytest.raises(TypeError, match=f"replay.sample_sequences: {message}"):
+        jax.eval_shape(partial(replay.sample_sequences, **sizes), buffer, noise, jnp.int32(2))
 
 
 @pytest.mark.parametrize(("capacity", "error"), [(0, ValueError), (-4, ValueError), (8.0, TypeError), (True, TypeError)])

@@ -77,6 +77,18 @@ def test_what_a_ratio_of_zero_leaves_out_may_be_anything(name, form, value):
     assert not wrong, wrong
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("n", [1, 2, 3, 9])
+def test_a_value_that_no_n_step_return_reads_spoils_no_gradient_of_a_discount(n, value):
+    """Those of the first n − 1 steps; the gradients are those for any other number in their place."""
+    r_t, discount_t, v_t = np.ones(LENGTH, np.float32), np.full(LENGTH, 0.9, np.float32), np.ones(LENGTH, np.float32)
+    gradient = jax.grad(lambda discount_t, v_t: jnp.sum(n_step_returns(r_t, discount_t, v_t, n)))
+    unread = np.arange(LENGTH) < min(n, LENGTH) - 1
+    expected = gradient(discount_t, v_t)
+    np.testing.assert_array_equal(gradient(discount_t, np.where(unread, np.float32(value), v_t)), expected)
+    assert np.all(np.isfinite(expected))
+
+
 @each_form
 @each_weighted
 def test_what_no_return_reads_has_no_gradient_and_spoils_none(name, form):
