@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl._src.agent_checks import check_agent
-from jaxrl._src.checks import check_key, check_record, check_size
+from jaxrl._src.checks import check_key, check_keys, check_record, check_size
 from jaxrl._src.shards import mean, num_shards, own, own_key, shard_size, total
 from jaxrl._src.traced_once import TracedOnce
 from jaxrl.resets import MAX_NOISE_BYTES, ResetScheme, num_bytes, reset_all, reset_scheme
@@ -312,7 +312,7 @@ def reset_log_interval(stats: EpisodeStats) -> EpisodeStats:
 
 def check_and_cast(key: jax.Array, learner: Learner, hparams: HParams | None) -> HParams:
     """Check the key and return the hyperparameters, of one run or of several, as float32 arrays."""
-    check_key(key)
+    check_keys(key)
     return _as_arrays(_check_hparams(learner, hparams))
 
 

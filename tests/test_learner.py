@@ -127,6 +127,11 @@ def test_rows_that_do_not_divide_are_refused_with_both_numbers(learner):
         jaxrl.train(jax.random.key(0), learner, 10, log_every=4)
 
 
+def test_several_keys_are_refused(learner):
+    with pytest.raises(ValueError, match=r"key must be a single PRNG key, got an array of keys \[2\]: use jax.vmap or"):
+        jaxrl.train(jax.random.split(jax.random.key(0), 2), learner, 1)
+
+
 @pytest.mark.parametrize("key", [0, np.zeros(2, np.uint32)])
 def test_a_key_that_is_none_is_refused(learner, key):
     with pytest.raises(TypeError, match=r"typed PRNG key, such as jax.random.key\(0\)"):

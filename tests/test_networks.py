@@ -485,8 +485,15 @@ def test_two_keys_give_two_networks():
         (lambda: policy(masked_space(2), MultiDiscrete((2, 3))), ValueError, r"bools of shape \[5\]"),
         (lambda: policy(masked_space(2), BOX), ValueError, "an action mask needs a Discrete or MultiDiscrete"),
         (lambda: q_network(IMAGE, Discrete(3), channels=(0,)), ValueError, "channels must be at least 1"),
-        (lambda: q_network(BOX, Discrete(3), hidden=(8, 0)), ValueError, "hidden .*must be at least 1"),
-        (lambda: policy(BOX, BOX, hidden=(8.0,)), TypeError, "hidden .*must be an int"),
+        (lambda: q_network(BOX, Discrete(3), hidden=(8, 0)), ValueError, "hidden must be at least 1"),
+        (lambda: policy(BOX, BOX, hidden=(8.0,)), TypeError, "hidden must be an int"),
+        (lambda: policy(BOX, BOX, hidden=64), TypeError, r"hidden must be a tuple of ints, such as \(64, 64\); got 64"),
+        (lambda: q_network(BOX, Discrete(3), channels="16"), TypeError, "channels must be a tuple of ints"),
+        (lambda: q_network((4,), Discrete(3)), TypeError, r"observation_space must be a space, .*; got \(4,\)"),
+        (lambda: policy(None, Discrete(3)), TypeError, "observation_space must be a space"),
+        (lambda: q_network(Dict({"action_mask": masked_space(3)["action_mask"]}), Discrete(3)), ValueError, "an entry beside"),
+        (lambda: q_network(BOX, Discrete(3), activation=["relu"]), ValueError, "activation must be one of"),
+        (lambda: policy(BOX, BOX, log_std=float("nan")), ValueError, "log_std must lie in"),
     ],
 )
 def test_wrong_inputs_are_refused(build, error, message):

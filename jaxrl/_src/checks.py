@@ -94,14 +94,23 @@ def check_table(name: str, value: Any) -> None:
 
 
 def check_key(key: Any) -> None:
-    """Raise TypeError unless `key` is a typed PRNG key."""
+    """Raise TypeError unless `key` is a typed PRNG key, and ValueError unless it is a single one."""
+    check_keys(key)
+    if key.ndim:
+        raise ValueError(
+            f"key must be a single PRNG key, got an array of keys {list(key.shape)}: use jax.vmap or jaxrl.vectorize over them"
+        )
+
+
+def check_keys(key: Any) -> None:
+    """Raise TypeError unless `key` is a typed PRNG key, or an array of them."""
     if not (isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)):
         raise TypeError(f"key must be a typed PRNG key, such as jax.random.key(0); got {key!r}")
 
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
     """Raise ValueError unless `value` is one of `choices`."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
 
 

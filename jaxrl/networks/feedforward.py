@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxrl._src.checks import check_scalar
 from jaxrl.networks.layers import (
     MLP,
     check_action_mask,
@@ -190,7 +191,7 @@ def policy(
     masked = action_space if size is None else None
     actor = MLP(num_outputs=num_outputs, orthogonal=True, output_scale=0.01, action_space=masked, **options)
     critic = MLP(num_outputs=1, orthogonal=True, **options) if value else None
-    return Policy(actor, critic, size, state_dependent_std, log_std)
+    return Policy(actor, critic, size, state_dependent_std, float(check_scalar("log_std", log_std)))
 
 
 def policy_outputs(observation_space: Space, action_space: Space, state_dependent_std: bool) -> tuple[int, int | None]:

@@ -248,8 +248,15 @@ def check_body(
     scale_observations: bool,
 ) -> dict[str, Any]:
     """Check the arguments that all builders share, and return them as arguments of `MLP`."""
-    for width in (*hidden, *channels):
-        check_size("hidden and channels", width)
+    if not isinstance(observation_space, Space):
+        raise TypeError(f"observation_space must be a space, such as env.observation_space; got {observation_space!r}")
+    if isinstance(observation_space, Dict) and set(observation_space) == {ACTION_MASK}:
+        raise ValueError(f"observation_space must have an entry beside {ACTION_MASK!r}, to be read; got {observation_space}")
+    for name, widths in (("hidden", hidden), ("channels", channels)):
+        if not isinstance(widths, Sequence) or isinstance(widths, str):
+            raise TypeError(f"{name} must be a tuple of ints, such as (64, 64); got {widths!r}")
+        for width in widths:
+            check_size(name, width)
     check_choice("activation", activation, ACTIVATIONS)
     check_choice("dtype", dtype, DTYPES)
     if channels:
