@@ -197,10 +197,9 @@ def test_an_example_that_rows_cannot_hold_is_refused(wrong):
 
 
 def test_python_numbers_are_examples_and_numbers_of_items():
-    buffer = add(replay.init({"r": 0.0, "n": 0}, 4), {"r": np.ones(2, np.float32), "n": np.ones(2, np.int32)}, 0)
-    assert_same_trees(
-        replay.sample(buffer, jnp.arange(3, dtype=jnp.uint32), 2), {"r": np.ones(3, np.float32), "n": np.ones(3, np.int32)}
-    )
+    ones = lambda num: {"r": jnp.ones(num), "n": jnp.ones(num, int)}  # in the default dtypes
+    buffer = add(replay.init({"r": 0.0, "n": 0}, 4), ones(2), 0)
+    assert_same_trees(replay.sample(buffer, jnp.arange(3, dtype=jnp.uint32), 2), ones(3))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
