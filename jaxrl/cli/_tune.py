@@ -7,17 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl._src.numbers import shown
+from jaxrl._src.signatures import options_of
 from jaxrl.cli._parsing import Parser, UsageError, integer, user_errors
 from jaxrl.cli._running import _say, stop_signals
 from jaxrl.cli._set_up import set_up_jax
 from jaxrl.cli._train import _config, _default_folder, _settings, add_options, algorithm_of, print_usage, swept
 
 _SEEDS = 4
-_OPTIONS = {  # of each method
-    "halving": ("--factor", 4, "each rung keeps one in so many settings, and trains them so many times as long"),
-    "pbt": ("--generations", 20, "number of generations, after which the worst members copy the best"),
-    "optuna": ("--samples-per-batch", 16, "number of settings that are proposed together"),
-}
 
 
 def main(argv: list[str]) -> int:
@@ -62,14 +58,16 @@ def main(argv: list[str]) -> int:
 
 def _option_of_the_method(options: argparse.Namespace) -> dict[str, int]:
     """The option that only one method has, if it is given. Raises UsageError for one of another method."""
-    given = {}
-    for method, (flag, _, _) in _OPTIONS.items():
-        name = flag.removeprefix("--").replace("-", "_")
-        if (value := getattr(options, name)) is not None:
-            if options.method != method:
-                raise UsageError(f"{flag} is of --method {method}, and the method is {options.method}: leave it out")
-            given[name] = value
-    return given
+    from jaxrl.experiment.tuning import OPTION_OF
+
+    given = {method: name for method, name in OPTION_OF.items() if getattr(options, name) is not None}
+    for method in given.keys() - {options.method}:
+        raise UsageError(f"{_flag(given[method])} is of --method {method}, and the method is {options.method}: leave it out")
+    return {name: getattr(options, name) for name in given.values()}
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _what_is_kept(out: Path) -> str:
@@ -95,7 +93,7 @@ def _print_next_steps(console: Any, found: Any, out: Path) -> None:
 
 
 def _parser(settings: Any) -> Parser:
-    from jaxrl.experiment.tuning import METHODS
+    from jaxrl.experiment.tuning import METHODS, OPTION_OF, tune
 
     parser = Parser(
         f"tune {settings.algorithm}",
@@ -108,8 +106,10 @@ def _parser(settings: Any) -> Parser:
         help="halving: train all settings a little, and the best longer; random: all for the whole run; pbt: population-based "
         "training; optuna: settings that Optuna proposes (default: halving)",
     )  # fmt: skip
-    for method, (flag, default, text) in _OPTIONS.items():
-        group.add_argument(flag, type=integer, metavar="INT", help=f"of {method}: {text} (default: {default})")
+    for option in options_of(tune):
+        if option.name in OPTION_OF.values():
+            text = option.help.replace('"', "").rstrip(".")
+            group.add_argument(_flag(option.name), type=integer, metavar="INT", help=f"{text} (default: {option.default})")
     add_options(parser, settings, seeds=_SEEDS)
     parser.set_defaults(seeds=None, eval_every="auto", num_shards=1)
     return parser

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,8 @@ class Config:
                 raise ValueError(f"the swept values of {name} must be one or more different numbers; got {list(values)}")
         if any(sample.keys() != self.samples[0].keys() for sample in self.samples):
             raise ValueError("every one of the samples must set the same hyperparameters")
-        if equal := next((sample for i, sample in enumerate(self.samples) if sample in self.samples[:i]), None):
+        times = Counter(tuple(sorted(sample.items())) for sample in self.samples)
+        if equal := next((dict(sample) for sample, num in times.items() if num > 1), None):
             raise ValueError(f"every one of the samples must differ from the others; got {equal} twice")
         for name in self.samples[0] if self.samples else ():
             if name in self.sweep:

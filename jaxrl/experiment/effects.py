@@ -34,8 +34,8 @@ def check_effects(config: Config, preset: Preset) -> None:
     jaxpr = jax.make_jaxpr(run)(jax.random.key(0), *[0.0] * len(names)).jaxpr
     _, (_, *used) = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
     if without := [name for name, is_used in zip(names, used, strict=True) if not is_used]:
-        verb = "have" if len(without) > 1 else "has"
+        has, it = ("have", "them") if len(without) > 1 else ("has", "it")
         raise ValueError(
-            f"{', '.join(without)} {verb} no effect with these settings: leave it out, or choose the options that use it "
+            f"{', '.join(without)} {has} no effect with these settings: leave {it} out, or choose the options that use {it} "
             f"(`jaxrl agents {config.settings.algorithm}` lists them)"
         )

@@ -28,6 +28,7 @@ from jaxrl.presets import Preset
 from jaxrl.types import LearnerState
 
 METHODS = ("halving", "random", "pbt", "optuna")
+OPTION_OF = {"halving": "factor", "pbt": "generations", "optuna": "samples_per_batch"}  # the argument of one method only
 TABLE, PICTURE = "search.csv", "search.png"
 SEARCH = folder.SEARCH
 _EPISODES = 32  # greedy ones, for each run and comparison
@@ -99,9 +100,9 @@ def tune(
       method: "halving" (`successive_halving`), "random" (all settings for the whole run), "pbt" (`population_based_training`) or
         "optuna" (`optuna_search`).
       space: the ranges of the samples, for "pbt" and "optuna".
-      factor: for "halving", the factor between rungs.
-      generations: for "pbt", their number.
-      samples_per_batch: for "optuna", the number of settings that are proposed together.
+      factor: of "halving": each rung keeps one in so many settings, and trains them about so many times as long.
+      generations: of "pbt": their number, after each of which the worst members copy the best.
+      samples_per_batch: of "optuna": the number of settings that are proposed together.
       report: called with a line of text after each stage.
 
     Raises:
@@ -119,9 +120,9 @@ def tune(
         raise ValueError(f"generations={generations} are too many: {least}; give fewer, or more steps")
     out = folder.create(out, config.save)
     options = {"factor": factor, "generations": generations, "samples_per_batch": samples_per_batch}
-    used = {"halving": ("factor",), "pbt": ("generations",), "optuna": ("samples_per_batch",)}.get(method, ())
     ranges = {name: values._asdict() for name, values in space.items()}
-    record = {"method": method, "space": ranges, **{name: options[name] for name in used}}
+    used = {name: value for name, value in options.items() if name == OPTION_OF.get(method)}
+    record = {"method": method, "space": ranges, **used}
     with locked(out):
         started = time.perf_counter()
         trials: dict[Any, Trial] = {}
@@ -250,8 +251,6 @@ def _check(config: Config, method: str, space: Mapping[str, Range]) -> None:
         raise ValueError(f"{method} searches ranges: give every swept hyperparameter as uniform:LOW:HIGH or loguniform:LOW:HIGH")
     if method == "pbt" and config.seeds != 1:
         raise ValueError(f"the members of a population have one seed each: set --seeds 1 and --samples; got seeds={config.seeds}")
-    if method == "pbt" and len(config.samples) < 2:
-        raise ValueError("a population needs at least 2 members, to replace one by another: set --samples")
 
 
 def _preset(config: Config, space: Mapping[str, Range]) -> Preset:

@@ -59,6 +59,13 @@ def test_it_is_an_error_before_anything_runs(tmp_path, start, how):
     assert not out.exists()
 
 
+def test_several_are_named_together():
+    config = config_of("dqn", "Chain", {}, hparams=dict.fromkeys(MUNCHAUSEN, 0.5))
+    message = "munchausen_scale, munchausen_temperature have no effect with these settings: leave them out, or choose"
+    with pytest.raises(ValueError, match=message):
+        check_effects(config, config.preset())
+
+
 def test_the_command_line_says_it_in_one_line(tmp_path, capsys):
     out = tmp_path / "run"
     command = f"train dqn --env Chain --seeds 1 --hparams.priority-exponent 0.5 --out {out}"
