@@ -4,7 +4,6 @@ import jax
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from jaxrl.experiment.config import Config
-from jaxrl.experiment.host import is_on_host
 from jaxrl.learner import train
 from jaxrl.presets import Preset
 
@@ -13,8 +12,7 @@ def check_effects(config: Config, preset: Preset) -> None:
     """Check that the runs depend on every hyperparameter in `config.hparams` and `config.swept`.
 
     An option of the agent may switch hyperparameters off, as `munchausen=False` does with `munchausen_scale`. A sweep of such a
-    hyperparameter would train the same runs again and again. The traced program tells which ones have an effect. Environments on
-    the host have no such program, and are not checked.
+    hyperparameter would train the same runs again and again. The traced program tells which ones have an effect.
 
     Args:
       config: the configuration.
@@ -24,7 +22,7 @@ def check_effects(config: Config, preset: Preset) -> None:
       ValueError: if a hyperparameter has no effect.
     """
     names = sorted({*config.hparams, *config.swept})
-    if not names or is_on_host(preset.learner):
+    if not names:
         return
 
     def run(key, *values):

@@ -40,6 +40,8 @@ def without_effect(algorithm, env, agent):
         ("td3", "PointMass", {}, []),
         ("sac", "PointMass", {}, ["relative_target_entropy"]),  # of discrete actions
         ("sac", "Chain", {}, ["target_entropy"]),  # of continuous ones
+        ("dqn", "gymnasium/CartPole-v1", {}, MUNCHAUSEN + PRIORITIES),  # on the host
+        ("sac", "gymnasium/Pendulum-v1", {}, ["relative_target_entropy"]),
     ],
 )
 def test_what_an_option_switches_off_has_no_effect(algorithm, env, agent, expected):

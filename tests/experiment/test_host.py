@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.interpreters.partial_eval import dce_jaxpr
 
 import jaxrl
 from jaxrl.cli import main
@@ -214,6 +215,12 @@ def test_the_command_line_trains_and_plays_them(tmp_path, capsys):
     }
     assert main(["eval", str(out), "--episodes", "2"]) == 0
     assert "dqn on gymnasium/CartPole-v1" in capsys.readouterr().out
+
+
+def test_a_traced_step_depends_on_the_action():
+    env = jaxrl.make("gymnasium/CartPole-v1")
+    jaxpr = jax.make_jaxpr(lambda action: env.step(jax.random.key(0), (), action, env.params))(jnp.int32(0)).jaxpr
+    assert dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1] == [True]
 
 
 @pytest.mark.slow

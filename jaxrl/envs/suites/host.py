@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
@@ -46,8 +47,9 @@ class Host:
 
     def step(self, key: jax.Array, state: Any, action: jax.Array, params: Any) -> tuple[Any, Step]:
         _, obs = self.reset(key, params)
+        reward = self._unknown((), np.float32) + jnp.sum(action).astype(np.float32)  # so that a trace depends on the action
         flags = (self._unknown((), np.bool_) for _ in range(2))
-        return (), Step(obs, self._unknown((), np.float32), *flags)
+        return (), Step(obs, reward, *flags)
 
     def _unknown(self, shape: tuple[int, ...], dtype: Any) -> jax.Array:
         message = (
