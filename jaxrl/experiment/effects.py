@@ -35,5 +35,5 @@ def check_effects(config: Config, preset: Preset) -> None:
         has, it = ("have", "them") if len(without) > 1 else ("has", "it")
         raise ValueError(
             f"{', '.join(without)} {has} no effect with these settings: leave {it} out, or choose the options that use {it} "
-            f"(`jaxrl agents {config.settings.algorithm}` lists them)"
+            f"(`jaxrl train {config.settings.algorithm} --help` lists them)"
         )

@@ -112,7 +112,7 @@ def _parts(out: Path) -> list[Path]:
     """The folders of all parts, in order."""
     num = division(out)
     if num is None:
-        raise ValueError(f"{out} has no parts to join: `jaxrl train --part 1/2 --out {out}` trains one")
+        raise ValueError(f"{out} has no parts to join: `jaxrl train ALGORITHM --part 1/2 --out {out}` trains one")
     found = {i: part_folder(out, i, num) for i in range(1, num + 1)}
     if missing := [f"{i}/{num}" for i, path in found.items() if not folder.is_finished(path)]:
         raise ValueError(

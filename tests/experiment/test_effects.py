@@ -74,6 +74,6 @@ def test_the_command_line_says_it_in_one_line(tmp_path, capsys):
     assert main(command.split()) == 2
     assert capsys.readouterr().err == (
         "jaxrl: error: priority_exponent has no effect with these settings: leave it out, or choose the options that use it "
-        "(`jaxrl agents dqn` lists them)\n"
+        "(`jaxrl train dqn --help` lists them)\n"
     )
     assert not out.exists()
