@@ -363,5 +363,6 @@ def _check_fresh_episodes(env: Environment, agent: Agent, rollout_length: int) -
     if rollout_length < limit:
         raise ValueError(
             f"rollout_length {rollout_length} is shorter than an episode of {env.name} may be ({limit} steps), and this agent "
-            f"learns from whole episodes: use rollout_length={limit}, or an agent that bootstraps (mode='continuing')"
+            f"learns from whole episodes: use rollout_length={limit}, or an agent that bootstraps, such as reinforce with "
+            "mode='continuing'"
         )

@@ -77,7 +77,7 @@ def normalize_agent(agent: Agent, *, observations: bool = False, rewards: bool =
       rewards: normalise rewards; the agent has a hyperparameter `discount`.
 
     Raises:
-      ValueError: if the agent has a replay or plays fresh episodes, or, from its `init`, if no observation is of floats.
+      ValueError: if the agent has a replay or plays fresh episodes.
     """
     if not (observations or rewards):
         return agent
@@ -89,8 +89,6 @@ def normalize_agent(agent: Agent, *, observations: bool = False, rewards: bool =
         running: tuple[Any, Any] = (), ()
         if observations:
             statistics = jax.tree.map(lambda x: empty_statistics(x.shape[1:]) if _is_float(x) else (), obs)
-            if not jax.tree.leaves(statistics):
-                raise ValueError("normalize_observations: no observation is of floats; leave it off")
             obs = _apply(_scale_of(statistics), obs)
         if rewards:
             running = empty_statistics(()), jnp.zeros(jax.tree.leaves(obs)[0].shape[0], jnp.float32)

@@ -121,3 +121,10 @@ def test_every_row_builds_its_network_for_its_action_spaces(row, space):
     assert not {option.name for option in row.network_options} & set(row.derived)
     built = presets.build(presets.default_settings(row.name), ENVIRONMENTS[space]())
     assert isinstance(built.learner.env.action_space, space)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if Discrete in row.action_spaces])
+def test_the_defaults_of_every_row_take_observations_that_are_no_floats(row):
+    for name in ("Breakout-MinAtar", "FrozenLake-misc"):
+        env = envs.make(name, max_steps_in_episode=100)
+        assert presets.build(presets.default_settings(row.name), env).learner.env is env

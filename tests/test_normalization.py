@@ -197,11 +197,23 @@ def test_agents_with_a_replay_or_fresh_episodes_are_refused(learner):
         normalize_agent(learner().agent, observations=True)
 
 
-def test_observations_without_floats_are_refused():
+def test_observations_without_floats_are_unchanged():
+    """Settings that suit floats, such as the defaults of recurrent PPO, train on any other observation too."""
     env = stream()._replace(observation_space=Discrete(3))
-    env = env._replace(reset=lambda key, params: (jnp.int32(0), jnp.int32(0)))
-    with pytest.raises(ValueError, match="no observation is of floats"):
-        jaxrl.make_learner(env, normalize_agent(recorder(), observations=True), num_envs=2, rollout_length=2)
+    env = env._replace(
+        reset=lambda key, params: (jnp.int32(0), jnp.int32(2)),
+        step=lambda key, state, action, params: (state, stream().step(key, state, action, params)[1]._replace(obs=action)),
+    )
+
+    def trained(**normalised):
+        learner = jaxrl.make_learner(
+            env, normalize_agent(recorder(), rewards=True, **normalised), num_envs=NUM_ENVS, rollout_length=NUM_STEPS
+        )
+        return jax.jit(lambda key: jaxrl.train(key, learner, 3))(jax.random.key(0))[0]
+
+    plain, normalized = trained(), trained(observations=True)
+    jax.tree.map(np.testing.assert_array_equal, plain.agent.agent, normalized.agent.agent)
+    assert len(np.unique(normalized.obs)) == 2
 
 
 @pytest.fixture(scope="module")
