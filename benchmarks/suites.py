@@ -1,7 +1,8 @@
 """Measure environments of other suites, and Gymnasium's in both directions, in CPU time: `python benchmarks/suites.py`.
 
-The first table has one environment of each suite that is installed: the time to compile a reset and 100 random steps of 16
-environments, and random steps per second. `scripts/test-suites.sh brax` makes an environment with brax in `.venv-suites/brax`.
+The first table has one environment of each suite that is installed: the size of what its extra installs, the time to compile a
+reset and 100 random steps of 16 environments, and random steps per second. `scripts/test-suites.sh brax` makes a virtual
+environment with brax in `.venv-suites/brax`.
 
 The second is for CartPole-v1: a random step of Gymnasium's and of jaxrl's as a `gymnasium.Env`, and a step of DQN, learning
 included, with Gymnasium's in a loop on the host and with jaxrl's in one program.
@@ -10,10 +11,13 @@ included, with Gymnasium's in a loop on the host and with jaxrl's in one program
 import statistics
 import time
 from collections.abc import Callable
+from importlib import metadata
 
 import gymnasium
 import jax
 import numpy as np
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import jaxrl
 from jaxrl.envs.validation.random_play import random_actions
@@ -29,6 +33,29 @@ EXAMPLES = (
 )
 NUM_ENVS, STEPS, TURNS = 16, 100, 5
 GYMNASIUM_STEPS, DQN_STEPS, DQN_ENVS = 5_000, 16_000, 8
+
+
+def megabytes(extra: str) -> float:
+    """What `jaxrl[extra]` installs and `jaxrl` does not."""
+    added = needed("jaxrl", frozenset({extra})) - needed("jaxrl")
+    files = [file for name in added for file in metadata.files(name) or [] if file.locate().is_file()]
+    return sum(file.locate().stat().st_size for file in files) / 1e6
+
+
+def needed(name: str, extras: frozenset[str] = frozenset()) -> set[str]:
+    """The installed packages that a package with these extras needs, and that these need in turn."""
+    found, left = set(), [(name, extras)]
+    while left:
+        name, extras = left.pop()
+        for requirement in map(Requirement, metadata.requires(name) or []):
+            marker = requirement.marker
+            if marker is not None and not any(marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+                continue
+            child = canonicalize_name(requirement.name), frozenset(requirement.extras)
+            if child not in found:
+                found.add(child)
+                left.append(child)
+    return {name for name, _ in found}
 
 
 def cpu_seconds(fn: Callable[[], object]) -> float:
@@ -94,15 +121,16 @@ def dqn_step(name: str) -> float:
 
 
 def main() -> None:
-    print("| environment | CPU seconds to compile | steps per CPU second |\n|---|---|---|")
+    print("| environment | MB | CPU seconds to compile | steps per CPU second |\n|---|---|---|---|")
     for name in EXAMPLES:
         try:
             seconds, step = compile_and_step(name)
         except ImportError:
             continue
-        print(f"| {name} | {seconds:.0f} | {1 / step:,.0f} |", flush=True)
-    print("\n| CartPole-v1 | µs of CPU time a step |\n|---|---|")
-    print(f"| Gymnasium | {1e6 * gymnasium_step(gymnasium.make('CartPole-v1')):.1f} |", flush=True)
+        print(f"| {name} | {megabytes(name.split('/')[0]):.0f} | {seconds:.0f} | {1 / step:,.0f} |", flush=True)
+    theirs = gymnasium_step(gymnasium.make("CartPole-v1"))
+    print(f"| gymnasium/CartPole-v1 | {megabytes('gymnasium'):.0f} | none | {1 / theirs:,.0f} |")
+    print(f"\n| CartPole-v1 | µs of CPU time a step |\n|---|---|\n| Gymnasium | {1e6 * theirs:.1f} |", flush=True)
     ours = jaxrl.envs.to_gymnasium(jaxrl.make("CartPole-v1"))
     print(f"| `to_gymnasium` | {1e6 * gymnasium_step(ours):.0f} |", flush=True)
     print(f"| DQN on the host | {1e6 * dqn_step('gymnasium/CartPole-v1'):.0f} |", flush=True)
