@@ -27,6 +27,9 @@ trap stop TERM
 
 # Activate your environment here, for example: source /shared/venv/bin/activate
 
+# srun has not taken this from sbatch since SLURM 22.05.
+if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi
+
 # A process that ends does not kill the others, which are saving too.
 srun --kill-on-bad-exit=0 jaxrl train "$@" --distributed &
 step=$!

@@ -24,6 +24,8 @@ def main(argv: list[str]) -> int:
         "--distributed", action="store_true", help="of a run in parts: divide them as `jaxrl train --distributed`"
     )
     options = parser.parse(argv)
+    if options.part and options.distributed:
+        raise UsageError("--distributed chooses the part of each process itself: leave out --part")
     from jaxrl.experiment import folder, resume
     from jaxrl.experiment.config import load_config
     from jaxrl.experiment.parts import whole_config

@@ -83,10 +83,10 @@ def carry_out_part(config: Any, out: Path, part: tuple[int, int], options: argpa
     """
     from jaxrl.experiment import folder, parts, resume, run
 
-    if folder.is_finished(out):
-        print(f"{out} is finished")
-        return 0
     with user_errors():
+        if parts.is_finished(out, config):
+            print(f"{out} is finished")
+            return 0
         config.part(*part)
         num_parts = parts.begin(out, config, part[1])
         if num_parts != part[1]:

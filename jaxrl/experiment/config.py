@@ -16,7 +16,7 @@ import numpy as np
 import jaxrl
 from jaxrl import envs, presets
 from jaxrl._src.checks import check_plain, check_size, check_table
-from jaxrl.experiment.folder import CONFIG, PARTS
+from jaxrl.experiment.folder import CONFIG, not_a_run
 from jaxrl.experiment.host import is_on_host
 from jaxrl.experiment.storage import from_json, to_json
 from jaxrl.experiment.wrapping import parse, wrap
@@ -218,9 +218,7 @@ def _check_types(config: Config) -> None:
 def load_config(run: Path) -> Config:
     """The configuration of a run folder. Raises ValueError if the folder is not one."""
     if not (run / CONFIG).is_file():
-        if (run / PARTS).is_dir():
-            raise ValueError(f"{run} has parts that are not joined: `jaxrl resume {run}` finishes and joins them")
-        raise ValueError(f"{run} is not a run folder: it has no {CONFIG}")
+        raise ValueError(not_a_run(run, CONFIG))
     return Config.load(run / CONFIG)
 
 

@@ -77,8 +77,15 @@ def read_metrics(run: Path) -> dict[str, np.ndarray]:
         if (run / SEARCH).exists():
             unfinished = "" if (run / POLICIES).is_dir() else f", and it did not finish: {_how_to_continue(run)}"
             raise ValueError(f"{run} is a search, which has no {METRICS}{unfinished}")
-        raise ValueError(f"{run} is not a run folder: it has no {METRICS}")
+        raise ValueError(not_a_run(run, METRICS))
     return read_table(run / METRICS)
+
+
+def not_a_run(run: Path, file: str) -> str:
+    """Why a folder without this file is not a run folder."""
+    if (run / PARTS).is_dir():
+        return f"{run} has parts that are not joined: `jaxrl resume {run}` finishes and joins them"
+    return f"{run} is not a run folder: it has no {file}"
 
 
 def has_rows(path: Path) -> bool:

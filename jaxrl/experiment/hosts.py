@@ -6,6 +6,8 @@ the network: on a CPU they connect to the addresses of the hosts' own names, whi
 
 import contextlib
 import os
+import socket
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +16,7 @@ from jax._src import distributed  # the service that connects the processes has 
 
 # A process that does not answer for this long counts as dead, and ends the others: the default of JAX is 100.
 _HEARTBEAT_SECONDS = 30
+_MOST_SECONDS_TO_CONNECT = 300  # as JAX
 _MOST_MILLISECONDS = 30 * 60 * 1000  # that a process waits for the others; those that have died end it before
 
 
@@ -50,6 +53,8 @@ def initialize(
             number("JAX_NUM_PROCESSES") if num_processes is None else num_processes,
             number("JAX_PROCESS_ID") if process_id is None else process_id,
         )
+        if None not in arguments:
+            _check_address(str(arguments[0]), is_first=arguments[2] == 0)
         jax.distributed.initialize(
             *arguments,
             local_device_ids=_all_devices() if local_device_ids is None else local_device_ids,
@@ -62,6 +67,35 @@ def initialize(
             "Kubernetes, set JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from error
     return jax.process_index(), jax.process_count()
+
+
+def _check_address(address: str, *, is_first: bool) -> None:
+    """Raise ValueError unless process 0 can listen at the address and the others reach it, for which they wait five minutes.
+
+    JAX would end the process, without a word of the address.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"the address of process 0 must be HOST:PORT, such as 10.0.0.1:1234; got {address!r}")
+    try:
+        if is_first:
+            socket.create_server(("", int(port))).close()
+        else:
+            _wait_for(host.strip("[]"), int(port))
+    except OSError as error:
+        what = f"process 0 cannot listen at port {port}" if is_first else f"process 0 does not answer at {address}"
+        raise ValueError(f"{what}: {error}") from error
+
+
+def _wait_for(host: str, port: int) -> None:
+    limit = time.monotonic() + _MOST_SECONDS_TO_CONNECT
+    while True:
+        try:
+            return socket.create_connection((host, port), timeout=5).close()
+        except OSError:  # it may not have begun to listen, and in Kubernetes a name may be new
+            if time.monotonic() > limit:
+                raise
+            time.sleep(0.5)
 
 
 def _all_devices() -> list[int] | None:

@@ -35,6 +35,15 @@ def part_folder(out: Path, index: int, num_parts: int) -> Path:
     return out / PARTS / f"{index}-of-{num_parts}"
 
 
+def is_finished(out: Path, config: Config) -> bool:
+    """Whether a folder has all runs of a configuration, joined. Raises ValueError if it has other runs, all finished."""
+    if not folder.is_finished(out):
+        return False
+    if changed := changed_fields(load_config(out).resolved(), config.resolved()):
+        raise ValueError(f"{out} holds other runs: {'; '.join(changed.values())}. Choose another folder with --out")
+    return True
+
+
 def begin(out: Path, config: Config, num_parts: int) -> int:
     """Prepare a folder for the parts of a configuration, or check that its parts are those.
 

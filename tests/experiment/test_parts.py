@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -197,6 +198,7 @@ def test_processes_meet_only_when_all_parts_are_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(hosts, "wait_for_all", lambda what: met.append(folder.is_finished(part_folder(out, 2, 2))))
     monkeypatch.setattr(_distributed, "_run_child", train)
     monkeypatch.setattr(_distributed, "_BETWEEN_LOOKS", 0.05)
+    monkeypatch.setenv(_distributed._CONNECTED, "1")
     with jax_settings("jax_platforms", "jax_enable_preemption_service"):
         assert _distributed.train_parts("train", config_of(), out, ["a2c", "-q", "--distributed", "--out", str(out)]) == 0
     assert met == [True]
@@ -273,7 +275,10 @@ def jax_settings(*names):
 # --- processes of a job, on one machine
 
 
-def start(words, num_processes=2):
+CONTAINER = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+
+
+def start(words, num_processes=2, prefix=()):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -281,7 +286,8 @@ def start(words, num_processes=2):
     job |= {"JAXRL_CACHE": jax.config.jax_compilation_cache_dir, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
     return [
         subprocess.Popen(
-            [sys.executable, "-m", "jaxrl", *map(str, words), "--distributed"], env=os.environ | job | {"JAX_PROCESS_ID": str(i)},
+            [*prefix, sys.executable, "-m", "jaxrl", *map(str, words), "--distributed"],
+            env=os.environ | job | {"JAX_PROCESS_ID": str(i)},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for i in range(num_processes)
@@ -394,11 +400,72 @@ def test_a_process_that_ends_or_dies_ends_the_others_within_a_minute(tmp_path, h
     processes[1].send_signal(how)
     printed = [process.communicate(timeout=60)[0] for process in reversed(processes)]
     assert processes[1].returncode == (143 if how == signal.SIGTERM else -how)
-    assert processes[0].returncode == -signal.SIGABRT
+    assert processes[0].returncode == 128 + signal.SIGABRT
     assert "another task died" in printed[1]
+    assert "no longer connected. The same command continues all parts" in printed[1]
     for text in printed:
         assert "a checkpoint is saved. Continue with `jaxrl resume" in text
     assert all(list((part_folder(out, i, 2) / folder.CHECKPOINTS).iterdir()) for i in (1, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(subprocess.run([*CONTAINER, "true"], check=False).returncode != 0, reason="needs unshare and its rights")
+@pytest.mark.parametrize("how", ["all", "one"])
+def test_all_processes_of_containers_save(tmp_path, how):
+    """Each is the first process of a container, with whose end everything in it ends."""
+    out = tmp_path / "run"
+    words = ["train", "a2c", *LONG, "--steps", "1000000000", "--out", out, "--checkpoint-every", "1h"]
+    processes = start(words, prefix=CONTAINER)
+    wait_for_rows(out, 2)
+    for process in processes if how == "all" else processes[1:]:
+        (first,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(first), signal.SIGTERM)
+    for text in [process.communicate(timeout=60)[0] for process in processes]:
+        assert "a checkpoint is saved. Continue with `jaxrl resume" in text
+    assert all(list((part_folder(out, i, 2) / folder.CHECKPOINTS).iterdir()) for i in (1, 2))
+
+
+def test_a_mistake_in_the_options_is_one_line_in_each_process(tmp_path):
+    processes = start(["train", "a2c", "--steps", "1", "--out", tmp_path / "run"])
+    for text in outputs(processes):
+        assert text.startswith("jaxrl: error: steps=1 is too few")
+        assert text.count("\n") == 1
+    assert [process.returncode for process in processes] == [2, 2]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("words", ["--distributed", "--part 1/2"])
+def test_a_folder_with_other_runs_is_refused_and_one_with_the_same_is_finished(words, whole, file, capsys, monkeypatch):
+    monkeypatch.setattr(hosts, "initialize", lambda: (0, 2))
+    monkeypatch.setattr(hosts, "from_first", lambda what, number: number)
+    for seeds, code in (("3", 0), ("4", 2)):
+        monkeypatch.setenv(_distributed._CONNECTED, "1")
+        with jax_settings("jax_platforms", "jax_enable_preemption_service"):
+            assert cli.main(["train", "--config", str(file), "--seeds", seeds, "--out", str(whole), *words.split()]) == code
+        printed = capsys.readouterr()
+        assert ("is finished" in printed.out) == (code == 0)
+        assert ("holds other runs: seeds" in printed.err) == (code == 2)
+
+
+@pytest.mark.parametrize(
+    ("address", "process", "message"),
+    [
+        ("localhost", 0, r"must be HOST:PORT, such as 10.0.0.1:1234; got 'localhost'"),
+        (":1234", 1, "must be HOST:PORT"),
+        ("localhost:x", 1, "must be HOST:PORT"),
+        ("localhost:70000", 0, "must be HOST:PORT"),
+        ("no.such.host.invalid:1234", 1, "process 0 does not answer at no.such.host.invalid:1234"),
+        ("localhost:{port}", 0, "process 0 cannot listen at port {port}: .*in use"),
+        ("localhost:{free}", 1, "process 0 does not answer at localhost:{free}: .*refused"),
+    ],
+)
+def test_a_wrong_address_is_an_error_that_names_it(monkeypatch, address, process, message):
+    monkeypatch.setattr(hosts, "_MOST_SECONDS_TO_CONNECT", 0)
+    with socket.create_server(("", 0)) as server, socket.create_server(("localhost", 0)) as other:
+        port, free = server.getsockname()[1], other.getsockname()[1]
+        other.close()
+        with pytest.raises(ValueError, match=message.format(port=port, free=free)):
+            hosts.initialize(address.format(port=port, free=free), 2, process)
 
 
 def test_options_that_do_not_fit_are_errors(tmp_path, capsys):
@@ -419,6 +486,8 @@ def test_options_that_do_not_fit_are_errors(tmp_path, capsys):
     (tmp_path / folder.SEARCH).write_text("{}")
     assert cli.main(["resume", str(tmp_path)]) == 2
     assert "is a search, which cannot be resumed" in capsys.readouterr().err
+    assert cli.main(["resume", str(tmp_path), "--distributed", "--part", "1/2"]) == 2
+    assert "leave out --part" in capsys.readouterr().err
     assert cli.main(["resume", str(tmp_path), "--distributed"]) == 2
     assert "was not trained in parts: leave out --distributed" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
