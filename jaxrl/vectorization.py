@@ -7,13 +7,14 @@ communicate, so the program contains no collectives, unless one seed has several
 import contextlib
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src.core import trace_state_clean  # no public function knows of a `jax.grad` without a traced argument
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from jaxrl._src import shards
@@ -75,7 +76,7 @@ def vectorize(
         if num_shards > 1:
             return _run_shards(fn, num_shards, groups, width, used, args)
         on_a_device = _in_groups(fn, groups, width)
-        if _needs_no_mesh(num_shards, used):
+        if _needs_no_mesh(num_shards, used) or _within_devices():
             return on_a_device(*args)
         mesh, spec, _ = _layout(num_shards, used)
         return jax.shard_map(on_a_device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)(*args)
@@ -103,6 +104,10 @@ def vectorize(
         if _traced(args):
             if batch_size == "auto":
                 raise ValueError('batch_size="auto" compiles and measures: call it outside of jit and vmap, or give a number')
+            if _within_devices():  # of another `vectorize`: all of this on each of its devices
+                if num_shards > 1:
+                    raise ValueError("vectorize: num_shards must be 1 within a function that is spread over devices already")
+                used, most = used[:1], _most_at_once(total, used[:1])
             groups, width, padded = _plan(batch_size or most, used, args)
             return _without_padding(inner(groups, width, *padded), padded, total)
         with _own_mesh(num_shards, used):
@@ -120,9 +125,11 @@ def vectorize(
 
 def rows_of_devices(devices: Sequence[jax.Device], num_shards: int) -> tuple[tuple[jax.Device, ...], ...]:
     """Disjoint rows of `num_shards` neighbouring devices, or a row of the only device."""
+    if not isinstance(devices, Iterable) or not all(hasattr(device, "process_index") for device in devices):
+        raise TypeError(f"devices must be a sequence of devices, such as jax.devices()[:2]; got {devices!r}")
     devices = tuple(devices)
-    if not devices:
-        raise ValueError("devices must name at least one device, got none")
+    if not devices or len(set(map(id, devices))) < len(devices):
+        raise ValueError(f"devices must be at least one device, and each only once; got {list(devices)}")
     if len(devices) == 1:
         return (devices,)
     if len(devices) < num_shards:
@@ -296,7 +303,12 @@ def compiler_options(devices: Sequence[jax.Device]) -> dict[str, Any] | None:
 
 def _traced(args: Any) -> bool:
     """Whether this is called during a trace, even if no argument is traced but only something that the function closes over."""
-    return any(isinstance(x, jax.core.Tracer) for x in (*jax.tree.leaves(args), jax.lax.full((), 0)))
+    return not trace_state_clean() or any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args))
+
+
+def _within_devices() -> bool:
+    """Whether this is traced for each device separately, as within `shard_map`."""
+    return AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types
 
 
 def _in_groups(fn: Callable[..., Any], groups: int, width: int) -> Callable[..., Any]:

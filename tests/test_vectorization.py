@@ -113,12 +113,23 @@ def test_a_result_may_be_a_plain_number():
     np.testing.assert_array_equal(numbers, np.full(8, 3))
 
 
-@pytest.mark.parametrize("outer", [jax.jit, lambda f: jax.jit(jax.grad(f)), lambda f: lambda x: jax.vmap(f)(x[None])[0]])
+@pytest.mark.parametrize(
+    "outer", [jax.jit, jax.grad, lambda f: jax.jit(jax.grad(f)), lambda f: lambda x: jax.vmap(f)(x[None])[0]]
+)
 def test_what_it_closes_over_may_be_traced(outer):
     """By a `jit`, a derivative or a `vmap` around it, though none of its own arguments is traced."""
     numbers = jnp.arange(4.0)  # made here: under `jit` it would be traced too
     total = lambda rate: jnp.sum(jaxrl.vectorize(lambda x: rate * x)(numbers))
     assert float(outer(total)(jnp.float32(2.0))) in (12.0, 6.0)
+
+
+def test_one_within_another_runs_on_each_of_its_devices(two_devices):
+    inner = jaxrl.vectorize(lambda x: x**2, devices=two_devices)
+    numbers = jnp.arange(15.0).reshape(3, 5)
+    np.testing.assert_array_equal(jaxrl.vectorize(inner, devices=two_devices)(numbers), numbers**2)
+    sharded = jaxrl.vectorize(lambda x: x, devices=two_devices, num_shards=2)
+    with pytest.raises(ValueError, match="num_shards must be 1 within a function that is spread over devices"):
+        jaxrl.vectorize(sharded, devices=two_devices)(numbers)
 
 
 def test_a_traced_clock_is_shared_and_a_state_donated():
@@ -348,5 +359,9 @@ def test_auto_is_for_the_outermost_call():
 def test_bad_arguments():
     with pytest.raises(TypeError, match="batch_size must be an int"):
         jaxrl.vectorize(lambda x: x, batch_size=1.5)
-    with pytest.raises(ValueError, match="at least one device"):
-        jaxrl.vectorize(lambda x: x, devices=[])
+    for devices in ([], jax.devices()[:1] * 2):
+        with pytest.raises(ValueError, match="devices must be at least one device, and each only once"):
+            jaxrl.vectorize(lambda x: x, devices=devices)
+    for devices in ("cpu", jax.devices()[0], 2):
+        with pytest.raises(TypeError, match="devices must be a sequence of devices"):
+            jaxrl.vectorize(lambda x: x, devices=devices)
