@@ -258,11 +258,11 @@ def _multi_categorical_head(nvec: tuple[int, ...]) -> PolicyHead:
         if logits.shape[-1:] != (sum(nvec),):
             space = MultiDiscrete(nvec)
             raise ValueError(f"policy_head of {space}: logits and noise must be [..., {sum(nvec)}], got {logits.shape}")
-        if min(nvec) == largest:
-            return logits.reshape(*logits.shape[:-1], len(nvec), largest)
-        pad = [(0, 0)] * (logits.ndim - 1)
-        split = jnp.split(logits, np.cumsum(nvec)[:-1], axis=-1)
-        return jnp.stack([jnp.pad(x, [*pad, (0, largest - x.shape[-1])], constant_values=padding) for x in split], axis=-2)
+        if min(nvec) < largest:
+            split = jnp.split(logits, np.cumsum(nvec)[:-1], axis=-1)
+            missing = [jnp.full_like(logits[..., : largest - x.shape[-1]], padding) for x in split]
+            logits = jnp.concatenate([x for pair in zip(split, missing, strict=True) for x in pair], axis=-1)
+        return logits.reshape(*logits.shape[:-1], len(nvec), largest)
 
     return PolicyHead(
         params_spec=lambda batch_shape: _float32(*batch_shape, sum(nvec)),

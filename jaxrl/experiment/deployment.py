@@ -19,7 +19,6 @@ from jaxrl.experiment.config import Config, load_config
 from jaxrl.experiment.policies import SavedPolicy, abstract_policies, restored_env_state
 from jaxrl.experiment.wrapping import parse, wrap
 from jaxrl.presets import Preset
-from jaxrl.rollout import select_done
 from jaxrl.running_statistics import RunningStatistics, freeze, merge_all
 from jaxrl.spaces import Dict, Space, spec
 from jaxrl.types import Agent, Environment, Step
@@ -187,15 +186,25 @@ def policy_function(config: Config, preset: Preset, policy: SavedPolicy) -> Poli
         if carry:
             started, remembered, network_carry = jax.tree.unflatten(structure, carry)
             if memory:
-                state, seen = select_done(started, jax.vmap(proceed)(obs, *remembered), (state, seen))
+                state, seen = _select(started, jax.vmap(proceed)(obs, *remembered), (state, seen))
             if recurrent:
-                agent_carry = select_done(started, network_carry, agent_carry)
+                agent_carry = _select(started, network_carry, agent_carry)
         action, agent_carry = agent.exploit(policy.params, seen, agent_carry, jax.random.key(0))
         executed = jax.vmap(received)(obs, state, action) if wrappers else action
         following = (jnp.ones(num, bool), (state, action) if memory else (), agent_carry if recurrent else ())
         return executed, *(jax.tree.leaves(following) if carry else ())
 
     return PolicyFunction(act, tuple(arrays), env.observation_space, env.action_space)
+
+
+def _select(started: jax.Array, going_on: Any, fresh: Any) -> Any:
+    """Choose for each row of the leaves `[B, ...]`. ONNX Runtime cannot choose between bools."""
+
+    def choose(x, y):
+        flags = started.reshape(-1, *(1 for _ in x.shape[1:]))
+        return (flags & x) | (~flags & y) if x.dtype == bool else jnp.where(flags, x, y)
+
+    return jax.tree.map(choose, going_on, fresh)
 
 
 def _check_wrappers(wrappers: tuple[str, ...]) -> None:
@@ -236,7 +245,10 @@ def _through_wrappers(
 
     def step(obs, state, action):
         wrapped = around(obs)
-        state, after = wrapped.step(key, _with_statistics(state, iter(statistics)), action, wrapped.params)
+        state = _with_statistics(state, iter(statistics))
+        # Of the form that a step returns, since wrappers may choose between the states before and after one.
+        state = _map_received(lambda x: _Received(jnp.zeros(space.shape, dtype)), state)
+        state, after = wrapped.step(key, state, action, wrapped.params)
         return state, after.obs
 
     def proceed(obs, state, action):
@@ -289,8 +301,12 @@ def _with_statistics(state: Any, statistics: Iterator[Any]) -> Any:
 def _remembered(state: Any) -> Any:
     """The state without what is constant, the statistics, or not read, the action that was received."""
     state = _with_statistics(state, iter(lambda: (), None))  # without end
+    return _map_received(lambda x: _Received(()), state)
+
+
+def _map_received(fn: Callable[[_Received], _Received], state: Any) -> Any:
     is_received = lambda x: isinstance(x, _Received)
-    return jax.tree.map(lambda x: _Received(()) if is_received(x) else x, state, is_leaf=is_received)
+    return jax.tree.map(lambda x: fn(x) if is_received(x) else x, state, is_leaf=is_received)
 
 
 def _merged(statistics: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import logging
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -100,6 +101,18 @@ def _stablehlo(program: _Program, description: str) -> bytes:
 
 
 def _onnx(program: _Program, description: str) -> bytes:
+    loggers = [logging.getLogger(name) for name in ("jax2onnx", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)  # they warn of packages that are not there, with tracebacks
+        return _converted(program, description)
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _converted(program: _Program, description: str) -> bytes:
     from jax2onnx import to_onnx  # 5 s to import
 
     specs = _batched(program)

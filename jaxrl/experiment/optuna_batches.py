@@ -50,7 +50,8 @@ def optuna_search(
       num_samples: number of settings in total.
       samples_per_batch: number of settings that are proposed together. Fewer learn more from each other.
       seed: seed of the sampler.
-      sampler: an Optuna sampler; by default its tree-structured Parzen estimator, made for batches.
+      sampler: an Optuna sampler; by default its tree-structured Parzen estimator, made for batches. Not one that ends a study
+        by itself, as `GridSampler` and `BruteForceSampler` do.
       num_episodes: number of greedy episodes for each run.
       batch_size: the largest number of runs at once; see `stages.compile_stages`.
       report: called after each batch.
@@ -64,6 +65,7 @@ def optuna_search(
     """
     optuna = _import_optuna()
     num_samples = check_size("samples", num_samples)
+    seed = check_size("seed", seed, minimum=0, maximum=2**32 - 1)
     per_batch = min(check_size("samples_per_batch", samples_per_batch), num_samples)
     base = check_and_cast(keys, learner, hparams)
     with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):

@@ -73,12 +73,12 @@ def draw_samples(space: Mapping[str, Range], num: int, seed: int) -> list[dict[s
     """Draw `num` different combinations of hyperparameters at random, reproducibly from the seed.
 
     Raises:
-      ValueError: if the ranges do not have as many different values, to six significant digits.
+      ValueError: if the ranges do not have as many different values, to six significant digits, or `seed` is negative.
 
     >>> draw_samples({"tau": Range(0.0, 1.0)}, 2, seed=0)
     [{'tau': 0.636962}, {'tau': 0.269787}]
     """
-    rng, drawn = np.random.default_rng(seed), dict[tuple[float, ...], None]()
+    rng, drawn = np.random.default_rng(check_size("seed", seed, minimum=0, maximum=None)), dict[tuple[float, ...], None]()
     for _ in range(100):
         fractions = rng.random((check_size("samples", num) - len(drawn), len(space)))
         values_at = lambda row: tuple(values.at(float(x)) for values, x in zip(space.values(), row, strict=True))

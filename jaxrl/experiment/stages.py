@@ -72,7 +72,8 @@ def compile_stages(
     if is_on_host(learner):
         raise ValueError(f"searches train many runs in one program, and {learner.env.name} is not a JAX program: use jaxrl train")
     num_runs, available = len(keys), tuple(jax.local_devices() if devices is None else devices)
-    most = check_size("batch_size", batch_size or (len(available) if available[0].platform == "cpu" else num_runs))
+    default = len(available) if available[0].platform == "cpu" else num_runs
+    most = check_size("batch_size", default if batch_size is None else batch_size)
     used = spread_over(min(most, num_runs), available)
     init = vectorize(learner.init, devices=used)
     shapes = partial(_widened, (keys, hparams))

@@ -134,6 +134,7 @@ WRONG = [
     ("train dqn --part half --out new", "--part must be two numbers such as 3/8"),
     ("train dqn --part 3/2 --out new", "the parts are 1/2 to 2/2; got 3/2"),
     ("train dqn --part 0/2 --out new", "part must be at least 1, got 0"),
+    ("train dqn --seed -1 --sweep.tau uniform:0:1 --samples 2 --out new", "seed must be at least 0, got -1"),
     ("train dqn --part 1/99 --seeds 2 --out new", "the runs cannot be divided into 99 parts"),
     ("train dqn --part 1/2 --distributed --out new", "leave out --part"),
     ("train dqn --distributed", "need --out"),
@@ -255,6 +256,7 @@ WRONG = [
     ("render run -o film.mp4", "a film is a .gif, or a .png"),
     ("render run -o nothing/film.gif", "there is no folder nothing"),
     ("render no-policies", "holds no policies"),
+    ("render no-policies --max-steps 100000", "holds no policies"),
     # export
     ("export run --format pickle", "--format invalid choice: 'pickle'"),
     ("export run --seed 99", "run has seeds 0 to 2"),

@@ -18,14 +18,15 @@ from jaxrl.experiment.export import export_policy
 from jaxrl.experiment.policies import abstract_policies
 from jaxrl.presets import default_settings, override
 from jaxrl.running_statistics import RunningStatistics
-from jaxrl.spaces import Box, Dict, Discrete
+from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete
 from jaxrl.types import Environment, Step
 from tests.experiment.run_folders import write_run
 
+FLATTENED = ("discretize_actions:3", "flatten_actions")
 MEMORY = ("normalize_observations", "discretize_actions:3", "observation_noise:9", "frame_stack:2", "time_aware")
 
 
-def masked_environment(name=""):
+def masked_environment(action_space=Discrete(4)):
     """Four actions, of which the observation says which are legal."""
 
     def observe():
@@ -35,7 +36,7 @@ def masked_environment(name=""):
         return state, Step(observe(), jnp.float32(0), jnp.bool_(False), jnp.bool_(False))
 
     space = Dict({"x": Box(-1, 1, (3,)), "action_mask": Box(False, True, (4,), bool)})
-    return Environment(lambda key, params: ((), observe()), step, (), space, Discrete(4), "masked")
+    return Environment(lambda key, params: ((), observe()), step, (), space, action_space, "masked")
 
 
 def random_policies(config, rng):
@@ -77,15 +78,22 @@ def runs(tmp_path_factory):
     """Folders of four kinds of policies, and the configuration of each."""
     root = tmp_path_factory.mktemp("runs")
     make = jaxrl.envs.make
+    masked = {"masked": masked_environment, "masked unequal": lambda: masked_environment(MultiDiscrete((3, 1)))}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            jaxrl.envs, "make", lambda name, **fields: masked_environment() if name == "masked" else make(name, **fields)
+            jaxrl.envs,
+            "make",
+            lambda name, **fields: masked[name]() if name in masked else make(name, **fields),
         )
         made = {
             "values": make_run(root / "values", "dqn", "CartPole-v1", sweep={"tau": [0.1, 0.5]}, **NETWORK, **REPLAY),
             "mask": make_run(root / "mask", "dqn", "masked", **NETWORK, **REPLAY),
             "wrapped": make_run(root / "wrapped", "reinforce", "PointMass", wrappers=MEMORY, **NETWORK),
             "recurrent": make_run(root / "recurrent", "recurrent_ppo", "CartPole-v1", network={"hidden": (), "num_units": 5}),
+            "repeated": make_run(root / "repeated", "reinforce", "PointMass", wrappers=("action_repeat:2", "frame_stack:2")),
+            "bools": make_run(root / "bools", "dqn", "masked", wrappers=("frame_stack:2",), **NETWORK, **REPLAY),
+            "unequal": make_run(root / "unequal", "ppo", "masked unequal", **NETWORK),
+            "flattened": make_run(root / "flattened", "dqn", "PointMass", wrappers=FLATTENED, **NETWORK, **REPLAY),
         }
         yield {name: (root / name, config) for name, config in made.items()}
 
@@ -110,6 +118,14 @@ def test_a_policy_acts_as_its_agent_on_one_observation_and_on_a_batch(runs):
         assert policy.act(one) == action
     assert policy.act(obs[0]).shape == ()
     assert (policy.seed, policy.setting, policy.algorithm, policy.env) == (6, {"tau": 0.5}, "dqn", "CartPole-v1")
+
+
+def test_a_policy_with_repeated_actions_acts_as_its_agent(tmp_path):
+    config = make_run(tmp_path / "run", "dqn", "CartPole-v1", wrappers=("action_repeat:3",), **NETWORK, **REPLAY)
+    learner, saved = learner_and_params({"repeated": (tmp_path / "run", config)}, "repeated")
+    obs = np.random.default_rng(1).normal(size=(50, 4))
+    expected = learner.agent.exploit(saved.params, jnp.float32(obs), (), jax.random.key(0))[0]
+    np.testing.assert_array_equal(jaxrl.load_policy(tmp_path / "run", seed=5).act(obs), expected)
 
 
 def test_the_best_policy_has_the_highest_latest_return(runs):
@@ -325,12 +341,13 @@ def test_the_description_says_what_goes_in_and_out(runs, tmp_path):
 
 
 @pytest.mark.needs("jax2onnx", "onnxruntime")
-@pytest.mark.parametrize("name", ["values", "mask", "wrapped", "recurrent"])
-def test_onnx_acts_the_same(runs, tmp_path, name):
+@pytest.mark.parametrize("name", ["values", "mask", "wrapped", "recurrent", "bools", "unequal", "flattened"])
+def test_onnx_acts_the_same(runs, tmp_path, name, capfd):
     import onnxruntime
 
     path, description = export_policy(runs[name][0], tmp_path / name, format="onnx", seed=5)
     session = onnxruntime.InferenceSession(str(path))
+    assert not capfd.readouterr().err
     names = [x.name for x in session.get_inputs()]
     assert names == [x["name"] for x in json.loads(description.read_text())["inputs"]]
     assert json.loads(session.get_modelmeta().custom_metadata_map["jaxrl"]) == json.loads(description.read_text())

@@ -239,6 +239,7 @@ def test_a_member_that_is_never_replaced_is_trained_as_alone(trained_population,
         ({"replaced": 0.7}, r"replaced is the share of the population .* got 0.7"),
         ({"space": {"tau": Range(0.0, 1.0)}}, "space: there is no hyperparameter 'tau'; there are learning_rate"),
         ({"num_iterations": 0}, "num_iterations must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"num_generations": 12}, "num_generations must be at most 11, got 12"),
     ],
 )

@@ -184,6 +184,7 @@ def flatten_actions(env: Environment) -> Environment:
     if num_actions > _MAX_ACTIONS:
         raise ValueError(f"flatten_actions: {space} has {num_actions} combinations, more than {_MAX_ACTIONS}")
     strides = np.array([math.prod(space.nvec[i + 1 :]) for i in range(len(space.nvec))], np.int32)
+    sizes = np.array(space.nvec, np.int32)
 
     def combine(obs):
         rest, mask = split_action_mask(obs)
@@ -199,8 +200,9 @@ def flatten_actions(env: Environment) -> Environment:
     inner = env
 
     def step(key, state, action, params):
-        components = (jnp.asarray(action, jnp.int32) // strides) % np.array(space.nvec, np.int32)
-        return inner.step(key, state, components, params)
+        quotients = jax.lax.div(jnp.full(strides.shape, action, jnp.int32), strides)
+        remainders = quotients - jax.lax.div(quotients, sizes) * sizes  # not `%`, which cannot be exported to ONNX
+        return inner.step(key, state, remainders, params)
 
     return env._replace(step=step, action_space=Discrete(num_actions))
 
