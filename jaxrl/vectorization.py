@@ -99,15 +99,11 @@ def vectorize(
 
     def vectorized(*args):
         total = _axis_size(args)
-        used = spread_over(total, available)
+        used = spread_over(total, _usable(available, num_shards))
         most = _most_at_once(total, used)
         if _traced(args):
             if batch_size == "auto":
                 raise ValueError('batch_size="auto" compiles and measures: call it outside of jit and vmap, or give a number')
-            if _within_devices():  # of another `vectorize`: all of this on each of its devices
-                if num_shards > 1:
-                    raise ValueError("vectorize: num_shards must be 1 within a function that is spread over devices already")
-                used, most = used[:1], _most_at_once(total, used[:1])
             groups, width, padded = _plan(batch_size or most, used, args)
             return _without_padding(inner(groups, width, *padded), padded, total)
         with _own_mesh(num_shards, used):
@@ -138,6 +134,15 @@ def rows_of_devices(devices: Sequence[jax.Device], num_shards: int) -> tuple[tup
             "devices=jax.devices()[:1], the shards run by vmap"
         )
     return tuple(devices[i : i + num_shards] for i in range(0, len(devices) - num_shards + 1, num_shards))
+
+
+def _usable(rows: Any, num_shards: int) -> Any:
+    """The rows of devices, or a single one where each device runs the function by itself, as within another `vectorize`."""
+    if not _within_devices():
+        return rows
+    if num_shards > 1:
+        raise ValueError("vectorize: num_shards must be 1 within a function that is spread over devices already")
+    return rows[:1]
 
 
 def _mesh(devices: Any, axes: tuple[str, ...]) -> Mesh:
