@@ -27,9 +27,10 @@ def _check_jax() -> None:
 _check_jax()
 
 _MODULES = (
-    "agents", "checks", "distributions", "dynamic_programming", "envs", "explain", "exploration", "losses",
-    "minibatches", "networks", "noise", "normalization", "off_policy", "optimizers", "outputs", "policies", "recurrence",
-    "replay", "returns", "running_statistics", "schedules", "shards", "spaces", "training_passes", "transitions", "types",
+    "agents", "algorithms", "checks", "distributions", "dynamic_programming", "envs", "experiment", "explain", "exploration",
+    "losses", "minibatches", "networks", "noise", "normalization", "off_policy", "optimizers", "outputs", "policies", "presets",
+    "recurrence", "rendering", "replay", "returns", "running_statistics", "schedules", "settings", "shards", "spaces",
+    "training_passes", "transitions", "types", "vectorization",
 )  # fmt: skip
 _NAMES = {
     "make": "envs",
@@ -51,10 +52,12 @@ __all__ = [*_MODULES, *_NAMES]
 if TYPE_CHECKING:
     from jaxrl import (
         agents,
+        algorithms,
         checks,
         distributions,
         dynamic_programming,
         envs,
+        experiment,
         explain,
         exploration,
         losses,
@@ -66,16 +69,20 @@ if TYPE_CHECKING:
         optimizers,
         outputs,
         policies,
+        presets,
         recurrence,
+        rendering,
         replay,
         returns,
         running_statistics,
         schedules,
+        settings,
         shards,
         spaces,
         training_passes,
         transitions,
         types,
+        vectorization,
     )
     from jaxrl.compilation import enable_compilation_cache
     from jaxrl.envs import make

@@ -30,7 +30,7 @@ class Outputs(NamedTuple):
         `[sum(nvec)]` of a `MultiDiscrete`; or, for a `Box` of m numbers, the greedy action `[m]` in the environment's units,
         before it is clipped to the bounds.
       value: the value of the state, a scalar: the largest action value, or the critic's. None if the policy's parameters hold
-        no value, as those of SAC, TD3, DDPG and OpenAI-ES.
+        no value, as those of SAC, TD3, DDPG, OpenAI-ES, and REINFORCE without a learned baseline.
     """
 
     action: jax.Array
