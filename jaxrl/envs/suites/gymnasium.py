@@ -3,6 +3,8 @@
 Extra: `jaxrl[gymnasium]`.
 """
 
+import contextlib
+import math
 import re
 from collections.abc import Callable
 from functools import partial
@@ -41,6 +43,8 @@ def make(name: str, *, asynchronous: bool = False, **kwargs: Any) -> Environment
         raise ValueError(str(error)) from error
     except gymnasium.error.DependencyNotInstalled as error:
         raise ImportError(f"gymnasium/{name}: {error}") from error
+    except gymnasium.error.Error as error:
+        raise ValueError(f"gymnasium/{name}: {error}") from error
 
 
 def from_gymnasium(make_env: Callable[[], gymnasium.Env], *, name: str | None = None, asynchronous: bool = False) -> Environment:
@@ -73,12 +77,13 @@ def from_gymnasium(make_env: Callable[[], gymnasium.Env], *, name: str | None = 
     >>> env.action_space, env.params.max_steps_in_episode
     (Discrete(n=2), 500)
     """
-    example = make_env()
-    action_space, to_theirs = _actions(example.action_space)
-    observation_space, to_ours = _bool_mask(*_observations(example.observation_space), action_space)
-    limit = example.spec.max_episode_steps if example.spec is not None else None
-    name = name or (example.spec.id if example.spec is not None else type(example.unwrapped).__name__)
-    example.close()
+    if not callable(make_env):
+        raise TypeError(f"make_env must be a function, such as lambda: gymnasium.make('CartPole-v1'); got {make_env!r}")
+    with contextlib.closing(make_env()) as example:
+        action_space, to_theirs = _actions(example.action_space)
+        observation_space, to_ours = _bool_mask(*_observations(example.observation_space), action_space)
+        limit = example.spec.max_episode_steps if example.spec is not None else None
+        name = name or (example.spec.id if example.spec is not None else type(example.unwrapped).__name__)
 
     def open_envs(num_envs: int) -> HostEnvs:
         vector = partial(AsyncVectorEnv, context="spawn") if asynchronous else SyncVectorEnv
@@ -138,7 +143,8 @@ def _actions(space: gymnasium.Space) -> tuple[Discrete | MultiDiscrete | Box, Co
             size = int(np.prod(space.shape))
             return MultiDiscrete((2,) * size), lambda x: x.astype(space.dtype).reshape(-1, *space.shape)
         case spaces.Box():
-            return _box(space, _in_32_bits(space.dtype)), lambda x: x.astype(space.dtype)
+            # A bound of 64 bits may be rounded to one outside of it, where agents clip their actions.
+            return _box(space, _in_32_bits(space.dtype)), lambda x: np.clip(x.astype(space.dtype), space.low, space.high)
     raise ValueError(
         f"action space {space} is not supported: turn it into a Discrete, MultiDiscrete, MultiBinary or Box with a "
         "gymnasium.ActionWrapper"
@@ -247,9 +253,9 @@ class _Exported(gymnasium.Env):
         self.action_space = _to_space(env.action_space)
         limit = getattr(env.params, "max_steps_in_episode", None)
         self.spec = EnvSpec(
-            re.sub(r"[^\w:./-]", "-", env.name),
+            _id(env.name),
             entry_point=lambda **kwargs: to_gymnasium(env),
-            max_episode_steps=int(limit) if isinstance(limit, int | np.integer) else None,
+            max_episode_steps=None if limit is None or math.isinf(limit) else int(limit),
         )
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
@@ -281,7 +287,16 @@ class _Exported(gymnasium.Env):
         if not np.all((action >= 0) & (action < sizes)):
             largest = (sizes - 1).tolist()
             raise ValueError(f"{self._env.name}: action {action.tolist()} is outside 0 … {largest}")
+        if not np.all(action == np.floor(action)):
+            raise ValueError(f"{self._env.name}: action {action.tolist()} is no integer, and the actions are {space}")
         return action.astype(space.dtype)
+
+
+def _id(name: str) -> str:
+    """A name as Gymnasium allows it: [namespace/]name."""
+    namespace, _, rest = re.sub(r"[^\w:./-]", "-", name).rpartition("/")
+    words = [re.sub(r"[/.:]", "-", namespace), rest or "env"]
+    return "/".join(word for word in words if word)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -18,9 +18,9 @@ class StepRecord(NamedTuple):
     change: jax.Array  # [..., L]: the change of each number in the state that may count steps
     obs_bad: jax.Array  # NaN or infinite
     reward_bad: jax.Array  # NaN or infinite
-    state_bad: jax.Array  # NaN; an infinity may be intended, such as "the best so far"
+    state_bad: jax.Array  # a NaN that was not there before; an infinity may be intended, such as "the best so far"
     no_legal_action: jax.Array  # the mask of an observation that does not terminate the episode
-    begun_bad: jax.Array  # NaN or infinite in the observation that carry_over returns, or NaN in its state
+    begun_bad: jax.Array  # NaN or infinite in the observation that carry_over returns, or NaN in its state, and not after reset
 
 
 class Ahead(NamedTuple):
@@ -33,7 +33,8 @@ class Ahead(NamedTuple):
     reset_obs: jax.Array  # [L]: all B observations are then equal, which they are not otherwise, and look like those of resets
 
 
-def find_not_finite(record: StepRecord) -> Findings:
+def find_not_finite(record: StepRecord, reset_bad: np.ndarray) -> Findings:
+    """`reset_bad [K]`: which first observations have a NaN or an infinity."""
     bad = {
         "step returns an observation that is NaN or infinite": record.obs_bad,
         "step returns a reward that is NaN or infinite": record.reward_bad,
@@ -41,7 +42,8 @@ def find_not_finite(record: StepRecord) -> Findings:
         "carry_over returns NaN or infinity": record.begun_bad & ~record.obs_bad & ~record.state_bad,
     }
     fix = "look for divisions by 0, roots and logarithms of negative numbers, and sums that grow without bound"
-    return [
+    of_reset = [("reset returns an observation that is NaN or infinite", fix)] if reset_bad.any() else []
+    return of_reset + [
         (f"{wrong}, first after {np.flatnonzero(where.any(axis=1))[0] + 1} random steps", fix)
         for wrong, where in bad.items()
         if where.any()
@@ -49,14 +51,15 @@ def find_not_finite(record: StepRecord) -> Findings:
 
 
 def find_out_of_bounds(space: Space, span: tuple[Any, Any], entry: str = "") -> Findings:
-    """Observations may exceed a bound by a rounding error only."""
+    """Observations of floats may exceed a bound by a rounding error, and others not."""
     if isinstance(space, Dict):
         least, most = span
         return [f for name in space for f in find_out_of_bounds(space[name], (least[name], most[name]), f"{entry}[{name!r}]")]
     bounds = (space.low, space.high) if isinstance(space, Box) else (0, np.asarray(nvec(space)).reshape(space.shape) - 1)
     ends = [np.asarray(x, np.float64) for x in (*bounds, *span)]
     low, high, least, most = np.broadcast_arrays(*ends)
-    slack = 1e-5 * np.maximum(1, np.where(np.isfinite(high - low), high - low, 0))
+    is_float = isinstance(space, Box) and np.issubdtype(space.dtype, np.floating)
+    slack = 1e-5 * np.maximum(1, np.where(np.isfinite(high - low), high - low, 0)) if is_float else 0
     wrong = np.argwhere((least < low - slack) | (most > high + slack))  # never where they are NaN
     if not len(wrong):
         return []

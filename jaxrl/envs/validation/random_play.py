@@ -57,20 +57,32 @@ def check_random_play(env: Environment, num_steps: int) -> Findings:
     play = jax.jit(lambda draw, params: _play(env, [i for _, i in numbers], draw, params), compiler_options=options)
     try:
         with jax.debug_key_reuse(True):
-            span, record, ahead, start_masks = jax.tree.map(np.asarray, play(draw, env.params))
+            jax.jit(partial(_two_steps, env)).lower(*draw.step.ravel()[:3], draw.action[0, 0], env.params)
+            span, record, ahead, reset_bad, start_masks = jax.tree.map(np.asarray, play(draw, env.params))
     except jax.errors.KeyReuseError as error:
         return [(f"a key is used twice: {str(error).splitlines()[0]}", "split it, and use each part once")]
     names = [f"env_state{jax.tree_util.keystr(path)}" for path, _ in numbers]
     done = record.terminated | record.truncated
     pace = step_counters(record, done)
     return [
-        *find_not_finite(record),
+        *find_not_finite(record, reset_bad),
         *find_out_of_bounds(env.observation_space, span),
         *find_no_legal_action(env, record, start_masks),
         *find_resets(record, done, pace, ahead),
         *find_flags(record, done, pace, ahead, names),
         *(find_ends_at_once(done) if env.carry_over is not None else []),
     ]
+
+
+def _two_steps(env: Environment, reset_key, first_key, second_key, number: jax.Array, params: Any) -> Any:
+    """What a check of keys has to see: two steps with the same key, where it is in the state. `_play` carries bits."""
+    state, obs = env.reset(reset_key, params)
+    for key in (first_key, second_key):
+        mask = split_action_mask(obs)[1]
+        action = number if mask is None else legal_action(env.action_space, mask, number)
+        state, out = env.step(key, state, action, params)
+        obs = out.obs
+    return out
 
 
 def random_actions(draw: np.random.Generator, space: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -114,7 +126,7 @@ def _split_mask(space: Any, mask: jax.Array) -> list[jax.Array]:
 
 def _play(env: Environment, numbers: list[int], draw: Draw, params: Any):
     """The extremes of the observations, the record `[T, B]`, what `_look_ahead` finds after it, and bool `[K]`: which
-    starts have a legal action.
+    starts have observations that are not finite, and which have a legal action.
 
     States are carried with their keys as bits: JAX's check of keys does not allow a choice between two keys, and starts
     are reused on purpose.
@@ -142,11 +154,16 @@ def _play(env: Environment, numbers: list[int], draw: Draw, params: Any):
         after, out = jax.vmap(step)(keys, state, obs, number)
         seen = _look(state, after, out, starts[0], numbers)
         next_mask = split_action_mask(out.obs)[1]
-        if next_mask is not None:
-            seen = seen._replace(no_legal_action=~jax.vmap(partial(_any_legal, space))(next_mask) & ~out.terminated)
         done = out.terminated | out.truncated
-        begun = jax.vmap(begin)(after, *jax.tree.map(lambda x: x[fresh], starts))
-        seen = seen._replace(begun_bad=(_any_nan(begun[0]) | _any_leaf(_not_finite_number, begun[1])) & done)
+        start = jax.tree.map(lambda x: x[fresh], starts)
+        begun = jax.vmap(begin)(after, *start)
+        begun_bad = _any_leaf(_not_finite_number, begun[1]) & ~_any_leaf(_not_finite_number, start[1])
+        seen = seen._replace(begun_bad=(_any_new_nan(start[0], begun[0]) | begun_bad) & done)
+        if next_mask is not None:
+            none_legal = ~jax.vmap(partial(_any_legal, space))(next_mask) & ~out.terminated
+            if env.carry_over is not None:
+                none_legal |= ~jax.vmap(partial(_any_legal, space))(split_action_mask(begun[1])[1]) & done
+            seen = seen._replace(no_legal_action=none_legal)
         carry = select_done(done, begun, (after, out.obs))
         return (carry, _widen(_widen(span, out.obs), carry[1])), seen
 
@@ -161,7 +178,8 @@ def _play(env: Environment, numbers: list[int], draw: Draw, params: Any):
 
     mask = split_action_mask(first_obs)[1]
     has_legal = jnp.ones(1, bool) if mask is None else jax.vmap(partial(_any_legal, space))(mask)
-    return span, record, _look_ahead(again, state, record, numbers, first_obs), has_legal
+    reset_bad = _any_leaf(_not_finite_number, first_obs)
+    return span, record, _look_ahead(again, state, record, numbers, first_obs), reset_bad, has_legal
 
 
 def _widen(span: tuple[Any, Any], obs: Any) -> tuple[Any, Any]:
@@ -189,17 +207,22 @@ def _look(state: Any, after: Any, out: Step, starts: Any, numbers: list[int]) ->
     change = _take(after, numbers) - _take(state, numbers)
     obs_bad, reward_bad = (_any_leaf(_not_finite_number, x) for x in (out.obs, out.reward))
     flags, fresh, none = (out.terminated, out.truncated), _looks_fresh(after, starts), jnp.zeros(_NUM_ENVS, bool)
-    return StepRecord(*flags, fresh, change, obs_bad, reward_bad, _any_nan(after), none, none)
+    return StepRecord(*flags, fresh, change, obs_bad, reward_bad, _any_new_nan(state, after), none, none)
 
 
 def _not_finite_number(x: jax.Array) -> jax.Array:
     return ~jnp.isfinite(x.astype(jnp.float32))
 
 
-def _any_nan(state: Any) -> jax.Array:
-    """bool `[B]`: NaN anywhere in the floats of the state."""
-    floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return _any_leaf(jnp.isnan, floats) if floats else jnp.zeros(_NUM_ENVS, bool)
+def _any_new_nan(before: Any, after: Any) -> jax.Array:
+    """bool `[B]`: a number of the state is NaN that was not. A state may begin with NaN, such as "no episode so far"."""
+    floats = [pair for pair in zip(*map(jax.tree.leaves, (before, after)), strict=True) if _is_float(pair[1])]
+    is_new = [jnp.isnan(new) & ~jnp.isnan(old) for old, new in floats]
+    return _any_leaf(lambda x: x, is_new) if is_new else jnp.zeros(_NUM_ENVS, bool)
+
+
+def _is_float(x: jax.Array) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)
 
 
 def _look_ahead(step: Callable[[Any], Step], state: Any, record: StepRecord, numbers: list[int], first_obs: Any) -> Ahead:

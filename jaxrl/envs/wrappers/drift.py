@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl._src.checks import FINITE, check_number, check_size
+from jaxrl._src.checks import check_size
 from jaxrl.envs.wrappers._inner import carry_over_or_fresh
-from jaxrl.envs.wrappers.randomization import check_same, replace_params, strongly_typed
+from jaxrl.envs.wrappers.randomization import check_function, check_pair, check_same, replace_params, strongly_typed
 from jaxrl.types import Environment, EnvState, PyTree
 
 Schedule = Callable[[jax.Array, PyTree], PyTree]  # (time, params) -> the parameters at that time
@@ -42,6 +42,7 @@ def drift_params(env: Environment, schedule: Schedule) -> Environment:
     Raises:
       ValueError: if `schedule` returns anything else.
     """
+    check_function("drift_params: schedule", schedule)
     at = lambda time, params: strongly_typed(schedule(time, params))
     scheduled = jax.eval_shape(lambda time: at(time, env.params), jax.ShapeDtypeStruct((), jnp.int32))
     check_same("drift_params: schedule must return parameters like env.params", scheduled, env.params)
@@ -81,7 +82,7 @@ def linear_drift(num_steps: int, **ranges: tuple[Any, Any]) -> Schedule:
     >>> env = drift_params(jaxrl.make("PointMass"), linear_drift(10_000, noise_scale=(0.0, 0.1)))
     """
     num_steps = check_size("num_steps", num_steps)
-    ends = {name: tuple(check_number(name, end, -FINITE[1], FINITE[1]) for end in range_) for name, range_ in ranges.items()}
+    ends = {name: check_pair("linear_drift", name, range_) for name, range_ in ranges.items()}
 
     def schedule(time, params):
         share = jnp.minimum(time.astype(jnp.float32) / num_steps, 1.0)

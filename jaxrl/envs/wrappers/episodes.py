@@ -60,6 +60,8 @@ def time_limit(env: Environment, max_steps: Any) -> Environment:
     """
     if not isinstance(max_steps, jax.core.Tracer):
         max_steps = check_size("max_steps", max_steps)
+    elif max_steps.ndim or not jnp.issubdtype(max_steps.dtype, jnp.integer):
+        raise TypeError(f"max_steps must be an int, got {max_steps.aval}")
 
     def reset(key, params):
         state, obs = env.reset(key, params.env)

@@ -54,6 +54,7 @@ def randomize_params(env: Environment, sample: Sample) -> Environment:
     Raises:
       ValueError: if `sample` returns anything else.
     """
+    check_function("randomize_params: sample", sample)
     drawn = jax.eval_shape(lambda key: strongly_typed(sample(key, env.params)), jax.random.key(0))
     check_same("randomize_params: sample must return parameters like env.params", drawn, env.params)
     return _randomize(env, sample)
@@ -72,9 +73,7 @@ def uniform_params(**ranges: tuple[Any, Any]) -> Sample:
     >>> import jaxrl
     >>> env = randomize_params(jaxrl.make("PointMass"), uniform_params(noise_scale=(0.0, 0.1), start_range=(0.5, 2.0)))
     """
-    bounds = {
-        name: tuple(check_number(name, bound, -FINITE[1], FINITE[1]) for bound in range_) for name, range_ in ranges.items()
-    }
+    bounds = {name: check_pair("uniform_params", name, range_) for name, range_ in ranges.items()}
     for name, (low, high) in bounds.items():
         if not any(isinstance(bound, jax.core.Tracer) for bound in (low, high)) and np.any(low > high):
             raise ValueError(f"uniform_params: {name} has low {low} above high {high}")
@@ -89,6 +88,14 @@ def uniform_params(**ranges: tuple[Any, Any]) -> Sample:
         return replace_params("uniform_params", params, bounds, draw)
 
     return sample
+
+
+def check_pair(caller: str, name: str, pair: Any) -> tuple[Any, Any]:
+    """Return two finite numbers or arrays. Raises TypeError or ValueError, with the names of caller and parameter."""
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise TypeError(f"{caller}: {name} must be two numbers, such as {name}=(0.5, 2.0); got {pair!r}")
+    first, second = (check_number(name, number, -FINITE[1], FINITE[1]) for number in pair)
+    return first, second
 
 
 def params_grid(params: PyTree, **values: Any) -> PyTree:
@@ -132,20 +139,33 @@ def params_grid(params: PyTree, **values: Any) -> PyTree:
     return replace_params("params_grid", repeated, chosen, choose)
 
 
+def check_function(name: str, fn: Any) -> None:
+    if not callable(fn):
+        raise TypeError(f"{name} must be a function, got {fn!r}")
+
+
 def replace_params(caller: str, params: PyTree, names: Iterable[str], new: Callable[[str, Any], Any]) -> PyTree:
     """Replace the named parameters by `new(name, old)`, each in the outermost wrapper that has it.
 
     Raises ValueError, with the name of the `caller`, if there is no such parameter.
     """
     names = list(names)
-    fields: tuple[str, ...] = tuple(getattr(params, "_fields", ()) or getattr(params, "__dataclass_fields__", ()))
-    inside = [name for name in names if name not in fields]
-    if inside and "env" not in fields:
-        raise ValueError(f"{caller}: there is no parameter {', '.join(inside)}; there are {', '.join(fields)}")
+    fields = _traced_fields(params)
+    inside = [name for name in names if name not in fields or name == "env"]
+    if inside and ("env" not in fields or "env" in inside):
+        known = ", ".join(field for field in fields if field != "env")
+        raise ValueError(f"{caller}: there is no parameter {', '.join(inside)}; there are {known or 'none'}")
     replaced = {"env": replace_params(caller, params.env, inside, new)} if inside else {}
     replaced |= {name: new(name, getattr(params, name)) for name in names if name in fields}
     replace = params._replace if hasattr(params, "_replace") else partial(dataclasses.replace, params)
     return replace(**replaced)
+
+
+def _traced_fields(params: PyTree) -> tuple[str, ...]:
+    """The names of the fields, without those that are structure."""
+    if dataclasses.is_dataclass(params):
+        return tuple(field.name for field in dataclasses.fields(params) if not field.metadata.get("static"))
+    return getattr(params, "_fields", ())
 
 
 def split_params(key: jax.Array, params: PyTree, sample: Sample, *, num_train: int, num_test: int) -> tuple[PyTree, PyTree]:

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
 import jaxrl
-from jaxrl.envs import from_gymnasium, to_gymnasium
+from jaxrl.envs import from_gymnasium, to_gymnasium, wrappers
 from jaxrl.envs.suites import gymnasium as bridge
 from jaxrl.envs.wrappers import EpisodeStatistics, episode_statistics, find_state
 from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete, spec
@@ -304,6 +304,10 @@ def test_names_and_limits_are_gymnasiums():
     assert from_gymnasium(Counter).name == "Counter"
     with pytest.raises(ValueError, match=r"unknown environment 'gymnasium/CartPole-v9'; did you mean gymnasium/CartPole-v1"):
         jaxrl.make("gymnasium/CartPole-v9")
+    with pytest.raises(ValueError, match=r"gymnasium/Cart Pole!: Malformed environment ID"):
+        jaxrl.make("gymnasium/Cart Pole!")
+    with pytest.raises(TypeError, match=r"make_env must be a function, such as .*; got 'CartPole-v1'"):
+        from_gymnasium("CartPole-v1")
 
 
 def test_whole_episodes_of_a_host_environment_need_its_time_limit():
@@ -470,3 +474,56 @@ def test_wrong_use_of_what_is_exported_is_refused():
     exported.reset(seed=0)
     with pytest.raises(ValueError, match="action 2 is outside 0 … 1"):
         exported.step(2)
+    with pytest.raises(ValueError, match=r"action 0\.9 is no integer, and the actions are Discrete"):
+        exported.step(0.9)
+    assert exported.step(1.0)[0] is not None
+
+
+@pytest.mark.parametrize(("name", "id"), [("a/b/c", "a-b/c"), ("my.pkg/Env-v0", "my-pkg/Env-v0"), ("", "env"), ("x/", "x/env")])
+def test_an_exported_name_is_one_that_gymnasium_allows(name, id):
+    assert to_gymnasium(endless()._replace(name=name)).spec.id == id
+
+
+def test_a_time_limit_of_any_type_is_exported():
+    env = jaxrl.make("CartPole-v1")
+    grid = wrappers.params_grid(env.params, max_steps_in_episode=[5, 9])
+    assert to_gymnasium(wrappers.over_params(env, grid)).spec.max_episode_steps == 9
+    traced = env._replace(params=env.params.replace(max_steps_in_episode=jnp.int32(20)))
+    assert to_gymnasium(traced).spec.max_episode_steps == 20
+
+
+class Narrow(gymnasium.Env):
+    """Its bound in 64 bits is below that in 32."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,))
+    action_space = gymnasium.spaces.Box(-0.1, 0.1, (1,), np.float64)
+    closed = 0
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
+    def close(self):
+        Narrow.closed += 1
+
+
+def test_an_action_at_a_bound_of_64_bits_is_within_it():
+    env = from_gymnasium(Narrow)
+    envs = env.params.open(1)
+    envs.reset([0])
+    envs.step(np.asarray(env.action_space.high)[None])
+    envs.step(np.asarray(env.action_space.low)[None])
+    envs.close()
+
+
+def test_an_environment_whose_spaces_are_refused_is_closed():
+    class Text(Narrow):
+        observation_space = gymnasium.spaces.Text(3)
+
+    before = Narrow.closed
+    with pytest.raises(ValueError, match="Text"):
+        from_gymnasium(Text)
+    assert Narrow.closed == before + 1

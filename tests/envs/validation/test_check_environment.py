@@ -39,7 +39,14 @@ def lottery():
 
 @pytest.mark.parametrize(
     "env",
-    [SOUND, lottery(), problems.endless(), problems.countdown(), jaxrl.make("PointMass", noise_scale=0.1)],
+    [
+        SOUND,
+        lottery(),
+        problems.endless(),
+        problems.countdown(),
+        jaxrl.make("PointMass", noise_scale=0.1),
+        jaxrl.envs.wrappers.episode_statistics(SOUND)._replace(name="NaN before the first episode"),
+    ],
     ids=lambda env: env.name,
 )
 def test_a_sound_environment_passes(env):
@@ -324,6 +331,11 @@ def test_the_observation_of_a_reset_at_the_end():
             Discrete(20),
             "observations leave observation_space: they go from 0 to 20, its bounds from 0 to 19",
         ),
+        (
+            lambda state: state.time + 149_990,
+            Discrete(150_010),
+            "they go from 149990 to 150010, its bounds from 0 to 150009",  # of integers, no part of the range is rounding
+        ),
         (lambda state: jnp.stack([state.x, -jnp.abs(state.x)]), Box([-2, -0.5], 2, (2,)), "at [1], its bounds from -0.5 to 2"),
     ],
 )
@@ -407,6 +419,44 @@ def test_what_is_not_a_number():
     # The state is NaN after a step, and what the next step makes of it.
     reward = "step returns a reward that is NaN or infinite, first after 2 random steps"
     finds(nan, "an observation that is NaN or infinite", reward, "NaN in env_state, first after 1 random", num_steps=100)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_reset_that_is_not_a_number(ends):
+    """Also where no episode ends while it is watched; and carry_over, of which there is none, is not blamed."""
+
+    def first(key, params):
+        state, obs = reset(key, params)
+        return state, jnp.log(0 * obs)
+
+    env = SOUND._replace(reset=first)
+    if not ends:
+        env = with_step(lambda key, old, state, out: (state, out._replace(truncated=jnp.bool_(False))), reset=first)
+    with pytest.raises(ValueError, match="reset returns an observation that is NaN or infinite") as error:
+        check_environment(env, num_steps=100)
+    assert "carry_over" not in str(error.value)
+
+
+def test_a_key_of_the_state_that_every_step_uses():
+    class Keyed(NamedTuple):
+        state: State
+        key: jax.Array
+
+    def first(key, params):
+        state, obs = reset(key, params)
+        return Keyed(state, jax.random.fold_in(key, 1)), obs
+
+    def same(key, keyed, action, params):
+        state, out = step(key, keyed.state, action, params)
+        return keyed._replace(state=state), out._replace(reward=jax.random.normal(keyed.key, dtype=jnp.float32))
+
+    def split(key, keyed, action, params):
+        now, later = jax.random.split(keyed.key)
+        after, out = same(key, keyed._replace(key=now), action, params)
+        return after._replace(key=later), out
+
+    finds(SOUND._replace(reset=first, step=same), "a key is used twice", num_steps=100)
+    assert check_environment(SOUND._replace(reset=first, step=split), num_steps=100) == []
 
 
 def test_a_key_that_is_used_twice():

@@ -72,6 +72,10 @@ def test_a_wrong_drift_is_refused():
         w.drift_params(constant(), w.linear_drift(10, weight=(0.0, 1.0)))
     with pytest.raises(ValueError, match="linear_drift: there is no parameter weight; there are value"):
         w.linear_drift(10, weight=(0.0, 1.0))(jnp.int32(0), constant().params)
+    with pytest.raises(TypeError, match=r"linear_drift: value must be two numbers, such as .*; got \(1,\)"):
+        w.linear_drift(1, value=(1,))
+    with pytest.raises(TypeError, match="drift_params: schedule must be a function, got 3"):
+        w.drift_params(constant(), 3)
     with pytest.raises(ValueError, match="num_steps must be at least 1"):
         w.linear_drift(0, value=(0.0, 1.0))
     with pytest.raises(ValueError, match="value must lie in"):

@@ -114,6 +114,9 @@ def test_a_record_is_found_at_any_depth_and_missed_by_name():
 def test_a_limit_is_a_positive_int(limit, error):
     with pytest.raises(error, match="max_steps must be"):
         w.time_limit(walk(), limit)
+    if error is TypeError:
+        with pytest.raises(error, match=r"max_steps must be an int, got .*float32\[\]"):
+            jax.eval_shape(lambda limit: w.time_limit(walk(), limit).params, jnp.float32(limit))
 
 
 def test_rewards_are_scaled_and_clipped():

@@ -167,6 +167,9 @@ def test_the_longest_limit_of_a_set_is_the_one_to_be_read():
             ValueError,
             "num_train must be at least 1",
         ),
+        (lambda: w.uniform_params(value=0.5), TypeError, r"uniform_params: value must be two numbers, such as .*; got 0\.5"),
+        (lambda: w.uniform_params(value=(1, 2, 3)), TypeError, "uniform_params: value must be two numbers"),
+        (lambda: w.randomize_params(constant(), 3), TypeError, "randomize_params: sample must be a function, got 3"),
     ],
 )
 def test_what_does_not_fit_is_refused(wrap, error, message):
@@ -208,6 +211,9 @@ def test_a_wrong_grid_is_refused():
         w.params_grid(jaxrl.make("CartPole-v1").params, max_steps_in_episode=[1.5, 2.0])
     with pytest.raises(ValueError, match="params_grid: there is no parameter mass; there are"):
         w.params_grid(walk().params, mass=[1.0])
+    for structure in ("num_repeats", "env"):
+        with pytest.raises(ValueError, match=f"params_grid: there is no parameter {structure}; there are"):
+            w.params_grid(w.action_repeat(walk(), 2).params, **{structure: [1, 2]})
     with pytest.raises(ValueError, match="params_grid: drift needs one or more values"):
         w.params_grid(walk().params, drift=[])
     with pytest.raises(ValueError, match="params_grid: drift needs one or more values"):
