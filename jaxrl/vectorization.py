@@ -41,7 +41,8 @@ def vectorize(
         default all elements on a GPU or TPU, and one on a CPU. "auto" reduces the default to what fits into the free memory
         of the devices, according to the compiler's memory analysis; they must belong to this process.
       devices: by default all devices of the default backend that belong to this process. Arguments on other devices are
-        copied to these. A mesh that `jax.set_mesh` has set is not used.
+        copied to these. A mesh that `jax.set_mesh` has set is not used. Within another `vectorize`, each of its devices runs
+        all of it.
       num_shards: S, the number of devices for each element. With more than 1, `fn` runs on S devices at once: each has 1 / S of
         the environments, of the replay and of every batch, and gradients and statistics are averaged. If there is only one
         device, it runs the S shards by `vmap`, with the same result up to rounding. See `docs/devices.md`.
@@ -57,8 +58,8 @@ def vectorize(
         and if not even groups of one fit into memory. Arguments and results for the whole axis must fit as well: to fix
         this, return less, or call the function on a part of the axis at a time. With several shards, if there are too few
         devices, if `num_shards` does not divide the sizes of a learner, or if a result other than a `LearnerState` differs
-        between the shards.
-      TypeError: if `batch_size` is neither an int nor "auto".
+        between the shards, or within another `vectorize`. If there is no device, or one is there twice.
+      TypeError: if `batch_size` is neither an int nor "auto", or `devices` are none.
 
     >>> import jax, jax.numpy as jnp
     >>> vectorize(lambda x: x**2, batch_size=2)(jnp.arange(5.0)).tolist()
@@ -121,19 +122,19 @@ def vectorize(
 
 def rows_of_devices(devices: Sequence[jax.Device], num_shards: int) -> tuple[tuple[jax.Device, ...], ...]:
     """Disjoint rows of `num_shards` neighbouring devices, or a row of the only device."""
-    if not isinstance(devices, Iterable) or not all(hasattr(device, "process_index") for device in devices):
+    row = tuple(devices) if isinstance(devices, Iterable) else None
+    if row is None or not all(hasattr(device, "process_index") for device in row):
         raise TypeError(f"devices must be a sequence of devices, such as jax.devices()[:2]; got {devices!r}")
-    devices = tuple(devices)
-    if not devices or len(set(map(id, devices))) < len(devices):
-        raise ValueError(f"devices must be at least one device, and each only once; got {list(devices)}")
-    if len(devices) == 1:
-        return (devices,)
-    if len(devices) < num_shards:
+    if len(set(map(id, row))) < max(1, len(row)):
+        raise ValueError(f"devices must be at least one device, and each only once; got {list(row)}")
+    if len(row) == 1:
+        return (row,)
+    if len(row) < num_shards:
         raise ValueError(
-            f"num_shards {num_shards} needs as many devices, and there are {len(devices)}; on a single device, "
+            f"num_shards {num_shards} needs as many devices, and there are {len(row)}; on a single device, "
             "devices=jax.devices()[:1], the shards run by vmap"
         )
-    return tuple(devices[i : i + num_shards] for i in range(0, len(devices) - num_shards + 1, num_shards))
+    return tuple(row[i : i + num_shards] for i in range(0, len(row) - num_shards + 1, num_shards))
 
 
 def _usable(rows: Any, num_shards: int) -> Any:

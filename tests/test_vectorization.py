@@ -362,6 +362,7 @@ def test_bad_arguments():
     for devices in ([], jax.devices()[:1] * 2):
         with pytest.raises(ValueError, match="devices must be at least one device, and each only once"):
             jaxrl.vectorize(lambda x: x, devices=devices)
+    assert jaxrl.vectorize(lambda x: x, devices=iter(jax.devices()))(jnp.arange(2.0)).shape == (2,)
     for devices in ("cpu", jax.devices()[0], 2):
         with pytest.raises(TypeError, match="devices must be a sequence of devices"):
             jaxrl.vectorize(lambda x: x, devices=devices)

@@ -44,7 +44,9 @@ def initialize(
       The number of this process, from 0, and the number of processes.
 
     Raises:
-      ValueError: if an argument is missing and not found, or if JAX has already started, or the others cannot be reached.
+      ValueError: if an argument is missing and not found, or if JAX has already started. With an address that is given: if it is
+        not of the form HOST:PORT, process 0 cannot listen at that port, or the others do not reach it within five minutes. If
+        another process does not come within that time, JAX ends this one.
     """
     number = lambda name: int(os.environ[name]) if name in os.environ else None
     try:
@@ -53,7 +55,7 @@ def initialize(
             number("JAX_NUM_PROCESSES") if num_processes is None else num_processes,
             number("JAX_PROCESS_ID") if process_id is None else process_id,
         )
-        if None not in arguments:
+        if None not in arguments and "JAX_COORDINATOR_BIND_ADDRESS" not in os.environ:  # by which JAX listens elsewhere
             _check_address(str(arguments[0]), is_first=arguments[2] == 0)
         jax.distributed.initialize(
             *arguments,

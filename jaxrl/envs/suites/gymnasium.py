@@ -33,7 +33,7 @@ def make(name: str, *, asynchronous: bool = False, **kwargs: Any) -> Environment
       asynchronous: as for `from_gymnasium`.
 
     Raises:
-      ValueError: for a name that Gymnasium does not know (with similar names), and as `from_gymnasium`.
+      ValueError: for a name that Gymnasium does not know (with similar names) or does not allow, and as `from_gymnasium`.
       ImportError: if the environment needs a package that is not installed.
     """
     try:
@@ -71,6 +71,7 @@ def from_gymnasium(make_env: Callable[[], gymnasium.Env], *, name: str | None = 
     Raises:
       ValueError: for other spaces, with the way to convert them; for an action mask of the wrong shape; and during
         training, for an integer observation that does not fit the type that its declared bounds ask for.
+      TypeError: if `make_env` is not a function, such as an environment.
 
     >>> import gymnasium
     >>> env = from_gymnasium(lambda: gymnasium.make("CartPole-v1"))

@@ -41,6 +41,7 @@ def drift_params(env: Environment, schedule: Schedule) -> Environment:
 
     Raises:
       ValueError: if `schedule` returns anything else.
+      TypeError: if it is not a function.
     """
     check_function("drift_params: schedule", schedule)
     at = lambda time, params: strongly_typed(schedule(time, params))
@@ -76,7 +77,7 @@ def linear_drift(num_steps: int, **ranges: tuple[Any, Any]) -> Schedule:
 
     Raises:
       ValueError: if a value is not finite; and when the result is called, if there is no such parameter.
-      TypeError, ValueError: if `num_steps` is not a positive int.
+      TypeError, ValueError: if `num_steps` is not a positive int, or a range is not two numbers.
 
     >>> import jaxrl
     >>> env = drift_params(jaxrl.make("PointMass"), linear_drift(10_000, noise_scale=(0.0, 0.1)))

@@ -53,6 +53,7 @@ def randomize_params(env: Environment, sample: Sample) -> Environment:
 
     Raises:
       ValueError: if `sample` returns anything else.
+      TypeError: if it is not a function.
     """
     check_function("randomize_params: sample", sample)
     drawn = jax.eval_shape(lambda key: strongly_typed(sample(key, env.params)), jax.random.key(0))
@@ -69,6 +70,7 @@ def uniform_params(**ranges: tuple[Any, Any]) -> Sample:
     Raises:
       ValueError: if a range is not finite, or its low is above its high; and when the result is called, if there is no such
         parameter.
+      TypeError: if a range is not two numbers.
 
     >>> import jaxrl
     >>> env = randomize_params(jaxrl.make("PointMass"), uniform_params(noise_scale=(0.0, 0.1), start_range=(0.5, 2.0)))
@@ -92,10 +94,11 @@ def uniform_params(**ranges: tuple[Any, Any]) -> Sample:
 
 def check_pair(caller: str, name: str, pair: Any) -> tuple[Any, Any]:
     """Return two finite numbers or arrays. Raises TypeError or ValueError, with the names of caller and parameter."""
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise TypeError(f"{caller}: {name} must be two numbers, such as {name}=(0.5, 2.0); got {pair!r}")
-    first, second = (check_number(name, number, -FINITE[1], FINITE[1]) for number in pair)
-    return first, second
+    try:
+        first, second = pair
+    except (TypeError, ValueError):
+        raise TypeError(f"{caller}: {name} must be two numbers, such as {name}=(0.5, 2.0); got {pair!r}") from None
+    return tuple(check_number(name, number, -FINITE[1], FINITE[1]) for number in (first, second))
 
 
 def params_grid(params: PyTree, **values: Any) -> PyTree:

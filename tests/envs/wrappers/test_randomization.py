@@ -177,6 +177,11 @@ def test_what_does_not_fit_is_refused(wrap, error, message):
         wrap()
 
 
+def test_a_range_may_be_an_array():
+    drawn = w.uniform_params(value=np.array([2.0, 2.0]))(jax.random.key(0), constant().params)
+    assert float(drawn.value) == 2.0
+
+
 def test_a_parameter_inside_a_wrapper_is_found_and_one_of_a_plain_dataclass_replaced():
     sample = w.uniform_params(force_mag=(5.0, 5.0), probability=(0.5, 0.5))
     drawn = sample(jax.random.key(0), w.sticky_actions(jaxrl.make("CartPole-v1")).params)
