@@ -215,7 +215,7 @@ def slurm(tmp_path, step, signal_after=None):
     for name, does in {"srun": step, "scancel": f"touch {tmp_path}/stop", "scontrol": "true"}.items():
         (bin / name).write_text(f'#!/usr/bin/env bash\necho {name} "$@" >> {log}\n{does}\n')
         (bin / name).chmod(0o755)
-    variables = {"PATH": f"{bin}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    variables = {"PATH": f"{bin}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "16"}
     process = subprocess.Popen([SCRIPTS / "slurm.sh", "dqn", "--out", "a b"], env=os.environ | variables)
     if signal_after is not None:
         while not log.exists():
@@ -243,6 +243,10 @@ def test_a_job_under_slurm_saves_at_its_time_limit_and_goes_back_to_the_queue(tm
 def test_a_job_that_finishes_at_its_time_limit_is_not_queued_again(tmp_path):
     code, log = slurm(tmp_path, f"while [ ! -e {tmp_path}/stop ]; do sleep 0.05; done", signal_after=0.2)
     assert (code, log) == (0, [TRAIN, "scancel --signal=TERM 7"])
+
+
+def test_the_processes_of_a_job_under_slurm_have_its_cores(tmp_path):
+    assert slurm(tmp_path, "exit $SRUN_CPUS_PER_TASK")[0] == 16
 
 
 def test_the_processes_of_the_jobset_find_each_other():

@@ -53,7 +53,7 @@ def render_run(
         raise ValueError(f"{run} has the seeds {existing[0]} to {existing[-1]}; got {', '.join(map(str, seeds)) or 'none'}")
     identifiers = config.identifiers()
     indices = [i for i, identifier in enumerate(identifiers) if identifier["seed"] in seeds]
-    folder.read_record(run, which)  # before the size of the film, which of a search that did not finish is not known
+    folder.policies_folder(run, which)  # before the size of the film, which of a search that did not finish is not known
     out = film.check_film(out, fps, len(indices), num_episodes, max_steps)
     env, plays = record_policies(run, indices, num_episodes=num_episodes, max_steps=max_steps, seed=seed, which=which)
     labels = ["\n".join(f"{name} {shown(value)}" for name, value in identifiers[i].items()) for i in indices]

@@ -143,9 +143,8 @@ def load_policies(run: Path, abstract: Any, which: str = "last") -> Any:
     Raises:
       ValueError: if there are no such policies, or they are damaged or have other shapes.
     """
-    check_choice("which", which, ("last", "best"))
-    path = run / (POLICIES if which == "last" else BEST_POLICIES)
-    read_record(run, which)
+    path = policies_folder(run, which)
+    storage.read_record(path)
     try:
         return storage.read_arrays(path, abstract)
     except storage.Other as error:
@@ -154,13 +153,18 @@ def load_policies(run: Path, abstract: Any, which: str = "last") -> Any:
 
 def read_record(run: Path, which: str = "last") -> dict[str, Any]:
     """The record of `save_policies`, after a check of all its files. Raises ValueError as `load_policies`."""
+    return storage.read_record(policies_folder(run, which))
+
+
+def policies_folder(run: Path, which: str = "last") -> Path:
+    """Where the policies are. Raises ValueError if there are none."""
+    check_choice("which", which, ("last", "best"))
     if not (run / POLICIES).is_dir():
         raise ValueError(f"{run} holds no policies: the run did not finish; {_how_to_continue(run)}")
-    if which == "last":
-        return storage.read_record(run / POLICIES)
-    if not (run / BEST_POLICIES).is_dir():
+    path = run / (POLICIES if which == "last" else BEST_POLICIES)
+    if not path.is_dir():
         raise ValueError(f"{run} holds no best policies: it was trained without evaluations; take the last ones")
-    return storage.read_record(run / BEST_POLICIES)
+    return path
 
 
 def _how_to_continue(run: Path) -> str:

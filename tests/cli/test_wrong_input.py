@@ -56,6 +56,7 @@ CHANGES = {
     "other-wrapper": lambda run: edited(run / "config.json", wrappers=["sneeze"]),
     "wrong-eval": lambda run: edited(run / "config.json", eval_every="often"),
     "fewer-seeds": lambda run: edited(run / "config.json", seeds=2),
+    "in-parts": lambda run: [(run / "config.json").unlink(), (run / "metrics.csv").unlink(), (run / "parts").mkdir()],
     "no-policies": lambda run: shutil.rmtree(run / "policies"),
     "no-best": lambda run: shutil.rmtree(run / "best_policies"),
     "flipped": flip,
@@ -232,6 +233,7 @@ WRONG = [
     ("report damaged-system --films 0", "system.json is damaged"),
     # plot
     ("plot run empty", NOT_A_RUN.replace("config.json", "metrics.csv")),
+    ("plot in-parts", "in-parts has parts that are not joined: `jaxrl resume in-parts` finishes and joins them"),
     ("plot no-metrics", "it has no metrics.csv"),
     ("plot empty-metrics", "metrics.csv holds no rows yet"),
     ("plot text-metrics", "metrics.csv is damaged"),

@@ -174,7 +174,8 @@ def test_the_chips_of_a_host_are_no_pod(monkeypatch):
     assert _distributed.tpu_variables(4)["TPU_CHIPS_PER_PROCESS_BOUNDS"] == "1,4,1"
 
 
-def test_processes_meet_only_when_all_parts_are_trained(tmp_path, monkeypatch):
+@pytest.mark.parametrize("code", [0, 137])
+def test_processes_meet_only_when_all_parts_are_trained(tmp_path, monkeypatch, capsys, code):
     """The meeting of JAX has a time limit, which a part that takes longer than the others must not meet."""
     out, met = tmp_path / "run", []
 
@@ -191,6 +192,7 @@ def test_processes_meet_only_when_all_parts_are_trained(tmp_path, monkeypatch):
             threading.Timer(0.3, finish_part, [2]).start()
         else:
             assert words == ["merge", str(out), "-q"]
+            return code
         return 0
 
     monkeypatch.setattr(hosts, "initialize", lambda: (0, 2))
@@ -200,8 +202,9 @@ def test_processes_meet_only_when_all_parts_are_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(_distributed, "_BETWEEN_LOOKS", 0.05)
     monkeypatch.setenv(_distributed._CONNECTED, "1")
     with jax_settings("jax_platforms", "jax_enable_preemption_service"):
-        assert _distributed.train_parts("train", config_of(), out, ["a2c", "-q", "--distributed", "--out", str(out)]) == 0
+        assert _distributed.train_parts("train", config_of(), out, ["a2c", "-q", "--distributed", "--out", str(out)]) == code
     assert met == [True]
+    assert ("the parts are not joined: `jaxrl merge" in capsys.readouterr().err) == (code > 0)
 
 
 SLURM = ("SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES")

@@ -57,7 +57,8 @@ def check_random_play(env: Environment, num_steps: int) -> Findings:
     play = jax.jit(lambda draw, params: _play(env, [i for _, i in numbers], draw, params), compiler_options=options)
     try:
         with jax.debug_key_reuse(True):
-            jax.jit(partial(_two_steps, env)).lower(*draw.step.ravel()[:3], draw.action[0, 0], env.params)
+            if any(_is_key(x.dtype) for x in jax.tree.leaves(state)):
+                jax.jit(partial(_two_steps, env)).lower(*draw.step.ravel()[:3], draw.action[0, 0], env.params)
             span, record, ahead, reset_bad, start_masks = jax.tree.map(np.asarray, play(draw, env.params))
     except jax.errors.KeyReuseError as error:
         return [(f"a key is used twice: {str(error).splitlines()[0]}", "split it, and use each part once")]

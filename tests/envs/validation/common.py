@@ -44,6 +44,26 @@ def with_step(change, **fields):
     return SOUND._replace(step=changed, **fields)
 
 
+def with_more(more_at_reset, more_after, step=step):
+    """The sound environment, or its `step`, with something besides in its state: `more_at_reset(key)`, and then
+    `more_after(more, out) -> more, out`."""
+
+    class More(NamedTuple):
+        state: State
+        more: jax.Array
+
+    def first(key, params):
+        state, obs = reset(key, params)
+        return More(state, more_at_reset(key)), obs
+
+    def following(key, old, action, params):
+        state, out = step(key, old.state, action, params)
+        more, out = more_after(old.more, out)
+        return More(state, more), out
+
+    return SOUND._replace(reset=first, step=following)
+
+
 def finds(env, *messages, remark=None, **options):
     """Exactly these mistakes, and a fix with every one; `remark` is part of the only remark."""
     with pytest.raises(ValueError, match="check_environment found") as caught:

@@ -2,7 +2,6 @@
 
 import random
 from functools import partial
-from typing import NamedTuple
 
 import gymnasium
 import jax
@@ -14,7 +13,7 @@ import jaxrl
 from jaxrl import check_environment
 from jaxrl.types import Box, Discrete, Environment, Step
 from tests import problems
-from tests.envs.validation.common import SOUND, Params, State, finds, reset, step, with_step
+from tests.envs.validation.common import SOUND, Params, State, finds, reset, step, with_more, with_step
 
 
 @pytest.fixture
@@ -221,27 +220,14 @@ def test_spaces_of_another_library():
 
 def keeping(carry_over):
     """An environment that counts all its steps besides those of the episode, and what happens to its state at a reset."""
-
-    class Aged(NamedTuple):
-        state: State
-        age: jax.Array
-
-    def first(key, params):
-        state, obs = reset(key, params)
-        return Aged(state, jnp.int32(0)), obs
-
-    def aging(key, aged, action, params):
-        state, out = step(key, aged.state, action, params)
-        return Aged(state, aged.age + 1), out
-
-    return SOUND._replace(reset=first, step=aging, carry_over=carry_over)
+    return with_more(lambda key: jnp.int32(0), lambda age, out: (age + 1, out))._replace(carry_over=carry_over)
 
 
 def test_what_outlives_an_episode():
-    assert check_environment(keeping(lambda old, fresh, obs: (fresh._replace(age=old.age), obs)), num_steps=100) == []
+    assert check_environment(keeping(lambda old, fresh, obs: (fresh._replace(more=old.more), obs)), num_steps=100) == []
     finds(keeping(lambda old, fresh: fresh), "carry_over raises TypeError")
-    as_float = keeping(lambda old, fresh, obs: (fresh._replace(age=old.state.x), obs))
-    finds(as_float, "carry_over returns env_state.age as a float32")
+    as_float = keeping(lambda old, fresh, obs: (fresh._replace(more=old.state.x), obs))
+    finds(as_float, "carry_over returns env_state.more as a float32")
     finds(keeping(lambda old, fresh, obs: obs), "carry_over returns a ")
     at_once = keeping(lambda old, fresh, obs: (fresh._replace(state=fresh.state._replace(time=old.state.time)), obs))
     finds(at_once, "the episodes that carry_over begins end after one step", num_steps=100)
@@ -249,7 +235,7 @@ def test_what_outlives_an_episode():
     finds(nan, "carry_over returns NaN or infinity", "observations leave", num_steps=100)
 
     def called(old, fresh, obs):
-        jax.debug.print("{}", old.age)
+        jax.debug.print("{}", old.more)
         return fresh, obs
 
     finds(keeping(called), "carry_over calls back into Python")
@@ -280,20 +266,8 @@ def test_a_reset_inside_step():
 
 def test_a_reset_inside_step_that_keeps_something():
     """Wins counted over the episodes: the state after an end is not a fresh one, but its step counter goes back."""
-
-    class Scored(NamedTuple):
-        state: State
-        ended: jax.Array
-
-    def first(key, params):
-        state, obs = reset(key, params)
-        return Scored(state, jnp.int32(0)), obs
-
-    def scored(key, state, action, params):
-        inner, out = resetting(step)(key, state.state, action, params)
-        return Scored(inner, state.ended + (out.terminated | out.truncated).astype(jnp.int32)), out
-
-    finds(SOUND._replace(reset=first, step=scored), "step resets", num_steps=100)
+    ended = lambda num, out: (num + (out.terminated | out.truncated).astype(jnp.int32), out)
+    finds(with_more(lambda key: jnp.int32(0), ended, resetting(step)), "step resets", num_steps=100)
 
 
 def test_a_reset_inside_step_without_a_counter():
@@ -438,25 +412,15 @@ def test_a_reset_that_is_not_a_number(ends):
 
 
 def test_a_key_of_the_state_that_every_step_uses():
-    class Keyed(NamedTuple):
-        state: State
-        key: jax.Array
+    def with_key(next_key):
+        def draw(key, out):
+            now, later = next_key(key)
+            return later, out._replace(reward=jax.random.normal(now, dtype=jnp.float32))
 
-    def first(key, params):
-        state, obs = reset(key, params)
-        return Keyed(state, jax.random.fold_in(key, 1)), obs
+        return with_more(lambda key: jax.random.fold_in(key, 1), draw)
 
-    def same(key, keyed, action, params):
-        state, out = step(key, keyed.state, action, params)
-        return keyed._replace(state=state), out._replace(reward=jax.random.normal(keyed.key, dtype=jnp.float32))
-
-    def split(key, keyed, action, params):
-        now, later = jax.random.split(keyed.key)
-        after, out = same(key, keyed._replace(key=now), action, params)
-        return after._replace(key=later), out
-
-    finds(SOUND._replace(reset=first, step=same), "a key is used twice", num_steps=100)
-    assert check_environment(SOUND._replace(reset=first, step=split), num_steps=100) == []
+    finds(with_key(lambda key: (key, key)), "a key is used twice", num_steps=100)
+    assert check_environment(with_key(jax.random.split), num_steps=100) == []
 
 
 def test_a_key_that_is_used_twice():

@@ -109,6 +109,11 @@ def test_a_mask_without_a_legal_action(name):
     first_choices = np.arange(num_choices(space)) < num_choices(space) - 3
     late = game(space, lambda time: mask_at(time) & ((time != 7) | first_choices))
     finds(late, f"mask allows no action{component} where the episode continues, first after 7 random steps", num_steps=100)
+    carried = game(space, mask_at)._replace(
+        carry_over=lambda old, fresh, obs: (fresh, obs | {"action_mask": jnp.zeros_like(obs["action_mask"])})
+    )
+    with pytest.raises(ValueError, match=f"mask allows no action{component} where the episode continues"):
+        check_environment(carried, num_steps=100)
     at_once = game(space, lambda time: mask_at(time) & (time > 0))
     finds(at_once, f"the action mask after a reset allows no action{component}", num_steps=50)
 
