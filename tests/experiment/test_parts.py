@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -412,10 +413,11 @@ def test_a_process_that_ends_or_dies_ends_the_others_within_a_minute(tmp_path, h
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(subprocess.run([*CONTAINER, "true"], check=False).returncode != 0, reason="needs unshare and its rights")
 @pytest.mark.parametrize("how", ["all", "one"])
 def test_all_processes_of_containers_save(tmp_path, how):
     """Each is the first process of a container, with whose end everything in it ends."""
+    if shutil.which(CONTAINER[0]) is None or subprocess.run([*CONTAINER, "true"], check=False).returncode:
+        pytest.skip("needs unshare, and the right to make a namespace of processes")
     out = tmp_path / "run"
     words = ["train", "a2c", *LONG, "--steps", "1000000000", "--out", out, "--checkpoint-every", "1h"]
     processes = start(words, prefix=CONTAINER)
@@ -469,6 +471,16 @@ def test_a_wrong_address_is_an_error_that_names_it(monkeypatch, address, process
         other.close()
         with pytest.raises(ValueError, match=message.format(port=port, free=free)):
             hosts.initialize(address.format(port=port, free=free), 2, process)
+
+
+def test_an_address_at_which_jax_does_not_listen_is_not_tried(monkeypatch):
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **options: None)
+    with socket.create_server(("", 0)) as server:
+        address = f"localhost:{server.getsockname()[1]}"
+        with pytest.raises(ValueError, match="cannot listen"):
+            hosts.initialize(address, 2, 0)
+        monkeypatch.setenv("JAX_COORDINATOR_BIND_ADDRESS", "0.0.0.0:1")
+        assert hosts.initialize(address, 2, 0) == (0, 1)
 
 
 def test_options_that_do_not_fit_are_errors(tmp_path, capsys):
