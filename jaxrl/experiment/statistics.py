@@ -210,8 +210,8 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> float:
       ValueError: if the numbers of tasks differ, or a score is NaN.
     """
     _check_pair(x, y)
-    weights = [np.full((1, len(sample)), 1.0 / len(sample)) for sample in (x, y)]
-    return float(np.mean([_weighted_improvement(x[:, m], y[:, m], *weights)[0] for m in range(x.shape[1])]))
+    once = [np.ones((1, len(sample)), int) for sample in (x, y)]
+    return float(np.mean([_improvement_in_resamples(x[:, m], y[:, m], *once)[0] for m in range(x.shape[1])]))
 
 
 def improvement(
@@ -242,10 +242,9 @@ def improvement(
             chunk = slice(first, min(first + at_once, resamples))
             num = chunk.stop - chunk.start
             counts = [rng.multinomial(len(sample), np.full(len(sample), 1 / len(sample)), num) for sample in (a, b)]
-            weights = [count / len(sample) for count, sample in zip(counts, (a, b), strict=True)]
-            resampled[chunk] += _weighted_improvement(a, b, *weights) / x.shape[1]
+            resampled[chunk] += _improvement_in_resamples(a, b, *counts)
     tail = 50 * (1 - confidence)
-    low, high = np.percentile(resampled, [tail, 100 - tail])
+    low, high = np.percentile(resampled / x.shape[1], [tail, 100 - tail])
     return Improvement(probability, float(low), float(high), permutation_test(x, y))
 
 
@@ -288,15 +287,15 @@ def _rank_sums(ranks: np.ndarray, num: int) -> np.ndarray:
     return ways[-1] / np.sum(ways[-1])
 
 
-def _weighted_improvement(x: np.ndarray, y: np.ndarray, x_weights: np.ndarray, y_weights: np.ndarray) -> np.ndarray:
-    """The probability of improvement `[N]` of weighted values: x `[R]` with weights `[N, R]`, y `[R']` with `[N, R']`.
+def _improvement_in_resamples(x: np.ndarray, y: np.ndarray, x_counts: np.ndarray, y_counts: np.ndarray) -> np.ndarray:
+    """The probability of improvement `[N]` in each resample, which has the values x `[R]` so many times, integers `[N, R]`.
 
-    The weights of each row sum to 1. A resample is the weights that it gives to the values.
+    Likewise y `[R']`, `[N, R']`. Pairs are counted in integers, so that equal values give exactly 1/2.
     """
     order = np.argsort(y)
-    below = np.pad(np.cumsum(y_weights[:, order], axis=1), ((0, 0), (1, 0)))  # weight of the smallest k values of y
+    below = np.pad(np.cumsum(y_counts[:, order], axis=1), ((0, 0), (1, 0)))  # how often the smallest k values of y are there
     less, not_greater = (below[:, np.searchsorted(y[order], x, side)] for side in ("left", "right"))
-    return np.sum(x_weights * (less + not_greater) / 2, axis=1)
+    return np.sum(x_counts * (less + not_greater), axis=1) / (2 * len(x) * len(y))
 
 
 def _check_pair(x: np.ndarray, y: np.ndarray) -> None:

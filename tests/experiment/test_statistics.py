@@ -144,6 +144,13 @@ def test_the_probability_of_improvement_is_mann_whitneys_statistic():
         probability_of_improvement(x, y[:, :2])
 
 
+@pytest.mark.parametrize("num", [6, 10, 49])
+def test_equal_and_separate_scores_have_exact_probabilities(num):
+    zeros = np.zeros((num, 2))
+    assert improvement(zeros, zeros[1:])[:3] == (0.5, 0.5, 0.5)
+    assert improvement(zeros + 1, zeros[1:])[:3] == (1, 1, 1)
+
+
 def test_the_interval_of_an_improvement_is_that_of_a_plain_bootstrap():
     x, y = scores(12, 2) + 0.5, scores(10, 2, seed=1)
 
