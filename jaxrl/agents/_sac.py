@@ -250,9 +250,7 @@ def _values(
     critic: Any, params: Any, target_params: Any, noise: _UpdateNoise, inputs: Any, next_inputs: Any
 ) -> tuple[jax.Array, jax.Array, Any]:
     """The values of `inputs` and, by the target network, of `next_inputs`, each `[K, N, ...]`, and the critics' statistics."""
-    if (
-        target_params is None
-    ):  # one pass over both, so that statistics of the batch are those of their mixture (Bhatt et al. 2024)
+    if target_params is None:  # one pass over both: statistics of the batch are those of their mixture (Bhatt et al. 2024)
         both = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), inputs, next_inputs)
         q, statistics = apply_training(critic, params, noise.critic_key, *both)
         return *jnp.split(q, 2, axis=1), statistics
@@ -266,9 +264,7 @@ def _make_loss(terms: _Terms) -> Callable[..., Any]:
 
     def loss(params, target_critic, batch, noise, hparams):
         fixed, temperature = jax.lax.stop_gradient((params, jnp.exp(params.log_temperature)))
-        td_error, q, critic_statistics = terms.critic(
-            params, fixed, target_critic, temperature, batch, noise, hparams.discount
-        )  # fmt: skip
+        td_error, q, critic_statistics = terms.critic(params, fixed, target_critic, temperature, batch, noise, hparams.discount)
         critic_loss = 0.5 * jnp.mean(jnp.sum(jnp.square(td_error), axis=-1))
         each_loss, log_prob, target_entropy, actor_statistics = terms.actor(params, fixed, temperature, batch, noise, hparams)
         actor_loss = jnp.mean(each_loss)
