@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from jaxrl._src.checks import check_size
 from jaxrl._src.dtypes import promote
-from jaxrl._src.masking import mask_unweighted, safe_multiply
+from jaxrl._src.masking import safe_multiply
 from jaxrl._src.shapes import check_equal, check_like, scalar_or_like
 from jaxrl.losses import selection
 
@@ -96,7 +96,7 @@ def lambda_returns(
         return discount_t * lambda_t, r_t + safe_multiply(discount_t * (1 - lambda_t), v_t)
 
     lambda_ = scalar_or_like("lambda_returns", "lambda_", lambda_, r_t)
-    return _linear_recursion(coefficients, (r_t, discount_t, v_t, lambda_, truncated), mask_unweighted(discount_t[-1], v_t[-1]))
+    return _linear_recursion(coefficients, (r_t, discount_t, v_t, lambda_, truncated), v_t[-1])
 
 
 def discounted_returns(r_t: jax.Array, discount_t: jax.Array, v_t: jax.Array, *, truncated: jax.Array | None = None) -> jax.Array:
