@@ -17,7 +17,7 @@ from jaxrl.types import Discrete, Environment, MultiDiscrete
 _MAX_PICTURES = 20_000  # in one film, which takes about 1 GB of memory while it is written
 _MAX_COLUMNS = 8
 _NUM_SNAPSHOTS = 6  # number of pictures per policy on a sheet
-_MARGIN, _LINE, _MIN_WIDTH = 8, 17, 190  # pixels: around a panel, of a line of text, and of a panel wide enough for its text
+_MARGIN, _LINE = 8, 17  # pixels: around a panel, and of a line of text
 _GREY = "#69727d"
 
 
@@ -89,7 +89,7 @@ def write(out: Path, labels: list[str], plays: Play, env: Environment, drawing: 
     each = [jax.tree.map(lambda x, i=i: x[i], plays) for i in range(len(labels))]
     film = out.suffix.lower() == ".gif"
     panels = [Panel(label, play, snapshots(play, hold=fps // 2 if film else 0)) for label, play in zip(labels, each, strict=True)]
-    paint = _painter(env, drawing)
+    paint = _painter(env, drawing, panels)
     try:
         if not film:
             _sheet(panels, paint).save(out)
@@ -124,9 +124,22 @@ def _font() -> Any:
     return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 12)
 
 
-def _painter(env: Environment, drawing: Drawing) -> Paint:
-    """Return a function that paints a panel at a snapshot: the picture, and the text around it."""
+@cache
+def _length(text: str) -> int:
+    """In pixels."""
+    return math.ceil(_font().getlength(text))
+
+
+def _text_width(panels: list[Panel], env: Environment, drawing: Drawing) -> int:
+    """The width of the longest line of text, so that all panels are equally wide and no text is cut or drawn over another."""
+    lines = ((*above, below) for p in panels for s in p.snapshots for above, below in [captions(p, s, env, drawing)])
+    return max((_length(left) + 2 * _MARGIN + _length(right) for each in lines for left, right in each), default=0)
+
+
+def _painter(env: Environment, drawing: Drawing, panels: list[Panel]) -> Paint:
+    """Return a function that paints one of the panels at a snapshot: the picture, and the text around it."""
     params = jax.tree.map(np.asarray, env.params)
+    text_width = _text_width(panels, env, drawing)
 
     def paint(panel: Panel, snapshot: Snapshot) -> Image.Image:
         at = snapshot.step, snapshot.episode
@@ -134,7 +147,7 @@ def _painter(env: Environment, drawing: Drawing) -> Paint:
         picture = _image(drawing.draw(state, obs, params))
         above, below = captions(panel, snapshot, env, drawing)
         top = _MARGIN // 2 + _LINE * len(above)
-        width = max(picture.width, _MIN_WIDTH) + 2 * _MARGIN
+        width = max(picture.width, text_width) + 2 * _MARGIN
         image = Image.new("RGB", (width, top + picture.height + _LINE + 2 * _MARGIN), PAPER)
         image.paste(picture, ((width - picture.width) // 2, top))
         for i, (left, right) in enumerate(above):

@@ -179,7 +179,7 @@ def test_a_drawing_receives_the_entries_of_a_dict_observation():
         seen.append((obs["x"].tolist(), obs["mask"].tolist()))
         return np.zeros((4, 4, 3), np.uint8)
 
-    paint = film._painter(ENV, Drawing(draw))
+    paint = film._painter(ENV, Drawing(draw), [])
     for step in range(3):
         paint(film.Panel("", played, []), Snapshot(0, step, 0.0, ""))
     assert seen == [([0], [True, False]), ([1], [False, True]), ([2], [True, True])]
@@ -187,7 +187,7 @@ def test_a_drawing_receives_the_entries_of_a_dict_observation():
 
 def test_the_text_changes_with_what_it_says():
     panel_play = some_play([[1, 1]], [[0, 1]], [[0, 0]])
-    paint = film._painter(ENV, Drawing(lambda state, obs, params: np.full((40, 200, 3), 255, np.uint8)))
+    paint = film._painter(ENV, Drawing(lambda state, obs, params: np.full((40, 200, 3), 255, np.uint8)), [])
 
     def painted(label, snapshot):
         return np.asarray(paint(film.Panel(label, panel_play, []), snapshot))
@@ -202,6 +202,26 @@ def test_the_text_changes_with_what_it_says():
     ]:
         assert np.any(painted(label, snapshot) != base)
     assert np.all(painted("seed 0", Snapshot(0, 1, 1.0, "")) == base)
+
+
+def test_panels_are_as_wide_as_their_longest_line_and_no_text_is_over_another(monkeypatch):
+    plays = some_play([[1, 1]], [[0, 1]], [[0, 0]])
+    plays = plays._replace(action=np.zeros_like(plays.action))
+    drawing = Drawing(
+        lambda state, obs, params: np.full((40, 20, 3), 255, np.uint8), actions=("a rather long name of an action",) * 2
+    )
+    panels = [
+        film.Panel(label, plays, film.snapshots(plays, hold=0)) for label in ("seed 0", "learning_rate_iterations 0.000123456")
+    ]
+    written = []
+    monkeypatch.setattr(film, "_text", lambda image, y, left, right, *colors: written.append((image.width, left, right)))
+    paint = film._painter(ENV, drawing, panels)
+    assert len({paint(panel, snapshot).size for panel in panels for snapshot in panel.snapshots}) == 1
+    for width, left, right in written:
+        assert film._font().getlength(left) + film._font().getlength(right) + film._MARGIN < width - 2 * film._MARGIN, (
+            left,
+            right,
+        )
 
 
 @pytest.mark.parametrize(
