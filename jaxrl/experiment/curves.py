@@ -120,11 +120,26 @@ def fill_forward(returns: np.ndarray) -> np.ndarray:
     return np.take_along_axis(returns, np.maximum.accumulate(known, axis=0), axis=0)
 
 
+def known_part(env_steps: np.ndarray, returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The part of a curve from which on the returns of all seeds are known, without gaps. Seeds without any are left out.
+
+    Args:
+      env_steps: `[T]`.
+      returns: `[T, S]`, NaN in intervals in which no episode of a seed finished.
+
+    Returns:
+      Environment steps `[T']` and returns `[T', S']`.
+    """
+    returns = fill_forward(returns)
+    returns = returns[:, ~np.isnan(returns).all(axis=0)]
+    known = ~np.isnan(returns).any(axis=1) & (returns.shape[1] > 0)
+    return np.asarray(env_steps)[known], returns[known]
+
+
 def _known(curve: Curve) -> Curve:
-    """The part of the curve from which on the returns of all seeds that have not diverged are known, without gaps."""
-    returns = fill_forward(curve.returns[:, ~curve.diverged])
-    known = ~np.isnan(returns).any(axis=1)
-    return curve._replace(env_steps=curve.env_steps[known], returns=returns[known])
+    """The known part of the curve, of the seeds that have not diverged."""
+    steps, returns = known_part(curve.env_steps, curve.returns[:, ~curve.diverged])
+    return curve._replace(env_steps=steps, returns=returns)
 
 
 def draw(axes: Any, env_steps: np.ndarray, returns: np.ndarray, **style: Any) -> None:
@@ -133,19 +148,27 @@ def draw(axes: Any, env_steps: np.ndarray, returns: np.ndarray, **style: Any) ->
     Args:
       axes: of a figure of your own.
       env_steps: `[T]`.
-      returns: `[T, S]`, NaN in intervals in which no episode of a seed finished. The curve begins where each seed has a return.
+      returns: `[T, S]`, NaN in intervals in which no episode of a seed finished. The curve begins where each seed has a return;
+        seeds without any are left out.
       style: of the line, for `axes.plot`, such as `label` and `color`.
     """
-    returns = fill_forward(returns)
-    known = ~np.isnan(returns).any(axis=1)
-    steps, returns = np.asarray(env_steps)[known], returns[known]
-    middle = iqm(returns) if returns.size else np.full(len(steps), np.nan)
-    (line,) = axes.plot(steps, middle, **{"linewidth": 2} | style)
+    steps, returns = known_part(env_steps, returns)
+    (line,) = axes.plot(steps, _middle(returns), **_shape(steps) | {"linewidth": 2} | style)
     if returns.shape[1] > 1 and len(returns):
         axes.fill_between(steps, *iqm_interval(returns), color=line.get_color(), alpha=0.25, linewidth=0)
     axes.set_xlabel("environment steps")
-    axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k" if x else "0")
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k" if x >= 1 else f"{x:g}")
     axes.grid(alpha=0.3)
+
+
+def _middle(returns: np.ndarray) -> np.ndarray:
+    """The IQM `[T]` of returns `[T, S]`."""
+    return iqm(returns) if returns.size else np.full(len(returns), np.nan)
+
+
+def _shape(steps: np.ndarray) -> dict[str, Any]:
+    """The style of a line, which would not be seen if it is a single point."""
+    return {"marker": "o"} if len(steps) == 1 else {}
 
 
 def draw_run(run: Path) -> None:
@@ -160,8 +183,8 @@ def plot(curves: list[Curve], path: Path, what: str = "return of finished episod
     """Write a plot of `what`, with a line and a band for each curve, and return its path. It is a PNG if `path` has no suffix.
 
     Of more than ten curves, the ten that end highest have colours and labels, and the others are thin and grey. Seeds that
-    diverged, or were not trained as long as the others, are counted in the legend and left out of the line. Long labels are
-    below the axes.
+    diverged, have no return at all, or were not trained as long as the others, are counted in the legend and left out of the
+    line. Long labels are below the axes.
 
     Raises:
       ImportError: without matplotlib.
@@ -170,12 +193,12 @@ def plot(curves: list[Curve], path: Path, what: str = "return of finished episod
     figure = new_figure(8, 5)
     axes = figure.add_subplot()
     known = [_known(curve) for curve in curves]
-    middles = [iqm(curve.returns) if curve.returns.size else np.full(len(curve.returns), np.nan) for curve in known]
+    middles = [_middle(curve.returns) for curve in known]
     last = [float(middle[-1]) if len(middle) and np.isfinite(middle[-1]) else -np.inf for middle in middles]
     best = set(np.argsort(last)[-_MAX_CURVES:].tolist())
     for i, curve in enumerate(known):
         if i not in best:
-            axes.plot(curve.env_steps, middles[i], color="0.75", linewidth=0.5, zorder=1)
+            axes.plot(curve.env_steps, middles[i], color="0.75", linewidth=0.5, zorder=1, **_shape(curve.env_steps))
             continue
         draw(axes, curve.env_steps, curve.returns, label=f"{curve.label} ({_seeds(curve)})")
     axes.set_ylabel(f"{what} (IQM, 95 % interval)")
@@ -198,6 +221,8 @@ def _add_legend(figure: Any, axes: Any) -> None:
 def _seeds(known: Curve) -> str:
     """How many seeds the line is of, and why it is not of the others."""
     num, diverged, behind = known.returns.shape[1], int(known.diverged.sum()), known.behind
-    missing = f", {diverged} NaN" * (diverged > 0) + f", {behind} not trained that far" * (behind > 0)
-    of_all = f" of {num + diverged + behind}" if missing else ""
+    silent = len(known.diverged) - diverged - num
+    counts = (diverged, "NaN"), (silent, "without a finished episode"), (behind, "not trained that far")
+    missing = "".join(f", {count} {why}" for count, why in counts if count)
+    of_all = f" of {len(known.diverged) + behind}" if missing else ""
     return f"{num} seed{'s' * (num != 1)}{of_all}{missing}"

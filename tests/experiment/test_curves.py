@@ -10,12 +10,12 @@ from jaxrl.experiment.pictures import new_figure, save
 SETTING = "DQN on CartPole-v1, learning_rate=0.000314159, tau=0.00517, in dqn-CartPole-v1-20261128-184041-"
 
 
-def drawn(labels, tmp_path, monkeypatch):
+def drawn(labels, tmp_path, monkeypatch, returns=((1.0, 2.0), (3.0, 5.0))):
     """The figure that is written for a curve of each label."""
     figures = []
     monkeypatch.setattr(curves, "save", lambda figure, path: figures.append(figure) or save(figure, path))
-    steps, returns = np.array([1000, 2000]), np.array([[1.0, 2.0], [3.0, 5.0]])
-    plot([Curve(label, steps, returns, np.zeros(2, bool)) for label in labels], tmp_path / "curves.png")
+    steps, returns = 1000 * np.arange(1, len(returns) + 1), np.array(returns)
+    plot([Curve(label, steps, returns, np.zeros(returns.shape[1], bool)) for label in labels], tmp_path / "curves.png")
     return figures[0]
 
 
@@ -50,6 +50,26 @@ def test_short_labels_are_inside_the_axes(tmp_path, monkeypatch):
     inside, outside = axes.get_legend().get_window_extent(), axes.get_window_extent()
     assert outside.x0 < inside.x0 < inside.x1 < outside.x1
     assert outside.y0 < inside.y0 < inside.y1 < outside.y1
+
+
+def test_a_seed_without_a_finished_episode_is_counted_and_left_out(tmp_path, monkeypatch):
+    (axes,) = drawn(["DQN"], tmp_path, monkeypatch, [[np.nan] * 3, [1.0, np.nan, np.nan], [2.0, 6.0, np.nan]]).axes
+    (line,) = axes.lines
+    assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([3000], [4.0])
+    assert axes.get_legend().texts[0].get_text() == "DQN (2 seeds of 3, 1 without a finished episode)"
+
+
+def test_without_finished_episodes_the_legend_says_so(tmp_path, monkeypatch):
+    (axes,) = drawn(["DQN"], tmp_path, monkeypatch, [[np.nan] * 2] * 2).axes
+    assert axes.get_legend().texts[0].get_text() == "DQN (0 seeds of 2, 2 without a finished episode)"
+
+
+def test_single_points_are_seen(tmp_path, monkeypatch):
+    for labels in (["DQN"], [f"DQN {i}" for i in range(12)]):  # the last two are grey
+        (axes,) = drawn(labels, tmp_path, monkeypatch, [[1.0, 2.0]]).axes
+        assert {line.get_marker() for line in axes.lines} == {"o"}
+    (axes,) = drawn(["DQN"], tmp_path, monkeypatch).axes
+    assert axes.lines[0].get_marker() == "None"
 
 
 def test_what_the_font_or_the_layout_lacks_is_no_warning(tmp_path, recwarn):

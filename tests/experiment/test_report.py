@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import re
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -218,6 +219,11 @@ def test_many_seeds_are_shown_in_a_small_page(tmp_path):
     page = write_report([tmp_path / "run"], tmp_path / "page.html", num_films=0)
     assert page.stat().st_size < 200_000
     assert "200 seeds of 1000, evenly spaced by rank" in page.read_text()
+
+
+def test_no_two_of_40_settings_are_drawn_alike():
+    found = charts.data([], [SimpleNamespace(label="")] * 40)
+    assert len({(i % found["colors"], *dash) for i, dash in enumerate(found["dashes"])}) == 40
 
 
 def test_a_search_shows_its_best_settings(tmp_path):

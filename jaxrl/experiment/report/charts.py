@@ -10,11 +10,13 @@ import numpy as np
 from jaxrl.experiment import folder, statistics
 from jaxrl.experiment.comparison import MISSING, Entry
 from jaxrl.experiment.config import Config
-from jaxrl.experiment.curves import Curve, curves_of_evaluations, fill_forward, read_curves
+from jaxrl.experiment.curves import Curve, curves_of_evaluations, known_part, read_curves
 from jaxrl.experiment.evaluations import EVALUATION, has_evaluations, read_evaluations
 from jaxrl.experiment.report.elements import Element, element, table
 
-NUM_COLORS = 8  # of report.css; settings beyond are dashed
+NUM_COLORS = 8  # of report.css
+# Lengths of dashes and of gaps, in pixels; every eight settings have others.
+_DASHES: tuple[list[int], ...] = ([], [8, 4], [2, 3], [12, 3, 2, 3], [4, 8])
 _MAX_DOTS = 200  # of a setting in the picture of the distribution
 _MAX_ROWS = 12  # of a chart's table
 _RESAMPLED = 1_000_000  # seeds in all resamples of a curve, at each time
@@ -69,12 +71,7 @@ def _lines(entries: Sequence[Entry], env: str, file: str, read: Callable[[Config
 
 
 def _line(entry: int, curve: Curve) -> Line:
-    returns = curve.returns[:, ~curve.diverged]
-    returns = fill_forward(returns) if returns.size else returns
-    seeds = np.isfinite(returns).any(axis=0)  # a seed without a single return is left out
-    returns = returns[:, seeds]
-    known = np.isfinite(returns).all(axis=1) & (returns.shape[1] > 0)
-    steps, returns = curve.env_steps[known], returns[known]
+    steps, returns = known_part(curve.env_steps, curve.returns[:, ~curve.diverged])
     if not len(steps):
         return Line(entry, steps, statistics.Estimates(*np.empty((3, 0))), 0)
     num = returns.shape[1]
@@ -103,6 +100,7 @@ def data(charts: Sequence[Chart], entries: Sequence[Entry]) -> dict[str, Any]:
     return {
         "entries": [entry.label for entry in entries],
         "colors": NUM_COLORS,
+        "dashes": [dash(i) for i in range(len(entries))],
         "charts": [
             {
                 "id": _id(number),
@@ -117,6 +115,11 @@ def data(charts: Sequence[Chart], entries: Sequence[Entry]) -> dict[str, Any]:
             for number, chart in enumerate(charts)
         ],
     }
+
+
+def dash(entry: int) -> list[int]:
+    """How the line of a setting is dashed: lengths of dashes and gaps, none for a solid line."""
+    return _DASHES[entry // NUM_COLORS % len(_DASHES)]
 
 
 def _id(number: int) -> str:

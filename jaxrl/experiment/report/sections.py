@@ -15,7 +15,7 @@ from jaxrl.experiment.command import train_command
 from jaxrl.experiment.comparison import ADJUSTED, MISSING, Comparison, Entry, Pair, are_adjusted, describe, estimate, sentence
 from jaxrl.experiment.config import Config
 from jaxrl.experiment.report import charts
-from jaxrl.experiment.report.charts import NUM_COLORS, Chart
+from jaxrl.experiment.report.charts import NUM_COLORS, Chart, dash
 from jaxrl.experiment.report.elements import Child, Element, details, element, section, table
 from jaxrl.experiment.report.films import MAX_STEPS, Films
 from jaxrl.experiment.system import describe_system, read_system
@@ -102,9 +102,10 @@ def _switches(entries: Sequence[Entry]) -> Element:
     """Check boxes that show and hide the settings in all charts."""
 
     def switch(i: int, entry: Entry) -> Element:
-        swatch = "swatch dashed" if i >= NUM_COLORS else "swatch"
         box = element("input", type="checkbox", checked=True, data_toggle=i)
-        return element("label", box, element("span", class_=swatch, aria_hidden="true"), entry.label, class_=f"c{i % NUM_COLORS}")
+        line = element("line", x1=0, x2=24, y1=2, y2=2, stroke_dasharray=" ".join(map(str, dash(i))) or None)
+        swatch = element("svg", line, class_="swatch", width=24, height=4, aria_hidden="true")
+        return element("label", box, swatch, entry.label, class_=f"c{i % NUM_COLORS}")
 
     switches = (switch(i, entry) for i, entry in enumerate(entries))
     return element("fieldset", element("legend", "Show in the charts"), switches, class_="runs")

@@ -18,7 +18,7 @@
     for (const line of spec.lines) {
       const first = series.length;
       const stroke = () => colorOf(line.entry);
-      const dash = line.entry >= data.colors ? [8, 4] : undefined;
+      const dash = data.dashes[line.entry];
       const common = { show: shown[line.entry], points: { show: line.x.length === 1 } };
       series.push({ ...common, label: data.entries[line.entry], stroke, dash, width: 2 });
       series.push({ ...common, stroke: "transparent", width: 0, points: { show: false } });
