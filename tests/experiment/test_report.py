@@ -73,6 +73,14 @@ def page(runs, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A page of 20 settings."""
+    root = tmp_path_factory.mktemp("many")
+    write_run(root / "run", range(20), sweep={"tau": [0.01 * i for i in range(1, 21)]}, seeds=2)
+    return write_report([root / "run"], root / "report", num_films=0)
+
+
+@pytest.fixture(scope="module")
 def parsed(page):
     return Parsed(page.read_text(encoding="utf-8"))
 
@@ -362,7 +370,30 @@ def test_charts_are_zoomed_with_mouse_keys_and_buttons(chromium, page):
     chromium.wait(f"{status} === 'environment steps from 875 to 1,625'")
     chromium.evaluate("document.querySelector('[data-do=right]').click()")
     chromium.wait(f"{status} === 'environment steps from 1,062.5 to 1,812.5'")
+    for _ in range(60):
+        chromium.evaluate("document.querySelector('[data-do=in]').click()")
+    chromium.wait(f"{status} === 'environment steps from 1,436.8 to 1,438.3'")
+    chromium.evaluate("document.querySelector('[data-do=all]').click()")
+    chromium.wait(f"{status} === 'environment steps from 500 to 2,000'")
     assert not chromium.errors
+
+
+@needs_browser
+def test_headings_that_are_linked_are_below_the_switches(chromium, many):
+    opened(chromium, many)
+    chromium.evaluate("document.querySelector('a[href=\"#seeds\"]').click()")
+    chromium.wait("document.querySelector('#seeds h2').getBoundingClientRect().top < 300")
+    top = chromium.evaluate("document.querySelector('#seeds h2').getBoundingClientRect().top")
+    assert top >= chromium.evaluate("document.querySelector('.runs').getBoundingClientRect().bottom")
+
+
+@needs_browser
+def test_the_best_of_many_settings_are_named_at_a_point(chromium, many):
+    opened(chromium, many)
+    chromium.evaluate("document.getElementById('chart-0').focus()")
+    chromium.press("ArrowRight")
+    texts = chromium.evaluate("document.getElementById('chart-0-status').textContent").split("; ")
+    assert (len(texts), texts[-1]) == (14, "and 8 lower")
 
 
 @needs_browser

@@ -3,6 +3,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const shown = data.entries.map(() => true);
   const plots = [];
+  const MOST = 12; // settings that are named at a point
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const colorOf = (entry) => color(`--c${entry % data.colors}`);
   const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 });
@@ -13,6 +14,9 @@
     const status = document.getElementById(`${spec.id}-status`);
     const tables = spec.lines.map((line) => [line.x, line.value, line.low, line.high]);
     const joined = uPlot.join(tables);
+    const xs = joined[0];
+    const whole = xs.length > 1 ? [xs[0], xs[xs.length - 1]] : null;
+    const narrowest = whole ? (whole[1] - whole[0]) / 1000 : 0; // where nothing more is to be seen
     const series = [{}];
     const bands = [];
     for (const line of spec.lines) {
@@ -60,26 +64,25 @@
     function tell(u) {
       const index = u.cursor.idx;
       if (index === null || index === undefined || u.cursor.left < 0) { tip.hidden = true; return; }
-      const x = joined[0][index];
+      const x = xs[index];
       const rows = at(x);
       const head = document.createElement("b");
       head.textContent = `${spec.x} ${plain.format(x)}`;
-      const texts = rows.map((row) => `${data.entries[row.entry]}: ${plain.format(row.value)}${row.interval}`);
+      const texts = rows.slice(0, MOST).map((row) => `${data.entries[row.entry]}: ${plain.format(row.value)}${row.interval}`);
+      const more = rows.length > MOST ? [`and ${rows.length - MOST} lower`] : [];
       tip.replaceChildren(head, ...texts.map((text, i) => {
         const item = document.createElement("div");
         item.className = `c${rows[i].entry % data.colors}`;
         item.textContent = text;
         return item;
-      }));
+      }), ...more);
       tip.hidden = rows.length === 0;
       const right = u.cursor.left > u.over.clientWidth / 2;
       tip.style.left = right ? "" : `${u.cursor.left + 12}px`;
       tip.style.right = right ? `${u.over.clientWidth - u.cursor.left + 12}px` : "";
       tip.style.bottom = "8px"; // below most curves
-      if (byKey) say([head.textContent, ...texts].join("; "));
+      if (byKey) say([head.textContent, ...texts, ...more].join("; "));
     }
-    const xs = joined[0];
-    const whole = xs.length > 1 ? [xs[0], xs[xs.length - 1]] : null;
     function act(what) {
       if (!whole) return;
       const { min, max } = plot.scales.x;
@@ -87,7 +90,7 @@
       if (what === "all") return plot.setScale("x", { min: whole[0], max: whole[1] });
       const grown = { in: 0.5, out: 2, left: 1, right: 1 }[what] * width;
       const middle = (min + max) / 2 + { in: 0, out: 0, left: -width / 4, right: width / 4 }[what];
-      const kept = Math.min(grown, whole[1] - whole[0]);
+      const kept = Math.min(Math.max(grown, narrowest), whole[1] - whole[0]);
       const start = Math.min(Math.max(middle - kept / 2, whole[0]), whole[1] - kept);
       plot.setScale("x", { min: start, max: start + kept });
     }
@@ -127,6 +130,8 @@
     box.addEventListener("change", update);
     if (!box.checked) update(); // the browser may have kept the state of an earlier visit
   });
+  const switches = document.querySelector(".runs"); // at the top of a large window, where no heading may be behind them
+  if (switches) new ResizeObserver(() => document.body.style.setProperty("--switches", `${switches.offsetHeight}px`)).observe(switches);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => plots.forEach(({ plot }) => plot.redraw(false, true)));
   window.addEventListener("beforeprint", () => plots.forEach(({ plot }) => plot.redraw()));
   document.querySelectorAll("button[data-copy]").forEach((button) => button.addEventListener("click", async () => {
