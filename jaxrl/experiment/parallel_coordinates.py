@@ -84,18 +84,29 @@ def _columns(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
 
 
 def _axis(values: np.ndarray, log: bool | None) -> tuple[np.ndarray, list[tuple[float, str]]]:
-    """The heights of values on an axis from 0 to 1, and its ticks: heights and texts."""
-    known = values[np.isfinite(values)]
-    low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
+    """The heights of values on an axis from 0 to 1, and its ticks: heights and texts. Infinity is on top, NaN at the bottom."""
+    infinite = values == np.inf
+    heights, ticks = _finite_axis(values, log)
+    if not infinite.any():
+        return heights, ticks
+    return np.where(infinite, 1.0, 0.85 * heights), [*((0.85 * height, text) for height, text in ticks), (1.0, "inf")]
+
+
+def _finite_axis(values: np.ndarray, log: bool | None) -> tuple[np.ndarray, list[tuple[float, str]]]:
+    finite = np.isfinite(values)
+    if not finite.any():
+        return np.zeros(len(values)), []
+    low, high = values[finite].min(), values[finite].max()
     if log is None:
         log = low > 0 and high / low >= _MANY
     if low == high:
-        return np.where(np.isfinite(values), 0.5, 0.0), [(0.5, _short(low))]
+        return np.where(finite, 0.5, 0.0), [(0.5, _short(low))]
     scale, inverse = (np.log, np.exp) if log else (lambda x: x, lambda x: x)
     bottom, top = scale(low), scale(high)
-    heights = np.where(np.isfinite(values), (scale(np.where(np.isfinite(values), values, low)) - bottom) / (top - bottom), 0.0)
+    heights = np.where(finite, (scale(np.where(finite, values, low)) - bottom) / (top - bottom), 0.0)
     return heights, [(float(h), _short(inverse(bottom + h * (top - bottom)))) for h in np.linspace(0, 1, 5)]
 
 
 def _short(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    """Three digits, or all of them before the decimal point; exp(log(1000)) is a little less than 1,000."""
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"

@@ -3,7 +3,16 @@
 import numpy as np
 
 from jaxrl.experiment import parallel_coordinates
-from jaxrl.experiment.parallel_coordinates import Trial, plot
+from jaxrl.experiment.parallel_coordinates import Trial, _axis, plot
+
+
+def test_infinity_is_above_all_numbers():
+    heights, ticks = _axis(np.array([1e3, np.inf, 25e3, 5e3]), True)
+    np.testing.assert_allclose(heights, [0.0, 1.0, 0.85, 0.85 / 2])
+    assert [text for _, text in ticks] == ["1,000", "2,236", "5,000", "11,180", "25,000", "inf"]
+    assert [height for height, _ in ticks] == sorted(height for height, _ in ticks)
+    heights, ticks = _axis(np.array([np.inf, np.inf]), None)
+    assert (heights.tolist(), ticks) == ([1.0, 1.0], [(1.0, "inf")])
 
 
 def test_the_thick_line_is_the_best_of_those_trained_longest(tmp_path, monkeypatch):
