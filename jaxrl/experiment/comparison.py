@@ -219,7 +219,7 @@ def sentence(pair: Pair) -> str:
 # --- what differs --------------------------------------------------------------------------------
 
 
-def describe(config: Config, combination: Mapping[str, float]) -> dict[str, Any]:
+def describe(config: Config, combination: Mapping[str, Any]) -> dict[str, Any]:
     """Every option that defines the runs of a setting, except for the seeds, by its name on the command line."""
     settings = config.settings
     options: dict[str, Any] = {"algorithm": settings.algorithm, "env": config.env, "wrap": ", ".join(config.wrappers) or "none"}

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxrl._src.checks import check_choice
+from jaxrl._src.numbers import shown
 
 LOGGING = "logging.json"  # in a run folder: which loggers it has, and under which names they know the run
 _MOST_RUNS = 64  # with curves of their own in TensorBoard, W&B and MLflow
@@ -113,7 +114,7 @@ def wandb(run: Path) -> Logger:
             live.append(
                 package.init(
                     project=os.environ.get("WANDB_PROJECT", "jaxrl"), name=run.name, dir=str(run), id=name, resume="allow",
-                    config=_config(run), settings=settings, reinit="create_new",
+                    config=_options(run), settings=settings, reinit="create_new",
                 )
             )  # fmt: skip
             live[0].define_metric("*", step_metric="env_steps")
@@ -182,7 +183,7 @@ def _begin_mlflow(run: Path) -> tuple[Any, str, bool]:
     experiment = client.get_experiment_by_name(title)
     identifier = experiment.experiment_id if experiment else client.create_experiment(title)
     name = client.create_run(identifier, run_name=run.name).info.run_id
-    client.log_batch(name, params=[Param(key, str(value)[:500]) for key, value in _config(run).items()])
+    client.log_batch(name, params=[Param(key, str(value)[:500]) for key, value in _options(run).items()])
     _remember(run, "mlflow", {"id": name})
     return client, name, False
 
@@ -208,10 +209,15 @@ def _of_few_runs(log: Callable[[Sequence[Row]], None]) -> Callable[[Sequence[Row
     return few
 
 
-def _config(run: Path) -> dict[str, Any]:
+def _options(run: Path) -> dict[str, Any]:
+    """Every option of the runs by its name on the command line, so that a service can sort and filter by each."""
+    from jaxrl.experiment.comparison import describe
     from jaxrl.experiment.config import load_config
 
-    return load_config(run).resolved()
+    config = load_config(run)
+    combinations = config.combinations
+    swept = {name: " ".join(dict.fromkeys(shown(values[name]) for values in combinations)) for name in config.swept}
+    return describe(config, swept) | {"seeds": config.seeds, "seed": config.seed}
 
 
 def _remembered(run: Path) -> dict[str, Any]:

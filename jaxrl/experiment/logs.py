@@ -177,6 +177,8 @@ class Rows:
     def _estimate(self, metric: str, seeds: np.ndarray) -> dict[str, float]:
         if not len(seeds):
             return {}
+        if len(seeds) == 1:
+            return {metric: float(seeds[0])}
         drawn = len(seeds) * min(len(self._settings), _MOST_SETTINGS)
         low, high = iqm_interval(seeds, resamples=int(np.clip(_RESAMPLED / drawn, 100, 2000)))
         return {metric: float(iqm(seeds)), f"{metric}_low": float(low), f"{metric}_high": float(high)}

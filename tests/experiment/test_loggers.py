@@ -14,7 +14,7 @@ from jaxrl.cli import main
 from jaxrl.experiment import Config, Interrupted, Logger, resume, run
 from jaxrl.experiment.csv_file import CsvFile
 from jaxrl.experiment.evaluations import evaluation_rows
-from jaxrl.experiment.loggers import Row, _of_few_runs, loggers_of, make_logger
+from jaxrl.experiment.loggers import Row, _of_few_runs, _options, loggers_of, make_logger
 from jaxrl.experiment.logs import Rows, in_background
 from jaxrl.experiment.notes import Note
 from jaxrl.experiment.statistics import iqm, iqm_interval
@@ -29,6 +29,16 @@ def rows_of(*steps):
 
 def into(seen):
     return Logger(seen.extend, lambda: seen.append("closed"))
+
+
+def test_options_have_a_name_each_and_swept_ones_all_values(tmp_path):
+    config = Config(env="Chain", settings=DEFAULTS["dqn"], seeds=3, seed=5, sweep={"tau": [0.5, 1.0]}, hparams={"discount": 0.9})
+    config.save(tmp_path / "config.json")
+    found = _options(tmp_path)
+    some = {"algorithm": "dqn", "env": "Chain", "seeds": 3, "seed": 5, "hparams.tau": "0.5 1", "hparams.discount": 0.9}
+    assert found.items() >= some.items()
+    assert {"agent.num_envs", "agent.batch_size", "hparams.learning_rate"} <= found.keys()
+    assert not any(isinstance(value, dict | list) for value in found.values())
 
 
 # --- the rows ---------------------------------------------------------------------------------------
@@ -318,7 +328,7 @@ def test_mlflow_has_each_row_once(small, tmp_path, monkeypatch):  # noqa: F811
             expected.setdefault(f"{row.run}/{metric}", []).append((row.env_steps, value))
     found = {key: sorted((m.step, m.value) for m in client.get_metric_history(name, key)) for key in expected}
     assert found == {key: sorted(values) for key, values in expected.items()}
-    assert client.get_run(name).data.params["env"] == "CartPole-v1"
+    assert client.get_run(name).data.params.items() >= {"env": "CartPole-v1", "hparams.discount": "0.99"}.items()
     assert client.get_run(name).info.status == "FINISHED"
 
 
