@@ -1,7 +1,8 @@
 """Write played episodes to a GIF or a PNG sheet: panels side by side, with text around each picture."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from jaxrl.types import Discrete, Environment, MultiDiscrete
 _MAX_PICTURES = 20_000  # in one film, which takes about 1 GB of memory while it is written
 _MAX_COLUMNS = 8
 _NUM_SNAPSHOTS = 6  # number of pictures per policy on a sheet
+_MAX_SAMPLES = 200  # frames whose colours are counted for the palette
 _MARGIN, _LINE = 8, 17  # pixels: around a panel, and of a line of text
 _GREY = "#69727d"
 
@@ -211,7 +213,7 @@ def _side_by_side(images: list[Image.Image], columns: int) -> Image.Image:
     return frame
 
 
-def _frames(panels: list[Panel], paint: Paint, indices: range, columns: int) -> Iterator[Image.Image]:
+def _frames(panels: list[Panel], paint: Paint, indices: Iterable[int], columns: int) -> Iterator[Image.Image]:
     """The frames with these indices; a policy that has finished stays at its last snapshot."""
     shown: list[Any] = [None] * len(panels)
     images: list[Any] = [None] * len(panels)
@@ -223,13 +225,34 @@ def _frames(panels: list[Panel], paint: Paint, indices: range, columns: int) -> 
         yield _side_by_side(images, columns)
 
 
+def palette(images: Iterable[Image.Image], size: int) -> Image.Image:
+    """A palette of `size` colours for all of the images.
+
+    Three quarters are the most frequent colours, unchanged; the rest are averages of all others, each of which counts once. So
+    what is small and seldom seen, such as a bullet or the last word of an episode, keeps its colour.
+    """
+    counts: Counter[Any] = Counter()
+    for image in images:
+        counts.update({color: count for count, color in image.getcolors(image.width * image.height) or []})
+    ordered = [color for color, _ in counts.most_common()]
+    frequent, others = ordered[: size * 3 // 4], ordered[size * 3 // 4 :]
+    values = [value for color in frequent for value in color]
+    if others:
+        strip = Image.new("RGB", (len(others), 1))
+        strip.putdata(others)
+        values += strip.quantize(size - len(frequent)).getpalette() or []
+    found = Image.new("P", (1, 1))
+    found.putpalette(values[: 3 * size])
+    return found
+
+
 def _save_gif(out: Path, panels: list[Panel], paint: Paint, fps: int, columns: int) -> None:
-    """Use one palette for all frames, from a sample of them, so that colours do not flicker and frames store differences."""
+    """Use one palette for all frames, so that colours do not flicker and frames store differences."""
     length = max(len(panel.snapshots) for panel in panels)
-    samples = list(_frames(panels, paint, range(0, length, math.ceil(length / 8)), columns))
-    palette = _side_by_side(samples, 1).quantize(255)  # one colour is left for unchanged pixels
+    sampled = np.unique(np.linspace(0, length - 1, min(length, _MAX_SAMPLES)).astype(int))
+    colors = palette(_frames(panels, paint, sampled, columns), 255)  # one is left for unchanged pixels
     frames = (
-        frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in _frames(panels, paint, range(length), columns)
+        frame.quantize(palette=colors, dither=Image.Dither.NONE) for frame in _frames(panels, paint, range(length), columns)
     )
     duration = round(100 / fps) * 10  # ms; a GIF counts hundredths of a second
     next(frames).save(out, format="GIF", save_all=True, append_images=frames, duration=duration, loop=0, optimize=True)

@@ -1,14 +1,17 @@
 """Films: what is played is what `evaluate` plays, and what is written is what was played."""
 
+import base64
+import io
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 import jaxrl
+from jaxrl.experiment.report.films import _images
 from jaxrl.rendering import film
 from jaxrl.rendering.drawings import Drawing
 from jaxrl.rendering.episodes import record_episodes, render
@@ -127,6 +130,28 @@ def test_a_gif_shows_every_step_of_all_policies_side_by_side(tmp_path):
     # The second is done after two steps, and stays there; the end is held for half a second.
     assert shown == [[0, 0], [1, 1], [2, 2], [3, 2], [4, 2], [5, 2]]
     assert durations == [50, 50, 50, 50, 50, 50 + 10 * 50]
+
+
+def test_what_is_small_and_seldom_seen_keeps_its_colour(tmp_path):
+    """In a film of its own, and in one for a report, which has fewer colours and every other picture."""
+    bullet = (200, 56, 58)
+
+    def draw(state, obs, params):
+        picture = np.repeat(np.tile(np.arange(0, 240, dtype=np.uint8), (20, 1))[..., None], 3, axis=2) // 20 * 20
+        if state in (30, 31):
+            picture[:, 40:60] = bullet
+        return picture
+
+    plays = jax.tree.map(lambda x: x[None], some_play([[1] * 45], [[0] * 44 + [1]], [[0] * 45]))
+    own = film.write(tmp_path / "a.gif", ["seed 0"], plays, ENV, Drawing(draw), 20, group=1).read_bytes()
+    of_report = base64.b64decode(_images("seed 0", plays, ENV, Drawing(draw))[0].removeprefix("data:image/gif;base64,"))
+    for data in (own, of_report):
+        with Image.open(io.BytesIO(data)) as gif:
+            pictures = [np.asarray(frame.convert("RGB")).astype(int) for frame in ImageSequence.Iterator(gif)]
+        distance = [np.abs(picture[30:60] - bullet).max(axis=-1).min() for picture in pictures]
+        seen = np.flatnonzero(np.array(distance) <= 8)
+        assert len(seen) in (1, 2)
+        assert seen[0] / len(pictures) == pytest.approx(30 / 46, abs=0.03)
 
 
 def test_settings_begin_a_row_and_a_sheet_has_a_row_for_each_policy(tmp_path):

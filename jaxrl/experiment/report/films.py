@@ -18,7 +18,7 @@ from jaxrl.types import Environment
 MAX_STEPS = 250
 _FPS = 50  # steps per second
 _EVERY = 2  # of so many pictures one is kept
-_COLORS = 32
+_COLORS = 64
 
 
 class Film(NamedTuple):
@@ -82,7 +82,7 @@ def _film_entry(number: int, entry: Entry) -> list[Film]:
 
 
 def _images(label: str, play: film.Play, env: Environment, drawing: Drawing) -> tuple[str, str]:
-    """The film with fewer pictures and colours, which makes it a quarter as large; and one of its pictures. Data URIs."""
+    """The film with fewer pictures and colours, which makes it much smaller; and one of its pictures. Data URIs."""
     from PIL import Image
 
     none = Image.Dither.NONE
@@ -90,9 +90,11 @@ def _images(label: str, play: film.Play, env: Environment, drawing: Drawing) -> 
         path = film.write(Path(folder) / "film.gif", [label], play, env, drawing, fps := min(drawing.fps, _FPS), group=1)
         with Image.open(path) as gif:
             count = gif.n_frames  # type: ignore[attr-defined]
-            still = _picture(gif, count // 2).quantize(_COLORS, dither=none)
             kept = [*range(0, count - 1, _EVERY), count - 1]
-            frames = [_picture(gif, i).quantize(palette=still, dither=none) for i in kept]
+            pictures = [_picture(gif, i) for i in kept]
+    colors = film.palette(pictures, _COLORS)
+    frames = [picture.quantize(palette=colors, dither=none) for picture in pictures]
+    still = frames[len(frames) // 2]
     duration = round(100 * _EVERY / fps) * 10  # ms; a GIF counts hundredths of a second
     options = {"save_all": True, "append_images": frames[1:], "duration": duration, "loop": 0}
     return _uri(frames[0], "gif", **options), _uri(still, "png")
