@@ -207,13 +207,23 @@ def sentence(pair: Pair) -> str:
         )
     if found.probability == 0.5 and found.low == found.high:
         return f"{where}, {pair.better} and {pair.worse} do not differ."
-    share, low, high = (f"{100 * value:.0f} %" for value in found[:3])
+    share, low, high = map(_percent, found[:3])
     p = "p < 0.001" if pair.p_value < 0.001 else f"p = {pair.p_value:.2g}"
     verdict = "this is more than noise" if pair.more_than_noise else "this may be noise"
     return (
         f"{where}, {pair.better} scores higher than {pair.worse} in {share} of pairs of seeds "
         f"(95 % interval {low} to {high}, {p}): {verdict}."
     )
+
+
+def _percent(share: float) -> str:
+    """Whole percents, except next to 50 %, which decides what is more than noise.
+
+    >>> _percent(0.627), _percent(0.5), _percent(0.503)
+    ('63 %', '50 %', '50.3 %')
+    """
+    text = f"{100 * share:.0f}"
+    return f"{100 * share:.1f} %" if text == "50" and share != 0.5 else f"{text} %"
 
 
 # --- what differs --------------------------------------------------------------------------------

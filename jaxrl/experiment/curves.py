@@ -196,11 +196,13 @@ def plot(curves: list[Curve], path: Path, what: str = "return of finished episod
     middles = [_middle(curve.returns) for curve in known]
     last = [float(middle[-1]) if len(middle) and np.isfinite(middle[-1]) else -np.inf for middle in middles]
     best = set(np.argsort(last)[-_MAX_CURVES:].tolist())
-    for i, curve in enumerate(known):
-        if i not in best:
-            axes.plot(curve.env_steps, middles[i], color="0.75", linewidth=0.5, zorder=1, **_shape(curve.env_steps))
-            continue
-        draw(axes, curve.env_steps, curve.returns, label=f"{curve.label} ({_seeds(curve)})")
+    for i in sorted(best):
+        draw(axes, known[i].env_steps, known[i].returns, label=f"{known[i].label} ({_seeds(known[i])})")
+    others = [i for i in range(len(known)) if i not in best]
+    for i in others:
+        label = f"{len(others)} other{'s' * (len(others) > 1)}" if i == others[0] else None
+        style = {"color": "0.75", "linewidth": 0.5, "zorder": 1} | _shape(known[i].env_steps)
+        axes.plot(known[i].env_steps, middles[i], label=label, **style)
     axes.set_ylabel(f"{what} (IQM, 95 % interval)")
     axes.spines[["top", "right"]].set_visible(False)
     _add_legend(figure, axes)

@@ -196,7 +196,7 @@ def _draw_statistics(axes: Any, explanation: Explanation) -> None:
         axes.set(xlabel="action", ylabel="share of the steps")
         if len(frequency) > 1:
             axes.legend(frameon=False)
-        most = math.log(frequency.shape[1])
+        most = float(np.mean(np.log(sizes_of(space))))
         entropy, repeat = float(np.mean(statistics.entropy)), float(np.mean(statistics.repeat))
         repeats = f", {100 * repeat:.0f} % repeat the last" * math.isfinite(repeat)  # NaN for a single step
         axes.set_title(f"Actions: entropy {entropy:.2f} of {most:.2f}{repeats}", fontsize=11)

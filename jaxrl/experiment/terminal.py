@@ -1,14 +1,15 @@
 """Terminal output of a run: progress during training, and tables at the end."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
 from jaxrl._src.tables import print_table
 from jaxrl.experiment.config import Config
@@ -48,17 +49,23 @@ def _lines(name: str) -> Report:
     return report
 
 
+class _Name(ProgressColumn):
+    """The name of the runs, which is shortened where the terminal is narrow; the numbers are not."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.description, no_wrap=True, overflow="ellipsis")
+
+
+def _columns() -> Sequence[ProgressColumn]:
+    numbers = "{task.percentage:>3.0f}% {task.fields[speed]} return {task.fields[mean]} left"
+    return _Name(), BarColumn(bar_width=12), TextColumn(numbers), TimeRemainingColumn(compact=True)
+
+
 @contextlib.contextmanager
 def _bar(name: str) -> Iterator[Report]:
     """A bar with steps per second, mean return and time left."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=12),
-        TextColumn("{task.percentage:>3.0f}% {task.fields[speed]} return {task.fields[mean]} left"),
-        TimeRemainingColumn(compact=True),
-    )
     with contextlib.ExitStack() as stack:
-        bar = Bar(*columns)
+        bar = Bar(*_columns())
         task = bar.add_task(name, total=None, speed="", mean="–")
 
         def report(progress: Progress) -> None:

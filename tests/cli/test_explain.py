@@ -1,6 +1,7 @@
 """`jaxrl explain` as a user meets it, and what it draws."""
 
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,8 +13,11 @@ from jaxrl.experiment import Config, explanation_picture, folder
 from jaxrl.experiment.config import load_config
 from jaxrl.experiment.explanation import explain_policy
 from jaxrl.experiment.explanation_picture import draw
+from jaxrl.experiment.pictures import new_figure
 from jaxrl.experiment.policies import abstract_policies
+from jaxrl.explain import action_statistics
 from jaxrl.presets import DEFAULTS, override
+from jaxrl.spaces import MultiDiscrete
 
 REPLAY = {"capacity": 64, "batch_size": 8, "warmup_steps": 40}
 
@@ -110,6 +114,15 @@ def test_what_is_unknown_of_episodes_that_were_cut_is_not_shown(run, tmp_path, m
     assert "% repeat the last" in titles[0][1]
     assert titles[1] == ("greedy return of the first 1 step: 1, mean of 1 episode", "Actions: entropy 0.00 of 0.69")
     assert titles[2][1] == "Actions"
+
+
+def test_the_largest_entropy_is_that_of_uniform_components():
+    space, actions = MultiDiscrete((2, 8)), np.stack([np.arange(160) % 2, np.arange(160) // 2 % 8], axis=-1)
+    statistics = action_statistics(space, actions[:, None])
+    axes = new_figure(6, 4).add_subplot()
+    shown = SimpleNamespace(statistics=statistics, env=SimpleNamespace(action_space=space), drawn_as="")
+    explanation_picture._draw_statistics(axes, shown)
+    assert axes.get_title().startswith("Actions: entropy 1.39 of 1.39")
 
 
 def test_episodes_that_the_environment_truncates_are_not_cut(tmp_path):

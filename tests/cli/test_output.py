@@ -1,5 +1,6 @@
 """The output of commands: any encoding, any path, no reader, no device; and JAX's own checks of a command's programs."""
 
+import io
 import logging
 import os
 import subprocess
@@ -8,12 +9,14 @@ import sys
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
+from rich.progress import Progress as Bar
 
 from jaxrl._src.paths import as_utf8
 from jaxrl.cli import _output
 from jaxrl.cli._parsing import UsageError
 from jaxrl.cli._set_up import check_devices
-from jaxrl.experiment import Config
+from jaxrl.experiment import Config, terminal
 from jaxrl.experiment.policies import abstract_policies
 from jaxrl.learner import episode_means
 from jaxrl.presets import default_settings, override
@@ -78,6 +81,20 @@ def test_work_goes_on_without_a_reader(tmp_path):
         print("progress", file=stream, flush=True)
     assert stream.failure.errno == _output.errno.EPIPE
     stream.close()
+
+
+@pytest.mark.parametrize(
+    ("width", "name"), [(80, "ppo on Mountain"), (200, "ppo on MountainCarContinuous-v0 (time_limit:200), 16 runs")]
+)
+def test_in_a_narrow_terminal_the_name_is_shortened_and_the_numbers_are_whole(width, name):
+    console = Console(width=width, file=io.StringIO())
+    bar = Bar(*terminal._columns(), console=console)
+    task = bar.add_task("ppo on MountainCarContinuous-v0 (time_limit:200), 16 runs", total=100, speed="", mean="")
+    bar.update(task, completed=40, speed="1,234,567 steps/s", mean="-123.4")
+    console.print(bar.get_renderable())
+    (line,) = console.file.getvalue().splitlines()
+    assert line.startswith(name)
+    assert " 40% 1,234,567 steps/s return -123.4 left --:--" in line
 
 
 @pytest.mark.parametrize("command", ["envs", "eval"])

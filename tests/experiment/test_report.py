@@ -234,6 +234,12 @@ def test_no_two_of_40_settings_are_drawn_alike():
     assert len({(i % found["colors"], *dash) for i, dash in enumerate(found["dashes"])}) == 40
 
 
+def test_the_lead_counts_what_is_shown(tmp_path):
+    write_run(tmp_path / "run", range(45), sweep={"tau": [0.01 * i for i in range(1, 46)]}, seeds=2)
+    text = Parsed(write_report([tmp_path / "run"], tmp_path / "page", num_films=0).read_text()).all("header")[0]["text"]
+    assert "1 run folder, 40 settings, 80 policies, 160,000 environment steps" in text
+
+
 def test_a_search_shows_its_best_settings(tmp_path):
     samples = [{"tau": 0.001 * (i + 1), "discount": 0.9} for i in range(50)]
     write_run(tmp_path / "run", np.arange(50.0) ** 2, samples=samples, seeds=4, episodes=1, times=2)

@@ -178,7 +178,13 @@ def strips(entries: Sequence[Entry], env: str) -> Element:
     ticks = _ticks(low, high)
     axis = element(
         "svg",
-        ((element("line", x1=place(t), x2=place(t), y1=0, y2=5), element("text", f"{t:g}", x=place(t), y=20)) for t in ticks),
+        (
+            (
+                element("line", x1=place(t), x2=place(t), y1=0, y2=5),
+                element("text", f"{t:g}", x=place(t), y=20, class_=_anchor((t - low) / (high - low))),
+            )
+            for t in ticks
+        ),
         class_="axis", width="100%", height=26, aria_hidden="true",
     )  # fmt: skip
     caption = element("figcaption", element("h3", f"Final return of each seed on {env}"))
@@ -205,6 +211,11 @@ def _strip(i: int, entry: Entry, place: Any) -> Element:
         text += f" of {len(entry.seeds)}, evenly spaced by rank"
     svg = element("svg", dots, bar, mark, role="img", aria_label=text, width="100%", height=28)
     return element("li", element("span", entry.label), svg, class_=f"c{i % NUM_COLORS}", data_entry=i)
+
+
+def _anchor(share: float) -> str | None:
+    """Which end of a number is at its tick: near the ends of the axis, it may not leave the picture."""
+    return "start" if share < 0.08 else "end" if share > 0.92 else None
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -75,10 +75,10 @@ def _title(entries: Sequence[Entry], envs: Sequence[str]) -> str:
 
 
 def _lead(entries: Sequence[Entry]) -> str:
-    configs = {entry.run: entry.config for entry in entries}
-    seeds = sum(config.num_runs for config in configs.values())
+    folders = len({entry.run for entry in entries})
+    policies = sum(entry.config.seeds for entry in entries)
     steps = sum(entry.env_steps * entry.config.seeds for entry in entries)
-    counts = _count(len(configs), "run folder"), _count(len(entries), "setting"), _count(seeds, "policy", "policies")
+    counts = _count(folders, "run folder"), _count(len(entries), "setting"), _count(policies, "policy", "policies")
     return f"{', '.join(counts)}, {steps:,} environment steps"
 
 
