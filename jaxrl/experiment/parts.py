@@ -5,14 +5,17 @@ The parts need no communication: they only write into one folder. `RUN/parts/3-o
 """
 
 import dataclasses
+import functools
 import json
+import operator
 import re
 import secrets
 import shutil
 import zlib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -91,7 +94,8 @@ def merge(out: Path) -> Config:
       The configuration of all runs.
 
     Raises:
-      ValueError: if there are no parts, one is missing or not finished, they do not belong together, or `out` has a run already.
+      ValueError: if there are no parts, one is missing, damaged or not finished, they do not belong together, or `out` has a run
+        already.
     """
     paths = _parts(out)
     configs = [load_config(path) for path in paths]
@@ -135,8 +139,8 @@ def _join(out: Path, joined: Path, paths: list[Path], configs: list[Config], who
     shutil.rmtree(joined, ignore_errors=True)  # of a process that was killed
     joined.mkdir()
     whole.save(joined / folder.CONFIG)
-    _join_table(joined / folder.METRICS, [path / folder.METRICS for path in paths], whole)
-    during_training = _join_table(joined / EVALUATION, [path / EVALUATION for path in paths], whole)
+    _join_table(joined / folder.METRICS, [path / folder.METRICS for path in paths], configs, whole)
+    during_training = _join_table(joined / EVALUATION, [path / EVALUATION for path in paths], configs, whole)
     _join_policies(joined, paths, configs, whole, {"evaluation": during_training._asdict()})
     (joined / SYSTEM).write_text(json.dumps(_join_systems([read_system(path) for path in paths]), indent=2) + "\n")
     curves.draw_run(joined)
@@ -172,7 +176,7 @@ def _join_policies(out: Path, paths: list[Path], configs: list[Config], whole: C
     """
     owner = {_name(run): (part, i) for part, config in enumerate(configs) for i, run in enumerate(config.identifiers())}
     places = [owner[_name(run)] for run in whole.identifiers()]
-    for name in sorted(path.parent.name for path in paths[0].glob(f"*/{storage.RECORD}")):
+    for name in sorted({record.parent.name for path in paths for record in path.glob(f"*/{storage.RECORD}")}):
         records = [storage.read_record(path / name) for path in paths]
         policies = [
             storage.read_arrays(path / name, abstract_policies(config)) for path, config in zip(paths, configs, strict=True)
@@ -185,25 +189,68 @@ def _join_policies(out: Path, paths: list[Path], configs: list[Config], whole: C
         storage.write(out / name, joined, record | (of_last if name == folder.POLICIES else {}))
 
 
-def _join_table(out: Path, paths: Iterable[Path], whole: Config) -> Position:
+def _join_table(out: Path, paths: Sequence[Path], configs: Sequence[Config], whole: Config) -> Position:
     """Write the rows of CSV files by time, and at a time in the order of the runs; the rows themselves are not changed.
 
     Returns:
       The position before the rows of the last time.
+
+    Raises:
+      ValueError: if a file is not what its part has written.
     """
     order = {_name(run): i for i, run in enumerate(whole.identifiers())}
-    names = whole.identifiers()[0]
-    rows = []
-    for path in paths:
-        header, *lines = path.read_bytes().splitlines(keepends=True)
-        columns = header.decode().strip().split(",")
-        for line in lines:
-            row = dict(zip(columns, line.decode().strip().split(","), strict=True))
-            rows.append((int(row["env_steps"]), order[_name({name: row[name] for name in names})], line))
-    rows.sort(key=lambda row: row[:2])  # stable: episodes stay in their order
-    before = b"".join(line for steps, _, line in rows if steps < rows[-1][0])
-    out.write_bytes(header + before + b"".join(line for steps, _, line in rows if steps == rows[-1][0]))
+    tables = [_read_table(path, config) for path, config in zip(paths, configs, strict=True)]
+    times = functools.reduce(operator.or_, (table.times for table in tables))
+    for path, table in zip(paths, tables, strict=True):
+        if table.header != tables[0].header:
+            raise _damaged(path, f"it has other columns than {paths[0]}")
+        if missing := times - table.times:
+            raise _damaged(path, f"it lacks rows at {min(missing):,} environment steps")
+    rows = sorted((row for table in tables for row in table.rows), key=lambda row: (row.env_steps, order[row.run]))
+    header = tables[0].header  # sorting is stable: episodes stay in their order
+    before = b"".join(row.line for row in rows if row.env_steps < rows[-1].env_steps)
+    out.write_bytes(header + before + b"".join(row.line for row in rows if row.env_steps == rows[-1].env_steps))
     return Position(len(header + before), zlib.crc32(header + before)) if before else Position(0, 0)
+
+
+class _Row(NamedTuple):
+    env_steps: int
+    run: tuple[float, ...]  # from `_name`
+    line: bytes
+
+
+class _Table(NamedTuple):
+    header: bytes
+    rows: list[_Row]
+    times: Counter[int]  # how many rows a run has at each time
+
+
+def _read_table(path: Path, config: Config) -> _Table:
+    """The rows of a CSV file of a part, which must be whole and have each run at each time. Raises ValueError otherwise."""
+    if not path.is_file():
+        raise _damaged(path, "it is not there")
+    header, *lines = path.read_bytes().splitlines(keepends=True) or [b""]
+    columns = header.decode(errors="replace").strip().split(",")
+    names, rows = config.identifiers()[0], []
+    for number, line in enumerate(lines, 2):
+        values = dict(zip(columns, line.decode(errors="replace").strip().split(","), strict=False))
+        try:
+            rows.append(_Row(int(values["env_steps"]), _name({name: values[name] for name in names}), line))
+        except (KeyError, ValueError) as error:
+            raise _damaged(path, f"line {number} has no run or time") from error
+        if line.count(b",") != header.count(b",") or not line.endswith(b"\n"):
+            raise _damaged(path, f"line {number} is not whole")
+    times: dict[tuple[float, ...], Counter[int]] = {_name(run): Counter() for run in config.identifiers()}
+    for row in rows:
+        times.setdefault(row.run, Counter())[row.env_steps] += 1
+    of_first = next(iter(times.values()))
+    if len(times) > config.num_runs or not rows or any(of_run != of_first for of_run in times.values()):
+        raise _damaged(path, "it does not have the same rows for each run of the part")
+    return _Table(header, rows, of_first)
+
+
+def _damaged(path: Path, why: str) -> ValueError:
+    return ValueError(f"{path} is damaged ({why}); remove the folder of its part and train it again")
 
 
 def _join_systems(systems: list[dict[str, str]]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Runs in parts, by separate commands and by the processes of a job, equal the runs of one process."""
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -24,6 +25,7 @@ from jaxrl.experiment.config import load_config
 from jaxrl.experiment.parts import part_folder
 from jaxrl.experiment.policies import abstract_policies
 from jaxrl.presets import override
+from tests.experiment.run_folders import write_run
 from tests.problems import plain
 
 
@@ -121,6 +123,62 @@ def test_parts_of_other_runs_are_refused(tmp_path):
     assert parts.whole_config(out) is None
     with pytest.raises(ValueError, match=r"has a config\.json already"):
         parts.begin(out, config_of(seeds=4), 2)
+
+
+@pytest.fixture
+def two_parts(tmp_path):
+    """The folders and configurations of two parts, of two seeds and of one, and the configuration of all."""
+    paths = [tmp_path / "1-of-2", tmp_path / "2-of-2"]
+    configs = [write_run(paths[0], [5.0], seeds=2), write_run(paths[1], [6.0], seeds=1, seed=2)]
+    return paths, configs, dataclasses.replace(configs[0], seeds=3)
+
+
+@pytest.mark.parametrize("file", [folder.METRICS, "evaluation.csv"])
+@pytest.mark.parametrize("damaged", [0, 1])
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (None, "it is not there"),
+        (lambda text: b"", "the same rows for each run"),
+        (lambda text: text[:15], "the same rows for each run|other columns"),
+        (lambda text: text[: text.index(b"\n") + 1], "the same rows for each run"),
+        (lambda text: text[: text.index(b"\n") + 12], "line 2 is not whole|line 2 has no run or time"),
+        (lambda text: text[:-1], r"line \d+ is not whole"),
+        (lambda text: text[:-20], r"line \d+ is not whole"),
+        (lambda text: b"".join(text.splitlines(keepends=True)[:-1]), "the same rows|lacks rows at"),
+        (lambda text: b"".join(text.splitlines(keepends=True)[:-3]), "the same rows|lacks rows at"),
+        (lambda text: b'{"a": [1, null]}\n', "the same rows for each run|other columns"),
+        (lambda text: text.replace(b"env_steps", b"env_steqs"), "line 2 has no run or time"),
+        (
+            lambda text: text + text.splitlines(keepends=True)[-1].replace(b",2000,", b",2500,"),
+            "the same rows|lacks rows at 2,500",
+        ),
+    ],
+)
+def test_a_damaged_table_of_a_part_is_named(two_parts, tmp_path, file, damaged, damage, why):
+    paths, configs, whole = two_parts
+    tables = [path / file for path in paths]
+    parts._join_table(tmp_path / "joined.csv", tables, configs, whole)
+    rows = [tables[0].read_bytes().splitlines(), tables[1].read_bytes().splitlines()[1:]]
+    assert sorted((tmp_path / "joined.csv").read_bytes().splitlines()) == sorted(rows[0] + rows[1])
+    if damage is None:
+        tables[damaged].unlink()
+    else:
+        tables[damaged].write_bytes(damage(tables[damaged].read_bytes()))
+    with pytest.raises(ValueError, match=why) as raised:
+        parts._join_table(tmp_path / "joined.csv", tables, configs, whole)
+    assert str(raised.value).count(".csv") in (1, 2)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_policies_that_one_part_lacks_are_an_error(two_parts, tmp_path, missing):
+    paths, configs, whole = two_parts
+    for path, config in zip(paths, configs, strict=True):
+        if path != paths[missing]:
+            policies = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_policies(config))
+            folder.save_policies(path, policies, name=folder.BEST_POLICIES)
+    with pytest.raises(ValueError, match=rf"{paths[missing].name}/best_policies is damaged \(there is no"):
+        parts._join_policies(tmp_path, paths, configs, whole, {})
 
 
 def test_a_disk_that_is_full_when_parts_are_joined_is_one_line(tmp_path, monkeypatch):
