@@ -1,7 +1,8 @@
-"""Paths for libraries that take only text in UTF-8."""
+"""Paths for libraries that take only text in UTF-8, and for a shell."""
 
 import contextlib
 import os
+import shlex
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,3 +21,8 @@ def as_utf8(folder: Path) -> Iterator[Path]:
             yield link
     else:
         yield folder
+
+
+def quoted(path: Path) -> str:
+    """A path as a word of a shell command."""
+    return shlex.quote(str(path))

@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from jaxrl._src.paths import quoted
 from jaxrl.experiment import folder, parts
 from jaxrl.experiment.config import Config
 from jaxrl.experiment.effects import check_effects
@@ -101,7 +102,7 @@ def _train_in_job(command: str, config: Config, out: Path, argv: list[str]) -> i
         return 0
     code = _run_child(["merge", str(out), *(word for word in words if word in ("-q", "--quiet"))], variables)
     if code:
-        print(f"jaxrl: the parts are not joined: `jaxrl merge {out}` joins them", file=sys.stderr, flush=True)
+        print(f"jaxrl: the parts are not joined: `jaxrl merge {quoted(out)}` joins them", file=sys.stderr, flush=True)
     return code
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jaxrl._src.paths import quoted
 from jaxrl.cli._parsing import Parser, user_errors
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -66,7 +67,7 @@ def carry_out(start: Callable[..., Any], config: Any, out: Path) -> int:
             with progress(config) as report, user_errors():
                 result = start(report=partial(_report, report), stop=received)
         except Interrupted as interrupted:
-            _say(f"interrupted; {interrupted}. Continue with `jaxrl resume {out}`")
+            _say(f"interrupted; {interrupted}. Continue with `jaxrl resume {quoted(out)}`")
             return 128 + (received() or signal.SIGINT)
     summary(result, out)
     return 0

@@ -3,10 +3,11 @@
 They hold JSON, text and arrays; loading them runs no code. While a run trains, its folder also has `checkpoints/` and a `lock`.
 """
 
+import contextlib
 import io
 import itertools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +16,9 @@ import numpy as np
 
 import jaxrl
 from jaxrl._src.checks import check_choice
+from jaxrl._src.paths import quoted
 from jaxrl.experiment import storage
+from jaxrl.experiment.locks import locked
 from jaxrl.experiment.notes import Note
 
 CONFIG, METRICS, CURVE, CHECKPOINTS = "config.json", "metrics.csv", "curve.png", "checkpoints"
@@ -35,8 +38,9 @@ def check_unused(path: Path) -> None:
         raise ValueError(f"{path} exists and is not an empty folder; choose another with --out, or remove it")
 
 
-def create(path: Path, save_config: Callable[[Path], None]) -> Path:
-    """Make a run folder with its configuration, which reserves it for one run.
+@contextlib.contextmanager
+def created(path: Path, save_config: Callable[[Path], None]) -> Iterator[None]:
+    """Make a run folder with its configuration, which reserves it for one run, and hold its lock.
 
     Args:
       path: a folder that does not exist, or is empty.
@@ -48,12 +52,17 @@ def create(path: Path, save_config: Callable[[Path], None]) -> Path:
     check_unused(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        save_config(path / CONFIG)
-    except FileExistsError as error:
-        raise ValueError(f"{path} is in use by another run; choose another with --out") from error
     except OSError as error:
         raise _cannot_write(path, error) from error
-    return path
+    with locked(path):
+        try:
+            save_config(path / CONFIG)
+        except FileExistsError as error:
+            raise ValueError(f"{path} is in use by another run; choose another with --out") from error
+        except OSError as error:
+            (path / CONFIG).unlink(missing_ok=True)
+            raise _cannot_write(path, error) from error
+        yield
 
 
 def is_finished(run: Path) -> bool:
@@ -84,7 +93,7 @@ def read_metrics(run: Path) -> dict[str, np.ndarray]:
 def not_a_run(run: Path, file: str) -> str:
     """Why a folder without this file is not a run folder."""
     if (run / PARTS).is_dir():
-        return f"{run} has parts that are not joined: `jaxrl resume {run}` finishes and joins them"
+        return f"{run} has parts that are not joined: `jaxrl resume {quoted(run)}` finishes and joins them"
     return f"{run} is not a run folder: it has no {file}"
 
 
@@ -168,4 +177,4 @@ def policies_folder(run: Path, which: str = "last") -> Path:
 
 
 def _how_to_continue(run: Path) -> str:
-    return "search again in another folder" if (run / SEARCH).exists() else f"continue with `jaxrl resume {run}`"
+    return "search again in another folder" if (run / SEARCH).exists() else f"continue with `jaxrl resume {quoted(run)}`"

@@ -62,9 +62,15 @@ def _acquire(path: Path) -> IO[str] | None:
         except FileNotFoundError:
             current = False
         if current:
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}\n")
-            file.flush()
+            try:
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {platform.node()}\n")
+                file.flush()
+            except OSError:  # the disk is full, as closing the file would say too
+                with contextlib.suppress(OSError):
+                    file.close()
+                path.unlink()
+                raise
             return file
         file.close()
 

@@ -6,7 +6,6 @@ The parts need no communication: they only write into one folder. `RUN/parts/3-o
 
 import dataclasses
 import functools
-import json
 import operator
 import re
 import secrets
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxrl._src.paths import quoted
 from jaxrl.experiment import curves, folder, storage
 from jaxrl.experiment.checkpoints import changed_fields
 from jaxrl.experiment.config import Config, load_config
@@ -107,7 +107,7 @@ def merge(out: Path) -> Config:
             _join(out, out / PARTS / "joined", paths, configs, whole)
         except OSError as error:
             raise ValueError(
-                f"cannot join the parts in {out} ({storage.reason(error)}): make room and call `jaxrl merge {out}` again"
+                f"cannot join the parts in {out} ({storage.reason(error)}): make room and call `jaxrl merge {quoted(out)}` again"
             ) from error
     return whole
 
@@ -125,11 +125,11 @@ def _parts(out: Path) -> list[Path]:
     """The folders of all parts, in order."""
     num = division(out)
     if num is None:
-        raise ValueError(f"{out} has no parts to join: `jaxrl train ALGORITHM --part 1/2 --out {out}` trains one")
+        raise ValueError(f"{out} has no parts to join: `jaxrl train ALGORITHM --part 1/2 --out {quoted(out)}` trains one")
     found = {i: part_folder(out, i, num) for i in range(1, num + 1)}
     if missing := [f"{i}/{num}" for i, path in found.items() if not folder.is_finished(path)]:
         raise ValueError(
-            f"{out} is not complete: not finished are the parts {', '.join(missing)}; `jaxrl resume {out}` finishes them"
+            f"{out} is not complete: not finished are the parts {', '.join(missing)}; `jaxrl resume {quoted(out)}` finishes them"
         )
     return list(found.values())
 
@@ -142,7 +142,7 @@ def _join(out: Path, joined: Path, paths: list[Path], configs: list[Config], who
     _join_table(joined / folder.METRICS, [path / folder.METRICS for path in paths], configs, whole)
     during_training = _join_table(joined / EVALUATION, [path / EVALUATION for path in paths], configs, whole)
     _join_policies(joined, paths, configs, whole, {"evaluation": during_training._asdict()})
-    (joined / SYSTEM).write_text(json.dumps(_join_systems([read_system(path) for path in paths]), indent=2) + "\n")
+    storage.write_json(joined / SYSTEM, _join_systems([read_system(path) for path in paths]))
     curves.draw_run(joined)
     # The configuration comes last: a folder that has it is joined.
     for path in sorted(joined.iterdir(), key=lambda path: path.name == folder.CONFIG):

@@ -155,6 +155,15 @@ def crc32(path: Path, size: int | None = None) -> int:
     return checksum
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Write a file of JSON values. Raises ValueError that names it if it cannot be written, and leaves nothing of it."""
+    try:
+        _write_json(path, value)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise ValueError(f"cannot write {path} ({reason(error)})") from error
+
+
 def _write_json(path: Path, value: Any) -> None:
     with path.open("w") as file:
         file.write(json.dumps(value, indent=2, allow_nan=False) + "\n")

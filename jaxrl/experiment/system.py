@@ -47,8 +47,10 @@ def _processor() -> str:
 
 
 def write_system(run: Path) -> None:
-    """Write `system.json` into a run folder."""
-    (run / SYSTEM).write_text(json.dumps(describe_system(), indent=2) + "\n")
+    """Write `system.json` into a run folder. Raises ValueError if it cannot be written."""
+    from jaxrl.experiment import storage
+
+    storage.write_json(run / SYSTEM, describe_system())
 
 
 def read_system(run: Path) -> dict[str, str]:

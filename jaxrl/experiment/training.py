@@ -98,8 +98,7 @@ def run(
     folder.check_unused(out)
     preset = config.preset()
     check_effects(config, preset)
-    out = folder.create(out, config.save)
-    with locked(out):
+    with folder.created(out, config.save):
         session = _session(config, preset, out, report, stop, loggers, 0.0)
         report(Progress(0, session.total, 0.0, float("nan")))
         try:

@@ -59,7 +59,8 @@ def make_run(run, algorithm, env, *, wrappers=(), sweep=None, **changes):
     """A run folder as after training, without training."""
     settings = override(default_settings(algorithm), num_envs=4, **changes)
     config = Config(env=env, settings=settings, wrappers=wrappers, seeds=2, seed=5, sweep=sweep or {})
-    folder.create(run, config.save)
+    run.mkdir(exist_ok=True)
+    config.save(run / folder.CONFIG)
     folder.save_policies(run, random_policies(config, np.random.default_rng(0)))
     with CsvFile(run / folder.METRICS) as metrics:
         for step, returns in enumerate([[0.0, 3.0, 9.0, 0.0], [1.0, 2.0, np.nan, 4.0], [np.nan] * 4]):
@@ -264,7 +265,7 @@ def test_a_policy_that_the_folder_does_not_have_is_named(runs):
 )
 def test_wrappers_that_need_more_than_observations_are_refused(tmp_path, specs, message):
     settings = default_settings("reinforce")
-    folder.create(tmp_path, Config(env="PointMass", settings=settings, wrappers=specs).save)
+    Config(env="PointMass", settings=settings, wrappers=specs).save(tmp_path / folder.CONFIG)
     with pytest.raises(ValueError, match=message):
         jaxrl.load_policy(tmp_path)
 

@@ -1,8 +1,10 @@
 """Run folders: what is written, read back, and refused."""
 
 import dataclasses
+import errno
 import inspect
 import json
+import os
 import shutil
 
 import jax
@@ -14,12 +16,24 @@ import jaxrl
 from jaxrl._src import device_memory as memory
 from jaxrl.agents import DQNHParams as HParams
 from jaxrl.envs import wrappers
-from jaxrl.experiment import Config, evaluate_policies, folder, load_policies, run, terminal, training, wrapping
+from jaxrl.experiment import (
+    Config,
+    evaluate_policies,
+    folder,
+    load_policies,
+    locks,
+    merge,
+    run,
+    storage,
+    terminal,
+    training,
+    wrapping,
+)
 from jaxrl.experiment.curves import fill_forward, plot, read_curves
 from jaxrl.experiment.evaluations import final_returns
 from jaxrl.experiment.policies import abstract_policies, greedy_evaluation
 from jaxrl.experiment.statistics import iqm, iqm_interval
-from jaxrl.experiment.system import read_system
+from jaxrl.experiment.system import read_system, write_system
 from jaxrl.experiment.training import Progress
 from jaxrl.presets import DEFAULTS, override
 from jaxrl.types import Environment
@@ -248,21 +262,66 @@ def test_a_run_that_does_not_fit_at_all_leaves_nothing_behind(tmp_path, monkeypa
 def test_a_full_or_unwritable_folder_is_refused(tmp_path):
     save = Config(env="CartPole-v1", settings=SETTINGS).save
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="exists and is not an empty folder"):
-        folder.create(tmp_path, save)
-    with pytest.raises(ValueError, match="exists and is not an empty folder"):
-        folder.create(tmp_path / "file", save)
-    with pytest.raises(ValueError, match="cannot write to"):
-        folder.create(tmp_path / "file" / "below", save)
+    for path, message in (
+        (tmp_path, "exists and is not an empty folder"),
+        (tmp_path / "file", "exists and is not an empty folder"),
+        (tmp_path / "file" / "below", "cannot write to"),
+    ):
+        with pytest.raises(ValueError, match=message), folder.created(path, save):
+            pass
+
+
+def test_commands_in_messages_can_be_pasted(tmp_path):
+    (out := tmp_path / "my run").mkdir()
+    with pytest.raises(ValueError, match=f"continue with `jaxrl resume '{out}'`"):
+        load_policies(out, ())
+    with pytest.raises(ValueError, match=f"`jaxrl train ALGORITHM --part 1/2 --out '{out}'` trains one"):
+        merge(out)
+
+
+def test_a_disk_that_is_full_at_the_start_leaves_an_empty_folder(tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def save(path):
+        path.touch()
+        full()
+
+    with (
+        pytest.raises(ValueError, match=r"cannot write to .* \(No space left on device\)"),
+        folder.created(tmp_path / "run", save),
+    ):
+        pass
+    assert not any((tmp_path / "run").iterdir())
+    monkeypatch.setattr(locks.platform, "node", full)  # of the lock
+    with pytest.raises(ValueError, match="No space left on device"), folder.created(tmp_path / "run", save):
+        pass
+    assert not any((tmp_path / "run").iterdir())
+
+
+def test_a_disk_that_is_full_at_the_end_names_the_file(tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(storage.os, "fsync", full)
+    with pytest.raises(ValueError, match=r"cannot write .*system\.json \(No space left on device\)"):
+        write_system(tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 def test_one_of_two_runs_gets_a_folder(tmp_path, monkeypatch):
     """Also where both have seen that it is empty before either wrote to it."""
     monkeypatch.setattr(folder, "check_unused", lambda path: None)
     config = Config(env="CartPole-v1", settings=SETTINGS)
-    assert folder.create(tmp_path / "run", config.save) == tmp_path / "run"
-    with pytest.raises(ValueError, match="is in use by another run"):
-        folder.create(tmp_path / "run", dataclasses.replace(config, seeds=3).save)
+    other = dataclasses.replace(config, seeds=3)
+    with (
+        folder.created(tmp_path / "run", config.save),
+        pytest.raises(ValueError, match="is in use by process"),
+        folder.created(tmp_path / "run", other.save),
+    ):
+        pass
+    with pytest.raises(ValueError, match="is in use by another run"), folder.created(tmp_path / "run", other.save):
+        pass
     assert Config.load(tmp_path / "run" / "config.json") == config
 
 
