@@ -72,8 +72,11 @@ def _flag(name: str) -> str:
 
 def _what_is_kept(out: Path) -> str:
     """What an interrupted search leaves, which cannot be resumed."""
+    from jaxrl.experiment import folder
     from jaxrl.experiment.tuning import TABLE
 
+    if (out / folder.POLICIES).exists():
+        return f"the policies and the scores are in {out}"
     if (out / TABLE).exists():
         return f"{out / TABLE} has the scores so far, and there are no policies. Start the search again in another folder"
     return "nothing is kept, since no scores are known yet"

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl._src.checks import check_size
-from jaxrl.experiment.stages import compile_stages, stage_length, take
+from jaxrl.experiment.stages import check_settings, compile_stages, stage_length, take
 from jaxrl.learner import check_and_cast, check_iterations
 from jaxrl.types import HParams, Learner, LearnerState
 
@@ -103,8 +103,8 @@ def successive_halving(
     Raises:
       TypeError, ValueError: for a wrong size, hyperparameters of another agent, or an environment on the host.
     """
-    num_settings, seeds = len(jax.tree.leaves(hparams)[0]), len(keys)
     hparams = check_and_cast(keys, learner, hparams)
+    num_settings, seeds = check_settings(hparams), len(keys)
     num_iterations = check_iterations(num_iterations, learner.agent.warmup)
     sizes = rung_sizes(num_settings, num_iterations, factor)
     lengths = [factor**rung for rung in range(len(sizes))]  # in proportion

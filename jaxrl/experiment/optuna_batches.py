@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl._src.checks import check_size
-from jaxrl.experiment.sampling import Range
+from jaxrl.experiment.halving import ranking
+from jaxrl.experiment.sampling import Range, check_space
 from jaxrl.experiment.stages import compile_stages, take
 from jaxrl.learner import check_and_cast, check_iterations
 from jaxrl.types import HParams, Learner, LearnerState
@@ -67,6 +68,7 @@ def optuna_search(
     num_samples = check_size("samples", num_samples)
     seed = check_size("seed", seed, minimum=0, maximum=2**32 - 1)
     per_batch = min(check_size("samples_per_batch", samples_per_batch), num_samples)
+    check_space(space)
     base = check_and_cast(keys, learner, hparams)
     with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
         sampler = sampler or optuna.samplers.TPESampler(seed=seed, constant_liar=True)
@@ -95,10 +97,10 @@ def optuna_search(
                 study.tell(trial, mean)
             else:
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        known = np.where(np.isfinite(means), means, -np.inf)
-        top = int(np.argmax(known))
-        if best is None or known[top] > best_score:
-            best, best_score = take(states, top * seeds + np.arange(seeds)), known[top]
+        top = int(ranking(scores)[0])
+        score = -np.inf if np.isnan(means[top]) else means[top]
+        if best is None or score > best_score:
+            best, best_score = take(states, top * seeds + np.arange(seeds)), score
         batches.append(Batch(samples, scores))
         report(batches[-1])
     return best, batches

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl._src.checks import check_size
-from jaxrl.experiment.sampling import Range
-from jaxrl.experiment.stages import compile_stages, stage_length
+from jaxrl.experiment.sampling import Range, check_space
+from jaxrl.experiment.stages import check_settings, compile_stages, stage_length
 from jaxrl.learner import check_and_cast, check_iterations
 from jaxrl.types import HParams, Learner, LearnerState
 
@@ -38,9 +38,9 @@ def exploit_and_explore(
 ) -> tuple[LearnerState, HParams, jax.Array]:
     """Replace the worst members of a population by copies of the best, with changed hyperparameters.
 
-    Each of the worst copies one of the best at random, with everything but its key: network, optimizer, replay and environments.
-    Each hyperparameter of `space` is then multiplied by 0.8 or 1.2, or with probability 1/4 drawn anew from its range, and
-    clipped to it.
+    Each of the worst copies one of the best at random, with everything but its key: network, optimizer, replay, environments and
+    hyperparameters. Each hyperparameter of `space` is then multiplied by 0.8 or 1.2, or with probability 1/4 drawn anew from its
+    range, and clipped to it.
 
     Args:
       key: consumed.
@@ -57,10 +57,11 @@ def exploit_and_explore(
     choice_key, *keys = jax.random.split(key, 1 + 3 * len(space))
     sources = jax.random.choice(choice_key, winners, (num_replaced,))
     copied = jax.tree.map(lambda x: x.at[losers].set(x[sources]), states)._replace(key=states.key)
+    hparams = jax.tree.map(lambda x: x.at[losers].set(x[sources]), hparams)
     changed = {}
     for i, (name, values) in enumerate(space.items()):
         factor_key, resample_key, value_key = keys[3 * i : 3 * i + 3]
-        value = getattr(hparams, name)[sources]
+        value = getattr(hparams, name)[losers]
         value = value * jnp.where(jax.random.bernoulli(factor_key, shape=value.shape), *_FACTORS)
         resampled = jax.random.bernoulli(resample_key, _RESAMPLED, value.shape)
         value = jnp.where(resampled, _uniform(value_key, values, value.shape), value)
@@ -113,7 +114,7 @@ def population_based_training(
       TypeError, ValueError: for a wrong size, an unknown hyperparameter, a population of one, or an environment on the host.
     """
     hparams = check_and_cast(key, learner, hparams)
-    size = len(jax.tree.leaves(hparams)[0])
+    size = check_settings(hparams)
     num_iterations = check_iterations(num_iterations, learner.agent.warmup)
     num_replaced = _check_population(size, replaced, space, hparams)
     num_generations = check_size("num_generations", num_generations, maximum=num_iterations)
@@ -143,6 +144,7 @@ def _check_population(size: int, replaced: float, space: Mapping[str, Range], hp
         raise ValueError("a population needs at least 2 members, to replace one by another; got 1")
     if not 0 < replaced <= 0.5:
         raise ValueError(f"replaced is the share of the population that is replaced, in (0, 1/2]; got {replaced}")
+    check_space(space)
     for name in space:
         if name not in hparams._fields:
             raise ValueError(f"space: there is no hyperparameter {name!r}; there are {', '.join(hparams._fields)}")

@@ -54,12 +54,22 @@ def _parse_range(name: str, text: str) -> Range:
     if kind not in ("uniform", "loguniform") or len(ends) != 2:
         raise ValueError(f"{name}: {text!r} is not a range; write {_KINDS}")
     low, high = (_number(name, end) for end in ends)
-    log = kind == "loguniform"
-    if not (low < high and math.isfinite(low) and math.isfinite(high)):
-        raise ValueError(f"{name}: the range {text!r} must have finite ends with LOW < HIGH")
-    if log and low <= 0:
-        raise ValueError(f"{name}: the range {text!r} must have LOW > 0, since the logarithm is sampled; or write uniform")
-    return Range(low, high, log)
+    found = Range(low, high, kind == "loguniform")
+    check_space({name: found})
+    return found
+
+
+def check_space(space: Mapping[str, Range]) -> None:
+    """Raise TypeError or ValueError, which names the hyperparameter, for what is not a range with finite ends."""
+    for name, values in space.items():
+        if not isinstance(values, Range):
+            raise TypeError(f"{name} must be a Range, such as Range(1e-4, 1e-2, log=True); got {values!r}")
+        low, high, log = values
+        text = f"{'log' * log}uniform:{low:g}:{high:g}"
+        if not (low < high and math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(f"{name}: the range {text} must have finite ends with LOW < HIGH")
+        if log and low <= 0:
+            raise ValueError(f"{name}: the range {text} must have LOW > 0, since the logarithm is sampled; or take uniform")
 
 
 def _number(name: str, text: str) -> float:
@@ -73,11 +83,13 @@ def draw_samples(space: Mapping[str, Range], num: int, seed: int) -> list[dict[s
     """Draw `num` different combinations of hyperparameters at random, reproducibly from the seed.
 
     Raises:
-      ValueError: if the ranges do not have as many different values, to six significant digits, or `seed` is negative.
+      TypeError, ValueError: for what is no range, if the ranges do not have as many different values, to six significant digits,
+        or `seed` is negative.
 
     >>> draw_samples({"tau": Range(0.0, 1.0)}, 2, seed=0)
     [{'tau': 0.636962}, {'tau': 0.269787}]
     """
+    check_space(space)
     rng, drawn = np.random.default_rng(check_size("seed", seed, minimum=0, maximum=None)), dict[tuple[float, ...], None]()
     for _ in range(100):
         fractions = rng.random((check_size("samples", num) - len(drawn), len(space)))

@@ -25,6 +25,15 @@ from jaxrl.types import HParams, Learner, LearnerState
 from jaxrl.vectorization import compiler_options, spread_over, vectorize
 
 
+def check_settings(hparams: HParams) -> int:
+    """Return N, the number of settings. Raises ValueError unless every leaf of `hparams` is `[N]`, N at least 1."""
+    shapes = {jax.tree_util.keystr(path): np.shape(x) for path, x in jax.tree_util.tree_leaves_with_path(hparams)}
+    if len(set(shapes.values())) != 1 or len(shape := next(iter(shapes.values()))) != 1 or not shape[0]:
+        got = ", ".join(f"{list(shape)} for {name}" for name, shape in shapes.items())
+        raise ValueError(f"hparams must have leaves of one shape [N], a value for each of N settings; got {got}")
+    return shape[0]
+
+
 class Stages(NamedTuple):
     """Programs for a population of N runs, for any N. Leaves of `keys`, `states` and `hparams` are `[N, ...]`.
 
@@ -84,7 +93,7 @@ def compile_stages(
 
     def evaluate_one(_, key, state):
         key = jax.random.fold_in(key, SELECTION_STREAM)
-        return jnp.mean(evaluate(key, learner, state, num_episodes=num_episodes))
+        return jnp.nanmean(evaluate(key, learner, state, num_episodes=num_episodes))  # over those that end
 
     def states_of(width):
         return jax.eval_shape(init, *shapes(width))

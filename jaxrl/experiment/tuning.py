@@ -1,8 +1,8 @@
 """A search in a run folder: `config.json` and `policies/` of what it found, `search.json`, `search.csv` and `search.png`."""
 
 import dataclasses
-import json
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,17 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl._src.checks import check_choice
-from jaxrl.experiment import folder
+from jaxrl.experiment import folder, storage
 from jaxrl.experiment.config import Config
 from jaxrl.experiment.csv_file import CsvFile
 from jaxrl.experiment.effects import check_effects
 from jaxrl.experiment.halving import ranking, successive_halving
-from jaxrl.experiment.locks import locked
+from jaxrl.experiment.notes import Note
 from jaxrl.experiment.optuna_batches import optuna_search
 from jaxrl.experiment.parallel_coordinates import Trial, plot
 from jaxrl.experiment.policies import as_numpy, policy_of
 from jaxrl.experiment.population_training import population_based_training
-from jaxrl.experiment.sampling import Range
+from jaxrl.experiment.sampling import Range, check_space
 from jaxrl.experiment.stages import take
 from jaxrl.presets import Preset
 from jaxrl.types import LearnerState
@@ -75,7 +75,8 @@ class _Log(NamedTuple):
                 self.rows.write([stage | identifier | seeds | steps | trial.hparams | score])
             self.trials[next(iter(identifier.values()))] = trial
         self.history.extend(trial for _, trial in rows)
-        (name, number), best = next(iter(stage.items())), np.nanmax([-np.inf, *(trial.score for _, trial in rows)])
+        (name, number), scores = next(iter(stage.items())), [trial.score for _, trial in rows if not np.isnan(trial.score)]
+        best = max(scores, default=np.nan)
         settings = "1 setting" if len(rows) == 1 else f"{len(rows)} settings"
         self.report(f"{name} {number}: {settings} after {rows[0][1].env_steps:,} steps, best return {best:z.1f}")
 
@@ -111,6 +112,7 @@ def tune(
         or too little memory for a single run.
     """
     space = dict(space or {})
+    check_space(space)
     _check(config, method, space)
     folder.check_unused(out)
     preset = _preset(config, space)
@@ -118,16 +120,15 @@ def tune(
     if method == "pbt" and generations > preset.num_iterations:
         least = f"a run has {preset.num_iterations} iterations, and a generation takes at least one"
         raise ValueError(f"generations={generations} are too many: {least}; give fewer, or more steps")
-    out = folder.create(out, config.save)
     options = {"factor": factor, "generations": generations, "samples_per_batch": samples_per_batch}
     ranges = {name: values._asdict() for name, values in space.items()}
     used = {name: value for name, value in options.items() if name == OPTION_OF.get(method)}
     record = {"method": method, "space": ranges, **used}
-    with locked(out):
-        started = time.perf_counter()
-        trials: dict[Any, Trial] = {}
+    started = time.perf_counter()
+    trials: dict[Any, Trial] = {}
+    with folder.created(out, config.save):
         try:
-            (out / SEARCH).write_text(json.dumps(record, indent=2) + "\n")
+            storage.write_json(out / SEARCH, record)
             with CsvFile(out / TABLE) as rows:
                 log = _Log(preset, config.seed, rows, trials, [], report)
                 states, samples, scores = _SEARCHES[method](config, preset, space, log, options)
@@ -139,9 +140,9 @@ def tune(
         final = dataclasses.replace(config, samples=samples, sweep={})
         num = final.num_runs
         policies = as_numpy(jax.vmap(lambda state: policy_of(preset.learner, state))(states), num)
+        _replace_config(out / folder.CONFIG, final)  # before its policies, without which a search is not finished
         folder.save_policies(out, policies, {"returns": scores.astype(float).tolist()})
-        _replace_config(out / folder.CONFIG, final)
-        plot(log.history if method == "pbt" else list(trials.values()), out / PICTURE, log_axes=_logarithmic(space))
+        _plot(log.history if method == "pbt" else list(trials.values()), out / PICTURE, _logarithmic(space))
         total = sum(trial.env_steps * len(trial.scores) for trial in trials.values())
         return Found(final, list(trials.values()), total, time.perf_counter() - started)
 
@@ -264,8 +265,21 @@ def _preset(config: Config, space: Mapping[str, Range]) -> Preset:
 def _replace_config(path: Path, config: Config) -> None:
     new = path.with_suffix(".new")
     new.unlink(missing_ok=True)
-    config.save(new)
+    try:
+        config.save(new)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        reason = storage.reason(error)
+        raise ValueError(f"cannot write {path} ({reason}): make room and search again in another folder") from error
     new.replace(path)
+
+
+def _plot(trials: list[Trial], path: Path, log_axes: Mapping[str, bool]) -> None:
+    """Draw the search. If the picture cannot be written, a note says so, since everything else is there."""
+    try:
+        plot(trials, path, log_axes=log_axes)
+    except ValueError as error:
+        warnings.warn(str(error), Note, stacklevel=3)
 
 
 def _logarithmic(space: Mapping[str, Range]) -> dict[str, bool]:

@@ -1,6 +1,7 @@
 """Successive halving and population-based training: what they keep, copy and change, and that each run is as trained alone."""
 
 import itertools
+from pathlib import Path
 
 import chex
 import jax
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl.experiment import Range, population_based_training, stages, successive_halving
+from jaxrl.experiment import Config, Range, draw_samples, population_based_training, stages, successive_halving, tune
 from jaxrl.experiment.halving import ranking, rung_sizes, width_of
 from jaxrl.experiment.policies import SELECTION_STREAM
 from jaxrl.experiment.population_training import exploit_and_explore
 from jaxrl.experiment.stages import in_batches
+from jaxrl.presets import DEFAULTS
 from jaxrl.types import LearnerState
 from tests.problems import plain, reinforce_learner, short_point_mass
 
@@ -175,9 +177,47 @@ def test_the_worst_copy_the_best_and_everything_but_the_key():
     np.testing.assert_array_equal(*(jax.random.key_data(s) for s in (states.env["key"], start.env["key"][parents])))
     np.testing.assert_array_equal(*(jax.random.key_data(s.key) for s in (states, start)))
     for name in before._fields:
-        same = np.equal(getattr(hparams, name), getattr(before, name))
+        same = np.equal(getattr(hparams, name), getattr(before, name)[parents])
         assert same[[0, 2, 4]].all()
-        assert same.all() == (name not in SPACE)  # what is not searched is never copied or changed
+        assert same.all() == (name not in SPACE)  # what is not searched is copied, and never changed
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (Range(0.1, 1e-4), "learning_rate: the range uniform:0.1:0.0001 must have finite ends with LOW < HIGH"),
+        (Range(np.nan, 1.0), "must have finite ends"),
+        (Range(0.0, np.inf), "must have finite ends"),
+        (Range(0.0, 0.1, log=True), "the range loguniform:0:0.1 must have LOW > 0"),
+        ((0.1, 0.2), r"learning_rate must be a Range, such as .*; got \(0\.1, 0\.2\)"),
+    ],
+)
+def test_a_wrong_range_is_named(learner, values, message):
+    space, key, error = {"learning_rate": values}, jax.random.key(0), TypeError if type(values) is tuple else ValueError
+    with pytest.raises(error, match=message):
+        draw_samples(space, 3, seed=0)
+    with pytest.raises(error, match=message):
+        population_based_training(key, learner, settings_of(learner, 3), space, num_iterations=4)
+    with pytest.raises(error, match=message):
+        tune(Config("PointMass", DEFAULTS["reinforce"], samples=[{"learning_rate": 0.1}]), Path("unused"), space=space)
+
+
+@pytest.mark.parametrize(
+    "leaves",
+    [
+        lambda hparams: None,
+        lambda hparams: hparams._replace(learning_rate=hparams.learning_rate[:2]),
+        lambda hparams: jax.tree.map(lambda x: x[:0], hparams),
+        lambda hparams: jax.tree.map(lambda x: x[:, None], hparams),
+    ],
+)
+def test_settings_of_different_numbers_are_an_error(learner, leaves):
+    hparams = leaves(settings_of(learner, 3))
+    message = r"hparams must have leaves of one shape \[N\], a value for each of N settings; got \["
+    with pytest.raises(ValueError, match=message):
+        successive_halving(jax.random.split(jax.random.key(0), 2), learner, hparams, num_iterations=4)
+    with pytest.raises(ValueError, match=message):
+        population_based_training(jax.random.key(0), learner, hparams, SPACE, num_iterations=4)
 
 
 def test_hyperparameters_are_those_of_the_parent_times_a_factor_or_drawn_anew():

@@ -16,7 +16,9 @@ import pytest
 from jaxrl.cli import main
 from jaxrl.experiment import Config, Range, draw_samples, evaluate_policies, load_policies, tune, tuning
 from jaxrl.experiment.config import load_config
+from jaxrl.experiment.csv_file import CsvFile
 from jaxrl.experiment.deployment import load_policy
+from jaxrl.experiment.notes import Note
 from jaxrl.experiment.parallel_coordinates import Trial, _axis, plot
 from jaxrl.experiment.policies import SELECTION_STREAM, abstract_policies, greedy_evaluation, stream_of
 from jaxrl.experiment.population_training import Generation
@@ -301,6 +303,47 @@ def test_a_signal_ends_a_search_and_says_what_is_left(number, code, stages, tmp_
     assert left == f"jaxrl: interrupted; {kept if stages else 'nothing is kept, since no scores are known yet'}"
     assert sorted(path.name for path in run.iterdir()) == (["config.json", "search.csv", "search.json"] if stages else [])
     assert signal.getsignal(number) == before
+
+
+def test_a_search_whose_picture_cannot_be_written_is_finished(tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise ValueError("cannot write the picture (No space left on device)")
+
+    monkeypatch.setattr(tuning, "plot", full)
+    with pytest.warns(Note, match="No space left"):
+        found = tune(configuration(2, seeds=1), tmp_path / "run", factor=2, space=SPACE)
+    assert len(found.trials) == 2
+    config = load_config(tmp_path / "run")
+    assert load_policies(tmp_path / "run", abstract_policies(config)) is not None
+
+
+@pytest.mark.parametrize(("place", "kept"), [("folder.save_policies", False), ("plot", True)])
+def test_an_interrupt_at_the_end_of_a_search_says_whether_there_are_policies(place, kept, tmp_path, monkeypatch, capsys):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"jaxrl.experiment.tuning.{place}", interrupted)
+    run, words = tmp_path / "run", "--steps 256 --agent.num-envs 4 --agent.rollout-length 8 --agent.hidden 3 --seeds 1"
+    sweep = ["--sweep.learning-rate", "0.01", "0.02", "--method", "random"]
+    assert main(["tune", "a2c", "--env", "CartPole-v1", *words.split(), *sweep, "--out", str(run)]) == 130
+    said = capsys.readouterr().err
+    assert (f"the policies and the scores are in {run}" in said) == kept
+    assert ("and there are no policies. Start the search again" in said) == (not kept)
+    assert main(["eval", str(run), "--episodes", "2"]) == (0 if kept else 2)
+    assert "do not belong together" not in capsys.readouterr().err
+
+
+def test_a_stage_in_which_all_diverge_has_no_best(tmp_path):
+    lines = []
+    with CsvFile(tmp_path / "search.csv") as rows:
+        log = tuning._Log(configuration(2, seeds=1).preset(), 0, rows, {}, [], lines.append)
+        log.add(
+            {"rung": 1}, [({"setting": i}, Trial({"tau": 0.5}, 100, np.array([score]))) for i, score in enumerate([np.nan] * 2)]
+        )
+        log.add(
+            {"rung": 2}, [({"setting": i}, Trial({"tau": 0.5}, 100, np.array([score]))) for i, score in enumerate([np.nan, -3.0])]
+        )
+    assert [line.rpartition(" ")[2] for line in lines] == ["nan", "-3.0"]
 
 
 def test_a_search_that_cannot_be_finished_does_not_name_resume(tmp_path):
