@@ -25,6 +25,8 @@ from jaxrl.types import Agent, Environment, EpisodeStats, HParams, Learner, Lear
 _BLOCK_STEPS = 64
 _POOLED_BLOCK_STEPS = 512  # an expensive reset is usually a loop, and looping over the pools of many iterations takes no longer
 
+_MAP = "to train with several values, map over them: jax.vmap(lambda hparams: jaxrl.train(key, learner, num_iterations, hparams))"
+
 
 class IterationNoise(NamedTuple):
     """What `Learner.noise` draws and `Learner.step` consumes."""
@@ -320,7 +322,11 @@ def _check_hparams(learner: Learner, hparams: HParams | None) -> HParams:
     """The hyperparameters in float32, as NumPy arrays where they are not traced: `jit` would trace a JAX array, which has no
     value then that `agent.init` could check."""
     hparams = learner.agent.hparams if hparams is None else hparams
-    check_record(hparams, type(learner.agent.hparams))
+    defaults = learner.agent.hparams
+    check_record(hparams, type(defaults))
+    for name, value, default in zip(hparams._fields, hparams, defaults, strict=True):
+        if jax.tree.structure((value,)) != jax.tree.structure((default,)):  # type: ignore[operator]
+            raise TypeError(f"hparams.{name} must be a number or an array, got {value!r}; {_MAP}")
     cast = lambda x: x.astype(jnp.float32) if isinstance(x, jax.core.Tracer) else np.asarray(x, np.float32)
     return jax.tree.map(cast, hparams)
 
@@ -333,10 +339,7 @@ def _check_scalars(learner: Learner, hparams: HParams | None) -> HParams:
     ):
         if x.shape != np.shape(default):
             shapes = f"the shape {list(np.shape(default))}, got {list(x.shape)}"
-            raise ValueError(
-                f"hparams{jax.tree_util.keystr(path)} must have {shapes}; to train with several values, map over them: "
-                "jax.vmap(lambda hparams: jaxrl.train(key, learner, num_iterations, hparams))"
-            )
+            raise ValueError(f"hparams{jax.tree_util.keystr(path)} must have {shapes}; {_MAP}")
     return hparams
 
 

@@ -117,10 +117,15 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
 def check_record(hparams: Any, kind: type) -> None:
     """Raise TypeError unless `hparams` is a record of type `kind`."""
     if type(hparams) is not kind:
+        wanted, given = _public_name(kind), _public_name(type(hparams))
         raise TypeError(
-            f"hparams must be a {kind.__module__}.{kind.__name__}, got {type(hparams).__module__}.{type(hparams).__name__}; "
-            f"start from agent.hparams and change fields with ._replace(...)"
+            f"hparams must be a {wanted}, got {given}; start from agent.hparams and change fields with ._replace(...)"
         )
+
+
+def _public_name(kind: type) -> str:
+    """A type with the modules that are not private, such as "jaxrl.agents.DQNHParams"."""
+    return ".".join([*(part for part in kind.__module__.split(".") if not part.startswith("_")), kind.__name__])
 
 
 def check_hparams(hparams: Any, kind: type, ranges: Mapping[str, tuple[float, float]]) -> None:
@@ -136,9 +141,9 @@ def check_hparams(hparams: Any, kind: type, ranges: Mapping[str, tuple[float, fl
         low, high = ranges[name]
         if isinstance(value, jax.core.Tracer):
             continue
-        array = np.asarray(value)
+        array = np.asarray(None if isinstance(value, (list, tuple)) else value)  # which would be several leaves
         if not np.issubdtype(array.dtype, np.number):
-            raise TypeError(f"hparams.{name} must be a number, got {value!r}")
+            raise TypeError(f"hparams.{name} must be a number or an array, got {value!r}")
         if not np.all((array >= low) & (array <= high)):  # NaN fails both
             raise ValueError(f"hparams.{name} must lie in [{low:g}, {high:g}], got {value}")
 

@@ -186,7 +186,7 @@ class Config:
         """Read a file that `save` wrote. Raises ValueError if it is not one."""
         try:
             record = from_json(json.loads(path.read_text()))
-            _check_version(path, record.pop("jaxrl"))
+            check_version(path, record.pop("jaxrl"))
             settings, wrappers = record.pop("settings"), record.pop("wrappers")
             check_table("settings", settings)
             return Config(settings=Settings(**settings), wrappers=wrappers, **record)
@@ -226,7 +226,7 @@ class _Newer(ValueError):
     """A folder of a later version."""
 
 
-def _check_version(path: Path, version: str) -> None:
+def check_version(path: Path, version: str) -> None:
     """Raise ValueError if a later version wrote the folder, since it may mean something else by the same names."""
     release = lambda version: tuple(int(number) for number in re.findall(r"\d+", version)[:2])
     if release(version) > release(jaxrl.__version__):

@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxrl import presets
 from jaxrl._src.checks import check_plain, check_table
-from jaxrl.experiment.config import Config
+from jaxrl.experiment.config import Config, check_version
 from jaxrl.presets import Settings
 
 _SETTINGS = tuple(field.name for field in dataclasses.fields(Settings) if field.name != "hparams")
@@ -34,8 +34,10 @@ def read_config(path: Path) -> Config:
         raise ValueError(f"{path} is not {'TOML' if path.suffix == '.toml' else 'JSON'} ({error})") from error
     if not isinstance(record, dict):
         raise ValueError(f"{path} is not a configuration: it must be a table of fields")
-    if "jaxrl" in record and path.suffix != ".toml":
-        return Config.load(path)
+    if "jaxrl" in record:
+        if path.suffix != ".toml":
+            return Config.load(path)
+        check_version(path, str(record["jaxrl"]))
     try:
         return _from_record(record)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -50,7 +52,7 @@ def _from_record(record: dict[str, Any]) -> Config:
     for name in record.keys() - set(_FIELDS):
         raise ValueError(f"it has the field {name!r}; there are {', '.join(dict.fromkeys([*_SETTINGS, *_FIELDS]))}")
     for table in (given, record):
-        table |= {group: _with_floats(table[group]) for group in table.keys() & {"hparams", "schedules", "sweep"}}
+        table |= {group: _with_floats(table[group]) for group in table.keys() & {"hparams", "schedules", "sweep", "samples"}}
     algorithm, steps = str(given["algorithm"]).replace("-", "_"), given.get("steps")
     given["algorithm"] = algorithm
     check_plain("env", record["env"], str)

@@ -58,7 +58,7 @@ def test_arguments_of_another_kind_are_refused(name):
         build(name, other)
     with pytest.raises(TypeError, match=r"optimizer must be a function from a learning rate .* such as optax.adam"):
         build(name, network, optimizer=optax.adam(1e-3))
-    with pytest.raises(TypeError, match=r"hparams must be a jaxrl\.agents\..*HParams, got builtins\.dict"):
+    with pytest.raises(TypeError, match=r"hparams must be a jaxrl\.agents\.\w+HParams, got builtins\.dict"):
         build(name, network, hparams={"learning_rate": 1e-3})
 
 

@@ -1,6 +1,7 @@
 """That every hyperparameter is checked and scheduled, for every agent. test_contract.py tests that it is read."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +64,22 @@ def test_the_hyperparameters_of_several_runs_are_refused_in_one(run):
 
     with pytest.raises(ValueError, match=r"hparams\.discount must have the shape \[\], got \[64\]; .* jax\.vmap"):
         jax.eval_shape(several, jax.random.key(0))
+
+
+@pytest.mark.parametrize("value", [[1e-3, 1e-4], (1e-3,), None, {"a": 1.0}])
+def test_a_hyperparameter_that_is_no_number_is_named(value):
+    learner = dqn_learner()
+    hparams = learner.agent.hparams._replace(learning_rate=value)
+    for call in (
+        lambda: jaxrl.train(jax.random.key(0), learner, 1, hparams),
+        lambda: jaxrl.advance(learner.init(jax.random.key(0), learner.agent.hparams), 5, learner, 1, hparams),
+        lambda: learner.init(jax.random.key(0), hparams),
+        lambda: jax.eval_shape(lambda key: jaxrl.train(key, learner, 1, hparams), jax.random.key(0)),
+    ):
+        with pytest.raises(
+            TypeError, match=rf"hparams\.learning_rate must be a number or an array, got {re.escape(repr(value))}"
+        ):
+            call()
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)

@@ -144,6 +144,7 @@ def test_a_file_written_by_hand_changes_what_is_tuned(tmp_path, resolved):
         ("algorithm = 'dqn'\nenv = 'CartPole-v1'\n[agent]\nspeed = 1", "dqn has no agent option 'speed'"),
         ("algorithm = 'dqn'\nenv = 'CartPole-v1'\nseeds = 0", "seeds must be at least 1, got 0"),
         ("algorithm = 3\nenv = 'CartPole-v1'", "unknown algorithm '3'"),
+        ("jaxrl = '99.0'\nalgorithm = 'dqn'\nenv = 'CartPole-v1'", "was written by jaxrl 99.0, which is later than this version"),
     ],
 )
 def test_a_wrong_file_is_one_line(tmp_path, text, message, capsys):
@@ -187,9 +188,11 @@ def test_a_wrong_entry_of_a_saved_configuration_is_named(tmp_path, name, value, 
 def test_numbers_that_json_writes_as_words_are_read(tmp_path):
     path = tmp_path / "run.json"
     record = {"algorithm": "dqn", "env": "CartPole-v1", "schedules": {"epsilon_fraction": "inf"}, "sweep": {"tau": [1, "1e-3"]}}
-    path.write_text(json.dumps(record))
+    path.write_text(json.dumps(record | {"samples": [{"importance_exponent_iterations": "inf", "discount": 1}]}))
     config = read_config(path)
     assert (config.settings.schedules["epsilon_fraction"], config.sweep) == (float("inf"), {"tau": [1.0, 1e-3]})
+    assert config.samples == [{"importance_exponent_iterations": float("inf"), "discount": 1.0}]
+    assert type(config.samples[0]["discount"]) is float
 
 
 @pytest.mark.parametrize(
