@@ -57,11 +57,10 @@ def check_random_play(env: Environment, num_steps: int) -> Findings:
     play = jax.jit(lambda draw, params: _play(env, [i for _, i in numbers], draw, params), compiler_options=options)
     try:
         with jax.debug_key_reuse(True):
-            if any(_is_key(x.dtype) for x in jax.tree.leaves(state)):
-                jax.jit(partial(_two_steps, env)).lower(*draw.step.ravel()[:3], draw.action[0, 0], env.params)
-            span, record, ahead, reset_bad, start_masks = jax.tree.map(np.asarray, play(draw, env.params))
+            jax.jit(partial(_two_steps, env)).lower(*draw.step.ravel()[:3], draw.action[0, 0], env.params)
     except jax.errors.KeyReuseError as error:
-        return [(f"a key is used twice: {str(error).splitlines()[0]}", "split it, and use each part once")]
+        return [(f"a key is used twice: {str(error).splitlines()[0].rstrip('.')}", "split it, and use each part once")]
+    span, record, ahead, reset_bad, start_masks = jax.tree.map(np.asarray, play(draw, env.params))
     names = [f"env_state{jax.tree_util.keystr(path)}" for path, _ in numbers]
     done = record.terminated | record.truncated
     pace = step_counters(record, done)
@@ -76,7 +75,11 @@ def check_random_play(env: Environment, num_steps: int) -> Findings:
 
 
 def _two_steps(env: Environment, reset_key, first_key, second_key, number: jax.Array, params: Any) -> Any:
-    """What a check of keys has to see: two steps with the same key, where it is in the state. `_play` carries bits."""
+    """What JAX's check of keys has to see: an episode of two steps, in which a key of the state would be used twice.
+
+    It is not for `_play`, which uses starts more than once, and steps many environments: the check takes the transposition of a
+    batch of keys, before a loop over keys that `step` splits, for a use.
+    """
     state, obs = env.reset(reset_key, params)
     for key in (first_key, second_key):
         mask = split_action_mask(obs)[1]
@@ -127,27 +130,18 @@ def _split_mask(space: Any, mask: jax.Array) -> list[jax.Array]:
 
 def _play(env: Environment, numbers: list[int], draw: Draw, params: Any):
     """The extremes of the observations, the record `[T, B]`, what `_look_ahead` finds after it, and bool `[K]`: which
-    starts have observations that are not finite, and which have a legal action.
-
-    States are carried with their keys as bits: JAX's check of keys does not allow a choice between two keys, and starts
-    are reused on purpose.
-    """
+    starts have observations that are not finite, and which have a legal action."""
     space = env.action_space
-    drawn_starts, first_obs = jax.vmap(env.reset, (0, None))(draw.start, params)
-    like = jax.tree.map(lambda x: x.dtype, drawn_starts)
-    starts = _bits(drawn_starts), first_obs
+    starts = jax.vmap(env.reset, (0, None))(draw.start, params)
+    first_obs = starts[1]
 
-    def step(key, state_bits, obs, number):
+    def step(key, state, obs, number):
         mask = split_action_mask(obs)[1]
         action = number if mask is None else legal_action(space, mask, number)
-        after, out = env.step(key, _keys(state_bits, like), action, params)
-        return _bits(after), out
+        return env.step(key, state, action, params)
 
-    def begin(old_bits, start_bits, obs):
-        if env.carry_over is None:
-            return start_bits, obs
-        state, obs = env.carry_over(_keys(old_bits, like), _keys(start_bits, like), obs)
-        return _bits(state), obs
+    def begin(old, start, obs):
+        return (start, obs) if env.carry_over is None else env.carry_over(old, start, obs)
 
     def look(carry, drawn):
         (state, obs), span = carry
@@ -171,11 +165,9 @@ def _play(env: Environment, numbers: list[int], draw: Draw, params: Any):
     first = jax.tree.map(lambda x: x[:_NUM_ENVS], starts)
     span = _widen((jax.tree.map(lambda x: x[0], first_obs),) * 2, first_obs)
     ((state, obs), span), record = jax.lax.scan(look, (first, span), (draw.step[:-1], draw.action[:-1], draw.fresh))
-    key_bits = _bits(draw.step[-1, :1])
 
     def again(state):  # always with the same key
-        keys = jax.random.wrap_key_data(jnp.repeat(key_bits, _NUM_ENVS, axis=0))
-        return jax.vmap(step)(keys, state, obs, draw.action[-1])[1]
+        return jax.vmap(step, (None, 0, 0, 0))(draw.step[-1, 0], state, obs, draw.action[-1])[1]
 
     mask = split_action_mask(first_obs)[1]
     has_legal = jnp.ones(1, bool) if mask is None else jax.vmap(partial(_any_legal, space))(mask)
@@ -188,16 +180,6 @@ def _widen(span: tuple[Any, Any], obs: Any) -> tuple[Any, Any]:
     low, high = span
     low = jax.tree.map(lambda low, x: jnp.minimum(low, x.min(axis=0)), low, obs)
     return low, jax.tree.map(lambda high, x: jnp.maximum(high, x.max(axis=0)), high, obs)
-
-
-def _bits(tree: Any) -> Any:
-    """Replace every key in the tree by its bits."""
-    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x.dtype) else x, tree)
-
-
-def _keys(tree: Any, dtypes: Any) -> Any:
-    """The tree with its keys again, the inverse of `_bits`."""
-    return jax.tree.map(lambda x, dtype: jax.random.wrap_key_data(x) if _is_key(dtype) else x, tree, dtypes)
 
 
 def _is_key(dtype: Any) -> bool:

@@ -430,6 +430,35 @@ def test_a_key_that_is_used_twice():
     finds(with_step(twice), "a key is used twice", num_steps=100)
 
 
+def test_keys_that_are_split_for_a_loop_are_right():
+    def loop(draw):
+        def added(key, old, state, out):
+            rewards = jax.lax.scan(lambda total, key: (total + draw(key), None), 0.0, jax.random.split(key, 3))[0]
+            return state, out._replace(reward=out.reward + rewards)
+
+        return with_step(added)
+
+    assert check_environment(loop(jax.random.uniform), num_steps=100) == []
+    assert check_environment(jaxrl.envs.wrappers.action_repeat(jaxrl.make("PointMass", noise_scale=0.1), 2), num_steps=100) == []
+    finds(loop(lambda key: jax.random.uniform(key) + jax.random.normal(key)), "a key is used twice", num_steps=100)
+
+
+def test_a_key_that_every_pass_of_a_loop_uses():
+    def added(key, old, state, out):
+        rewards = jax.lax.scan(lambda total, _: (total + jax.random.uniform(key), None), 0.0, length=3)[0]
+        return state, out._replace(reward=out.reward + rewards)
+
+    finds(with_step(added), "a key is used twice", num_steps=100)
+
+
+def test_a_key_that_reset_uses_twice():
+    def reset(key, params):
+        state, obs = SOUND.reset(key, params)
+        return state, obs + 0 * (jax.random.uniform(key) + jax.random.normal(key))
+
+    finds(SOUND._replace(reset=reset), "a key is used twice", num_steps=100)
+
+
 def test_a_key_that_is_always_the_same_is_a_remark():
     def fixed(key, old, state, out):
         return state, out._replace(reward=out.reward + jax.random.uniform(jax.random.key(0)))
