@@ -93,7 +93,8 @@ def policy_evaluation(mdp: TabularMDP, policy: jax.Array, discount, *, horizon: 
       horizon: number of steps to count, where a time limit is part of the task; by default infinite.
 
     Returns:
-      `[S]`, 0 in terminal states. Differentiable in every argument.
+      `[S]`, 0 in terminal states; infinite or NaN if γ is 1, there is no horizon, and the policy does not terminate.
+      Differentiable in every argument.
 
     Raises:
       TypeError, ValueError: if the policy has another shape, the discount is outside [0, 1], or the horizon is
@@ -281,7 +282,9 @@ def _solution(mdp: TabularMDP, v: jax.Array, discount, iterations: jax.Array) ->
 
 
 def _promoted(mdp: TabularMDP, *arrays: jax.Array) -> tuple[Any, ...]:
-    """The MDP and `arrays`, with their numbers in one floating type (see `_src/dtypes.py`)."""
+    """The MDP and `arrays`, with their numbers in one floating type (see `_src/dtypes.py`). Raises TypeError if it is none."""
+    if not isinstance(mdp, TabularMDP):
+        raise TypeError(f"mdp must be a TabularMDP, such as env.params.mdp of a tabular environment; got {type(mdp).__name__}")
     transition, reward, start, *rest = promote(mdp.transition, mdp.reward, mdp.start, *arrays)
     return mdp._replace(transition=transition, reward=reward, start=start), *rest
 

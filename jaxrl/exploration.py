@@ -6,6 +6,7 @@ import operator
 import jax
 import jax.numpy as jnp
 
+from jaxrl._src.dtypes import dtype_of
 from jaxrl._src.shapes import check_like, scalar_or_like
 from jaxrl.losses import greedy
 
@@ -41,15 +42,19 @@ def epsilon_greedy(q: jax.Array, noise: tuple[jax.Array, jax.Array], epsilon, *,
 
     Raises:
       ValueError: if the shapes do not match.
+      TypeError: if `noise` is not two arrays of uint32.
 
     >>> noise = epsilon_greedy_noise(jax.random.key(0), (1000,))
     >>> q = jnp.broadcast_to(jnp.array([0.0, -jnp.inf, 2.0, 1.0]), (1000, 4))
     >>> jnp.bincount(epsilon_greedy(q, noise, 0.3), length=4).tolist()
     [103, 0, 808, 89]
     """
-    explore, action = noise
-    for bits in noise:
-        check_like("epsilon_greedy", "the leading axes of q", q.shape[:-1], noise=bits)
+    bits = tuple(noise) if isinstance(noise, (tuple, list)) or jnp.ndim(noise) else ()
+    if len(bits) != 2 or any(dtype_of(x) != jnp.uint32 for x in bits):
+        raise TypeError(f"epsilon_greedy: noise must be two arrays of uint32, from epsilon_greedy_noise; got {noise!r}")
+    for each in bits:
+        check_like("epsilon_greedy", "the leading axes of q", q.shape[:-1], noise=each)
+    explore, action = bits
     uniform = (explore >> 8).astype(jnp.float32) * 2.0**-24
     random_action = (action % q.shape[-1]).astype(jnp.int32) if all_legal else _random_legal_action(q, action)
     return jnp.where(uniform < scalar_or_like("epsilon_greedy", "epsilon", epsilon, uniform), random_action, greedy(q))

@@ -50,10 +50,17 @@ def scan_minibatches(
       The final carry, and the outputs, leaves `[num_epochs, num_minibatches, ...]`.
 
     Raises:
-      ValueError: if `num_minibatches` does not divide N.
-      TypeError: if it is not an int.
+      ValueError: if `num_minibatches` does not divide N, leaves have no N in common, or `keys` is not an array of keys.
+      TypeError: if `num_minibatches` is not an int.
     """
-    num_rows = jax.tree.leaves(batch)[0].shape[0]
+    shapes = [jnp.shape(x) for x in jax.tree.leaves(batch)]
+    if () in shapes or len({shape[0] for shape in shapes}) != 1:
+        raise ValueError(f"scan_minibatches: all leaves of batch need one number of rows in front, got the shapes {shapes}")
+    if jnp.ndim(keys) == 0 or not jnp.shape(keys)[0]:
+        raise ValueError(
+            "scan_minibatches: keys must be [num_epochs], such as jax.random.split(key, 4); got a single key or none"
+        )
+    num_rows = shapes[0][0]
     check_minibatches(num_rows, num_minibatches)
     packed = pack(batch, batch_ndim=1)  # one gather for all leaves
 

@@ -366,7 +366,7 @@ def q_lambda(
     >>> q_lambda(r_t, discount_t, q_t, 1.0).tolist(), q_lambda(r_t, discount_t, q_t, 1.0, a_t=jnp.array([0, 0])).tolist()
     ([3.5, 5.0], [3.0, 5.0])
     """
-    _check_shapes("q_lambda", r_t=r_t, discount_t=discount_t, a_t=a_t, truncated=truncated)
+    _check_shapes("q_lambda", r_t=r_t, discount_t=discount_t, a_t=r_t if a_t is None else a_t, truncated=truncated)
     check_like("q_lambda", "the leading axes of r_t", jnp.shape(r_t), free=1, q_t=q_t)
     r_t, discount_t, q_t = promote(r_t, discount_t, q_t)
     v_t, lambda_ = selection.max_value(q_t), scalar_or_like("q_lambda", "lambda_", lambda_, r_t)
@@ -375,9 +375,9 @@ def q_lambda(
     return lambda_returns(r_t, discount_t, v_t, lambda_, truncated=truncated)
 
 
-def _check_shapes(function: str, **arrays) -> None:
-    """Raise ValueError unless all arrays that are not None have one shape `[T, ...]` with T ≥ 1."""
-    check_equal(function, **arrays)
+def _check_shapes(function: str, *, truncated: jax.Array | None, **arrays) -> None:
+    """Raise ValueError unless all arrays, and `truncated` if there is one, have one shape `[T, ...]` with T ≥ 1."""
+    check_equal(function, **arrays, **({} if truncated is None else {"truncated": truncated}))
     shape = jnp.shape(arrays["r_t"])
     if not shape or not shape[0]:
         raise ValueError(f"{function}: arrays must be [T, ...] with T at least 1, got {shape}")

@@ -141,6 +141,8 @@ class Dict(Mapping[str, "Space"]):
     spaces: Mapping[str, "Space"]
 
     def __post_init__(self):
+        if not isinstance(self.spaces, Mapping):
+            raise TypeError(f"Dict: spaces must be a dict with a space for each name, got {self.spaces!r}")
         for name, space in self.spaces.items():
             if not isinstance(space, Space):
                 raise TypeError(f"Dict: the entry {name!r} must be a space of jaxrl.types, got {space!r}")

@@ -13,11 +13,23 @@ import jax
 import jax.numpy as jnp
 
 
+def is_array(x: Any) -> bool:
+    """Whether it is an array or a number."""
+    return hasattr(x, "dtype") or isinstance(x, (bool, int, float, complex))
+
+
+def dtype_of(array: Any) -> Any:
+    """The dtype of an array or a number. Raises TypeError for anything else, such as a list."""
+    if not is_array(array):
+        raise TypeError(f"expected an array or a number, got {array!r}; jnp.asarray makes an array of a list")
+    return jnp.result_type(array)
+
+
 def floating_type(*arrays: Any) -> Any:
     """The common floating type of `arrays`, where None does not count. Raises TypeError unless all are real numbers."""
     floating = []
     for array in arrays:
-        dtype = jnp.bool_ if array is None else jnp.result_type(array)
+        dtype = jnp.bool_ if array is None else dtype_of(array)
         if jnp.issubdtype(dtype, jnp.floating):
             floating.append(array)
         elif not (dtype == jnp.bool_ or jnp.issubdtype(dtype, jnp.integer)):

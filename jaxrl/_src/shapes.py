@@ -3,10 +3,21 @@
 import jax
 import jax.numpy as jnp
 
+from jaxrl._src.dtypes import dtype_of, is_array
+
+
+def _shape(function: str, name: str, x) -> tuple[int, ...]:
+    """The shape of an array. Raises TypeError for anything else, such as a list."""
+    if not is_array(x):
+        raise TypeError(
+            f"{function}: {name} must be an array, got {x!r}" + "; jnp.asarray makes one of a list" * isinstance(x, list)
+        )
+    return jnp.shape(x)
+
 
 def check_equal(function: str, **arrays) -> None:
-    """Raise ValueError unless all `arrays` that are not None have the same shape."""
-    shapes = {name: jnp.shape(x) for name, x in arrays.items() if x is not None}
+    """Raise ValueError unless all `arrays` have the same shape."""
+    shapes = {name: _shape(function, name, x) for name, x in arrays.items()}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"{function}: all shapes must be equal, got " + ", ".join(f"{k} {s}" for k, s in shapes.items()))
 
@@ -17,14 +28,15 @@ def check_like(function: str, what: str, shape: tuple[int, ...], *, free: int = 
     The last `free` axes of the arrays may be anything.
     """
     for name, x in arrays.items():
-        if jnp.ndim(x) != len(shape) + free or jnp.shape(x)[: len(shape)] != shape:
-            raise ValueError(f"{function}: {name} must have {what}, {shape}; got {jnp.shape(x)}")
+        given = _shape(function, name, x)
+        if len(given) != len(shape) + free or given[: len(shape)] != shape:
+            raise ValueError(f"{function}: {name} must have {what}, {shape}; got {given}")
 
 
 def leading_axes(function: str, own: str, **array) -> tuple[int, ...]:
     """The axes of `array` before its `own`, such as "A, N". Raises ValueError if it has fewer, or if one of its own is empty."""
     ((name, x),) = array.items()
-    shape, count = jnp.shape(x), len(own.split(", "))
+    shape, count = _shape(function, name, x), len(own.split(", "))
     if len(shape) < count or 0 in shape[-count:]:
         raise ValueError(f"{function}: {name} must be [..., {own}] with {own} at least 1, got {shape}")
     return shape[:-count]
@@ -41,13 +53,11 @@ def scalar_or_like(function: str, name: str, value, like: jax.Array) -> jax.Arra
 def check_bools(function: str, **flags) -> None:
     """Raise TypeError unless all `flags` that are not None hold bools: `~` of the integers 0 and 1 gives −1 and −2, both true."""
     for name, x in flags.items():
-        if x is not None and jnp.result_type(x) != jnp.bool_:
-            raise TypeError(
-                f"{function}: {name} must hold bools, got {jnp.result_type(x)}{list(jnp.shape(x))}; use .astype(bool)"
-            )
+        if x is not None and dtype_of(x) != jnp.bool_:
+            raise TypeError(f"{function}: {name} must hold bools, got {dtype_of(x)}{list(jnp.shape(x))}; use .astype(bool)")
 
 
 def check_integers(action) -> None:
     """Raise TypeError unless `action` holds integers: a float could match no action at all."""
-    if not jnp.issubdtype(jnp.result_type(action), jnp.integer):
-        raise TypeError(f"actions must be integers, got {jnp.result_type(action)}{list(jnp.shape(action))}; use .astype(int)")
+    if not jnp.issubdtype(dtype_of(action), jnp.integer):
+        raise TypeError(f"actions must be integers, got {dtype_of(action)}{list(jnp.shape(action))}; use .astype(int)")

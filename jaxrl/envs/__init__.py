@@ -72,9 +72,11 @@ def make(name: str, **overrides) -> Environment:
     Raises:
       ValueError: for an unknown name (the message lists similar names), an unknown parameter (the message lists the known
         ones), or a value out of range. Invalid arguments of a suite's own factory raise the suite's errors.
-      TypeError: for a value of the wrong type.
+      TypeError: for a name or a value of the wrong type.
       ImportError: if the suite's package is missing; the message names the extra that installs it.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"make needs the name of an environment, such as 'CartPole-v1'; got {name!r}")
     if name in OWN:
         known = inspect.signature(OWN[name]).parameters
         if unknown := sorted(set(overrides) - set(known)):

@@ -159,6 +159,7 @@ def update(buffer: Prioritized, indices: jax.Array, td_error: jax.Array, *, alph
       ValueError: if the shapes of `indices` and `td_error` differ, or are empty.
       TypeError: if `indices` are not integers.
     """
+    indices, td_error = jnp.asarray(indices), jnp.asarray(td_error)
     if indices.shape != td_error.shape or indices.size == 0:
         got = f"{indices.shape} and {td_error.shape}"
         raise ValueError(f"prioritized.update: indices and td_error must have one shape and not be empty, got {got}")

@@ -146,7 +146,7 @@ def n_step(reward: jax.Array, terminated: jax.Array, truncated: jax.Array, disco
     >>> out.returns.tolist(), out.discount.tolist(), out.last.tolist()
     ([3.0, 2.0], [0.125, 0.0], [2, 1])
     """
-    flags = {"terminated": terminated, "truncated": truncated, "valid": valid}
+    flags = {"terminated": terminated, "truncated": truncated} | ({} if valid is None else {"valid": valid})
     check_equal("n_step", reward=reward, **flags)
     check_bools("n_step", **flags)
     discount = jnp.asarray(discount, jnp.float32)
@@ -163,8 +163,13 @@ def n_step(reward: jax.Array, terminated: jax.Array, truncated: jax.Array, disco
 
 
 def step_at(sequences: Any, index: jax.Array) -> Any:
-    """Select step `index`, int32 `[*shape]`, of each sequence: leaves `[*shape, n, ...]` to `[*shape, ...]`."""
+    """Select step `index`, int32 `[*shape]`, of each sequence: leaves `[*shape, n, ...]` to `[*shape, ...]`.
+
+    Raises TypeError if `index` does not hold integers.
+    """
     index = jnp.asarray(index)
+    if not jnp.issubdtype(index.dtype, jnp.integer):
+        raise TypeError(f"replay.step_at: index must hold integers, got {index.dtype}; such as NStep.last")
 
     def choose(x):
         chosen = x[(slice(None),) * index.ndim + (0,)]

@@ -70,7 +70,9 @@ def add(replay: Replay, items: Any, num_adds: jax.Array) -> Replay:
 
     Raises:
       ValueError: if the capacity is not a multiple of n, `items` differ from the example, or they do not have n in common.
+      TypeError: if `replay` is another buffer.
     """
+    _check_replay("add", replay)
     layout = layout_of(items, batch_ndim=1)
     if layout != replay.layout:
         raise ValueError(f"replay.add: items must be as in init, {_describe(replay.layout)}; got {_describe(layout)}")
@@ -98,7 +100,11 @@ def check_capacity(capacity: int, rows_per_add: int) -> None:
 
 
 def num_stored(num_adds, rows_per_add: int, capacity: int) -> jax.Array:
-    """The number of rows that hold items after `num_adds` calls of `add`, int32 scalar. Does not overflow."""
+    """The number of rows that hold items after `num_adds` calls of `add`, int32 scalar. Does not overflow.
+
+    Raises ValueError if the capacity is not a multiple of `rows_per_add`.
+    """
+    check_capacity(capacity, rows_per_add)
     return jnp.minimum(jnp.asarray(num_adds, jnp.int32), capacity // rows_per_add) * rows_per_add
 
 
@@ -126,15 +132,25 @@ def sample(replay: Replay, noise: jax.Array, num_stored: jax.Array) -> Any:
       Items with leaves `[*shape, ...]`.
 
     Raises:
-      TypeError: if `noise` is not uint32.
+      TypeError: if `noise` is not uint32, or `replay` is another buffer.
     """
+    _check_replay("sample", replay)
     check_noise("replay.sample", noise)
     return take(replay, (noise % jnp.asarray(num_stored, jnp.uint32)).astype(jnp.int32))
 
 
 def take(replay: Replay, indices: jax.Array) -> Any:
     """The items in the rows `indices`, int32 `[*shape]` in 0 … capacity − 1 (not checked): leaves `[*shape, ...]`."""
+    _check_replay("take", replay)
     return unpack(PackedRows(replay.rows.at[indices].get(mode="promise_in_bounds"), replay.layout))
+
+
+def _check_replay(function: str, replay: Any) -> None:
+    if not isinstance(replay, Replay):
+        raise TypeError(
+            f"replay.{function} needs a Replay, from replay.init; got {type(replay).__name__}. "
+            "The functions for a Prioritized are in jaxrl.replay.prioritized"
+        )
 
 
 def _describe(layout: Layout) -> str:

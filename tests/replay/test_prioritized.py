@@ -594,6 +594,7 @@ def test_it_needs_nothing_but_the_replay():
     assert done.stdout.split() == [
         "jaxrl._src",
         "jaxrl._src.checks",
+        "jaxrl._src.dtypes",
         "jaxrl._src.in_place",
         "jaxrl._src.packing",
         "jaxrl._src.shapes",
