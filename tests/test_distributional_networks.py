@@ -83,6 +83,19 @@ def test_noise_broadcasts_along_leading_axes():
         close(q[t], network.apply(params, obs[t], noise))
 
 
+def test_the_weights_of_a_noisy_network_begin_as_in_the_paper():
+    """Fortunato et al. 2018, section 3.2: means uniform in ± 1 / √p, scales 0.5 / √p, with p inputs."""
+    network = q_network(SPACES["vector"], Discrete(2), hidden=(64, 64), noisy=True)
+    params = network.init(jax.random.key(0), observations("vector", (1,)))["params"]
+    for layer, num_inputs in (("NoisyDense_0", 3), ("NoisyDense_1", 64)):
+        found, bound = jax.tree.map(np.asarray, params[layer]), 1 / np.sqrt(num_inputs)
+        for mean in (found["kernel"], found["bias"]):
+            assert scipy.stats.kstest(mean.ravel(), scipy.stats.uniform(-bound, 2 * bound).cdf).pvalue > ONE_IN_A_MILLION
+            assert np.abs(mean).max() <= bound
+        for scale in (found["kernel_scale"], found["bias_scale"]):
+            np.testing.assert_allclose(scale, 0.5 * bound, rtol=1e-6)
+
+
 def test_noise_is_the_signed_root_of_a_normal_number():
     network = q_network(SPACES["vector"], Discrete(2), hidden=(5,), noisy=True)
     noise = np.asarray(network.noise(jax.random.key(0), (500,)))

@@ -249,6 +249,8 @@ def test_illegal_actions_get_minus_infinity_and_the_mask_is_not_an_input(build):
     params, free = apply_random_params(network, {"x": x, "action_mask": np.ones_like(legal)})
     out = jax.jit(network.apply)(params, {"x": x, "action_mask": legal})
     np.testing.assert_allclose(out, np.where(legal, free, -np.inf), rtol=1e-6)
+    more_axes = network.apply(params, {"x": x.reshape(2, 2, 3), "action_mask": legal.reshape(2, 2, 4)})
+    np.testing.assert_allclose(more_axes, out.reshape(2, 2, 4), rtol=1e-5)
     without = jax.eval_shape(build(Dict({"x": Box(-1, 1, (3,))})).init, jax.random.key(0), {"x": x})
     assert params["params"].keys() == without["params"].keys()
 

@@ -121,6 +121,12 @@ def solve(env, state, legal, discount):
     return np.array(q)
 
 
+def test_the_best_components_of_the_multi_discrete_probe_depend_on_the_observation():
+    q = np.asarray(SPACE_PROBES["MultiDiscrete action"]().q)
+    np.testing.assert_allclose(q.max(axis=1), [1.5, 1.0])
+    assert [divmod(int(a), 3) for a in q.argmax(axis=1)] == [(1, 1), (0, 2)]
+
+
 @pytest.mark.parametrize("name", SPACE_PROBES)
 def test_the_answers_are_what_the_environment_pays(name):
     """Every start, and for the mask the second step, is among the observations, with its optimal action values."""
