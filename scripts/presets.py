@@ -24,7 +24,7 @@ from jaxrl.vectorization import use_all_cores
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "presets.jsonl"
 FIRST_SEED = 1000  # presets are tuned on seeds below
 EPISODES = 100
-MANY_EPISODES = {"Acrobot-v1": 1_000, "Pendulum-v1": 1_000, "PointMass": 10_000}  # where policies differ less than 100 can show
+MANY_EPISODES = {"Acrobot-v1": 1_000, "Pendulum-v1": 1_000, "PointMass": 10_000}  # where 100 are too few to tell policies apart
 NO_VELOCITIES = ("partial_observation:1,0,1,0",)  # of CartPole
 SEEDS = {  # where it is not 32, since a run takes minutes
     ("c51", "CartPole-v1"): 16,

@@ -117,8 +117,8 @@ def _shift(index: jax.Array, by: jax.Array, capacity: int) -> jax.Array:
 class NStep(NamedTuple):
     """The parts of an n-step target, `returns + discount * value(next_obs of step last)`."""
 
-    returns: jax.Array  # float32[*shape]: Σ γ^k r_k over the steps up to `last`
-    discount: jax.Array  # float32[*shape]: γ^(last + 1), or 0 if the episode terminated
+    returns: jax.Array  # [*shape], float32, or float64 if the rewards are: Σ γ^k r_k over the steps up to `last`
+    discount: jax.Array  # [*shape], of the same dtype: γ^(last + 1), or 0 if the episode terminated
     last: jax.Array  # int32[*shape] in 0 … n − 1: the step from whose successor to bootstrap
 
 

@@ -1,6 +1,6 @@
 """Train where it is fast, play where it counts: a policy that was trained in a JAX program acts in a Gymnasium environment.
 
-pip install 'jaxrl[gymnax,gymnasium]'
+pip install '.[gymnax,gymnasium]'  # in a clone of jaxrl
 python scripts/examples/gymnasium_policy.py runs/cartpole
 """
 

@@ -23,10 +23,10 @@ PAGES = sorted(
 
 
 def test_the_first_example_trains_every_seed():
-    block = pages.replaced(BLOCKS[0], {'"CartPole-v1")': '"CartPole-v1", env_steps=1_800)', "16": 2})
+    block = pages.replaced(BLOCKS[0], {'"CartPole-v1")': '"CartPole-v1", env_steps=12_000)', "16": 2})
     assert len([line for line in BLOCKS[0].splitlines() if line.strip()]) <= 10
     names = pages.run([block])
-    assert names["env_steps"] == 1_800
+    assert names["env_steps"] == 12_000
     returns = names["metrics"]["episode_return"]
     assert returns.shape[0] == 2
     assert not np.array_equal(returns[0], returns[1], equal_nan=True)

@@ -59,7 +59,7 @@ def make_run(run, algorithm, env, *, wrappers=(), sweep=None, **changes):
     """A run folder as after training, without training."""
     settings = override(default_settings(algorithm), num_envs=4, **changes)
     config = Config(env=env, settings=settings, wrappers=wrappers, seeds=2, seed=5, sweep=sweep or {})
-    run.mkdir(exist_ok=True)
+    run.mkdir(parents=True, exist_ok=True)
     config.save(run / folder.CONFIG)
     folder.save_policies(run, random_policies(config, np.random.default_rng(0)))
     with CsvFile(run / folder.METRICS) as metrics:
