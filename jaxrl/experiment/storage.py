@@ -160,7 +160,8 @@ def write_json(path: Path, value: Any) -> None:
     try:
         _write_json(path, value)
     except OSError as error:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
         raise ValueError(f"cannot write {path} ({reason(error)})") from error
 
 
