@@ -222,6 +222,8 @@ def generalized_advantage_estimation(
 
 
 class VTrace(NamedTuple):
+    """The targets and advantages of `vtrace`."""
+
     target: jax.Array  # [T, ...]: what v_tm1 should be
     advantage: jax.Array  # [T, ...]: for the policy gradient, importance-weighted
 

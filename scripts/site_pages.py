@@ -8,9 +8,11 @@ links between pages.
 import json
 import posixpath
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
+from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,8 +28,9 @@ DOCUMENTS = {"README.md": "index.md"} | {
 # The reference: page -> (title, introduction, what mkdocstrings documents).
 REFERENCE = {
     "training": ("Training", "Names in `jaxrl` itself.", (
-        "learner.make_learner", "learner.train", "learner.advance", "rollout.evaluate", "vectorization.vectorize",
-        "presets.preset", "presets.Preset", "rendering.episodes.render", "experiment.deployment.load_policy",
+        "learner.make_learner", "learner.train", "learner.advance", "rollout.evaluate",
+        "rollout.evaluate_over_params", "vectorization.vectorize", "presets.preset", "presets.Preset",
+        "rendering.episodes.render", "experiment.deployment.load_policy", "compilation.enable_compilation_cache",
     )),
     "environments": ("Environments", "", (
         "envs.make", "envs.names", "envs.suite", "envs.validation.environment.check_environment", "envs.suites.gymnasium",
@@ -49,10 +52,14 @@ REFERENCE = {
         "schedules", "exploration", "policies", "optimizers", "minibatches", "recurrence", "transitions", "off_policy",
         "training_passes", "noise", "normalization", "running_statistics", "shards", "checks",
     )),
+    "explain": ("jaxrl.explain", "", ("explain.*",)),
+    "experiment": ("jaxrl.experiment", "", ("experiment.*",)),
     "statistics": ("jaxrl.experiment.statistics", "", ("experiment.statistics",)),
 }  # fmt: skip
 _LINK = re.compile(r"""(?P<before>\]\(|(?:src|href)=")(?P<target>[^)"#\s]+)(?P<anchor>\#[^)"\s]*)?(?P<after>[)"])""")
 _CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
+_FORMULA = re.compile(r"\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+)\$", re.DOTALL)
+_HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 _LANGUAGES = {".py": "python", ".sh": "bash", ".toml": "toml", ".yml": "yaml", ".sbatch": "bash"}
 
 
@@ -99,13 +106,23 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Change links between files of the repository to links between pages."""
+    """Change links between files of the repository to links between pages, and describe the page by its first sentences."""
+    if description := _description(markdown):
+        page.meta.setdefault("description", description)
     sources = {site: source for source, site in pages().items()}
     if page.file.src_uri not in sources:
         return markdown
     return _outside_code(
         markdown, lambda text: _LINK.sub(lambda match: _link(match, sources[page.file.src_uri], page.file.src_uri), text)
     )
+
+
+def _description(markdown: str) -> str:
+    """The first paragraph of text, shortened, without markup."""
+    paragraphs = (part.strip() for part in markdown.split("\n\n"))
+    text = next((part for part in paragraphs if re.match(r"[\w*`\[]", part)), "")
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"<[^>]*>", "", text))
+    return textwrap.shorten(text.replace("*", "").replace("`", ""), 200, placeholder=" …")
 
 
 def reference_text(name: str) -> str:
@@ -137,23 +154,29 @@ def _modules(path: str) -> set[str]:
 
 
 def notebook_text(text: str) -> str:
-    """A notebook as Markdown: its text, its code, and what that printed and drew."""
-    parts = []
+    """A notebook as Markdown: its text, its code, and what that printed and drew. Formulas become MathML, without a script."""
+    parts, heading = [], ""
     for cell in json.loads(text)["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            parts.append(source)
+            heading = (_HEADING.findall(source) or [heading])[-1]
+            parts.append(_outside_code(source, lambda text: _FORMULA.sub(_mathml, text)))
         elif cell["cell_type"] == "code":
             parts.append(f"````python\n{source}\n````")
-            parts += [shown for output in cell["outputs"] if (shown := _output(output))]
+            parts += [shown for output in cell["outputs"] if (shown := _output(output, heading))]
     return "\n\n".join(parts) + "\n"
 
 
-def _output(output: dict[str, Any]) -> str:
+def _mathml(match: re.Match[str]) -> str:
+    return convert(match["inline"] or match["block"].strip(), display="block" if match["block"] else "inline")
+
+
+def _output(output: dict[str, Any], heading: str) -> str:
     data = output.get("data", {})
     for kind in ("image/png", "image/gif", "image/jpeg"):
         if kind in data:
-            return f"![](data:{kind};base64,{''.join(data[kind]).replace(chr(10), '')})"
+            alt = f"A picture that the code draws: {heading}".replace("[", "").replace("]", "")
+            return f"![{alt}](data:{kind};base64,{''.join(data[kind]).replace(chr(10), '')})"
     text = "".join(data.get("text/plain", output.get("text", "")))
     return f"````text\n{text.rstrip()}\n````" if text.strip() else ""
 

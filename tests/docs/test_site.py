@@ -1,5 +1,6 @@
 """The check of the built site, and the pages of the site."""
 
+import ast
 import importlib
 import re
 import tomllib
@@ -31,11 +32,36 @@ def test_dead_links_and_foreign_files_are_found(check, tmp_path):
     ]
 
 
+def test_what_is_not_shown_as_it_was_meant_is_found(check, tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<img src="x.png"><img src="x.png" alt="a curve"><blockquote>A word</blockquote> costs 5 $ or 6 $, <code>$x_1$</code>'
+        "<blockquote><blockquote><p>f(x)</p></blockquote></blockquote> the value $v_\\pi(s)$ <pre><code>'$a_1$'</code></pre>"
+    )
+    (tmp_path / "x.png").touch()
+    assert check.problems(tmp_path) == [
+        "a.html has a picture without a text, x.png",
+        "a.html has a quotation in a quotation, such as an example that is no block of code",
+        r"a.html shows the source of a formula, $v_\pi(s)$",
+    ]
+
+
 def test_every_page_of_docs_is_in_the_navigation():
     listed = set(re.findall(r"[\w/*.]+\.md|\w+/\*", str(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])))
     for page in (ROOT / "docs").glob("*.md"):
         assert page.name in listed, f"{page.name} is not in the navigation of mkdocs.yml"
     assert {"agents/*", "notebooks/*", "reference/*", "index.md"} <= listed
+
+
+def test_the_reference_has_every_name_of_the_package():
+    import jaxrl
+
+    tree = ast.parse((ROOT / "scripts" / "site_pages.py").read_text())
+    (reference,) = (node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "REFERENCE")
+    objects = {entry for _, _, entries in ast.literal_eval(reference).values() for entry in entries}
+    for name, module in jaxrl._NAMES.items():
+        assert {f"{module}.{name}", module} & objects, f"jaxrl.{name} is not in the reference"
+    for name in ("agents", "distributions", "envs.wrappers", "experiment", "explain", "losses", "networks", "replay"):
+        assert {name, f"{name}.*"} & objects, f"jaxrl.{name} is not in the reference"
 
 
 def test_the_lowest_jax_is_the_same_everywhere():
