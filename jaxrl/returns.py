@@ -243,8 +243,8 @@ def vtrace(
 ) -> VTrace:
     """V-trace: off-policy value targets and advantages (Espeholt et al. 2018, eq. 1 and section 4.2, λ of remark 2).
 
-    target_t = v_tm1 + ρ̂_t δ_t + γ_t ĉ_t (target_{t+1} − v_{t+1}), ρ̂ = min(clip_rho, ρ), ĉ = λ min(clip_c, ρ),
-    advantage_t = min(clip_pg_rho, ρ_t) (r_t + γ_t [(1 − λ) v_t + λ target_{t+1}] − v_tm1).
+    `target_t = v_tm1 + ρ̂_t δ_t + γ_t ĉ_t (target_{t+1} − v_{t+1})` with ρ̂ = min(clip_rho, ρ), ĉ = λ min(clip_c, ρ), and
+    `advantage_t = min(clip_pg_rho, ρ_t) (r_t + γ_t [(1 − λ) v_t + λ target_{t+1}] − v_tm1)`.
 
     Args:
       r_t: rewards, `[T, ...]`.

@@ -79,7 +79,7 @@ def categorical_mean(logits: jax.Array, atoms: jax.Array) -> jax.Array:
 def categorical_q_learning(
     q_logits_tm1: jax.Array, a_tm1: jax.Array, r_t: jax.Array, discount_t: jax.Array, q_logits_t: jax.Array, atoms: jax.Array
 ) -> jax.Array:
-    """C51: the cross-entropy of the projected target r_t + γ_t z, z ~ q_t[a*], with a* greedy in the mean of q_t.
+    """C51: the cross-entropy of the projected target r_t + γ_t z, z ~ `q_t[a*]`, with `a*` greedy in the mean of q_t.
 
     (Bellemare et al. 2017, algorithm 1.)
 
@@ -203,7 +203,7 @@ def quantile_q_learning(
     q_quantiles_t_selector: jax.Array | None = None,
     kappa: float = 1.0,
 ) -> jax.Array:
-    """QR-DQN: quantile regression of q_tm1[a_tm1] on r_t + γ_t q_t[a*], with a* greedy in the mean.
+    """QR-DQN: quantile regression of q_tm1[a_tm1] on `r_t + γ_t q_t[a*]`, with `a*` greedy in the mean.
 
     (Dabney et al. 2018a, algorithm 1; the i-th of N quantiles is that of τ_i = (i + ½)/N.)
 
@@ -213,7 +213,7 @@ def quantile_q_learning(
       r_t: rewards, `[...]`.
       discount_t: γ, 0 where the episode terminated, `[...]`.
       q_quantiles_t: of the successor, usually by a target network, `[..., A, M]`. No gradient.
-      q_quantiles_t_selector: of the successor by the online network, to select a* (double Q-learning), `[..., A, L]`;
+      q_quantiles_t_selector: of the successor by the online network, to select `a*` (double Q-learning), `[..., A, L]`;
         by default q_quantiles_t. No gradient.
       kappa: as for `quantile_regression`.
 
