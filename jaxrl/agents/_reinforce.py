@@ -110,8 +110,9 @@ def reinforce(
       hparams: the default hyperparameters.
 
     Returns:
-      An `Agent`. Its metrics: `loss`, `entropy`, `gradient_norm` (before clipping), `value_loss` with a
-      learned baseline, `unfinished` (fraction of the environments) in episodic mode.
+      An `Agent`. Its metrics: `loss`, the mean over all T * B steps, of which those without weight count as 0; `entropy`, and
+      with a learned baseline `value_loss`, means over the steps with weight; `gradient_norm` (before clipping); in episodic
+      mode `unfinished` (fraction of the environments).
 
     Raises:
       ValueError: for an unsupported action space, `squash` without finite bounds, or a mode that needs another baseline.
@@ -150,8 +151,9 @@ def reinforce(
     def update(state, rollout, noise, hparams, iteration):
         batch = make_batch(state.params, rollout, hparams)
         grads, means = grad_of_mean(lambda params, batch: loss(params, batch, hparams), state.params, batch)
-        entropy, weight = mean((means["entropy"], jnp.mean(batch.weight)))
-        metrics = means | {"entropy": entropy / jnp.maximum(weight, 1.0 / (num_shards() * batch.weight.size))}
+        of_steps, weight = mean(({name: means[name] for name in means.keys() - {"loss"}}, jnp.mean(batch.weight)))
+        share = jnp.maximum(weight, 1.0 / (num_shards() * batch.weight.size))
+        metrics = means | jax.tree.map(lambda x: x / share, of_steps)
         if episodic:
             metrics["unfinished"] = 1.0 - jnp.mean(batch.weight[: rollout.reward.shape[1]])
         learning_rate = linear_schedule(hparams.learning_rate, 0.0, hparams.learning_rate_iterations, iteration)

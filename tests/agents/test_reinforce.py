@@ -14,7 +14,7 @@ from jaxrl.resets import reset_scheme
 from jaxrl.rollout import RolloutCarry, unroll
 from jaxrl.types import Box, Discrete, Transition
 from tests.compiling import OPTIMIZED
-from tests.problems import endless, reinforce_learner, short_point_mass, tabular
+from tests.problems import countdown, endless, reinforce_learner, short_point_mass, tabular
 
 HORIZON, NUM_STATES, NUM_ACTIONS = 4, 3, 2
 _rng = np.random.default_rng(1)
@@ -100,7 +100,7 @@ def written_out(params, rollout, network, hparams, mode, baseline, normalize):
         entropy = jnp.mean(weight * jnp.sum(log_std + 0.5 * math.log(2 * math.pi * math.e), axis=-1))
         value_loss = jnp.mean(weight * jnp.square(value - target)) if baseline == "value" else 0.0
         loss = -jnp.mean(weight * log_prob * advantage) - hparams.entropy_coef * entropy + hparams.value_coef * value_loss
-        return loss, {"entropy": entropy / jnp.mean(weight), "value_loss": value_loss}
+        return loss, {"entropy": entropy / jnp.mean(weight), "value_loss": value_loss / jnp.mean(weight)}
 
     return loss
 
@@ -175,6 +175,33 @@ def test_an_unfinished_episode_has_no_weight_and_is_reported():
     assert metrics["unfinished"] == 1.0
     for old, new in zip(jax.tree.leaves(state.agent.params), jax.tree.leaves(after.agent.params), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_the_share_of_unfinished_episodes_is_reported():
+    """Episodes last 2 or 9 steps, and a rollout 4."""
+    env = endless(limit=9)
+
+    def reset(key, params):
+        state, obs = env.reset(key, params)
+        return state._replace(time=7 * jax.random.bernoulli(key).astype(jnp.int32)), obs
+
+    learner = reinforce_learner(env._replace(reset=reset), rollout_length=4, num_envs=16)
+    state = learner.init(jax.random.key(0), learner.agent.hparams)
+    after, metrics = learner.step(state, learner.noise(jax.random.key(1)), learner.agent.hparams, jnp.int32(0))
+    unfinished = np.mean(np.asarray(after.stats.finished) == 0)
+    assert 0 < unfinished < 1
+    assert metrics["unfinished"] == pytest.approx(unfinished)
+
+
+def test_metrics_of_steps_do_not_depend_on_how_long_the_rollout_is_beyond_the_episodes():
+    found = []
+    for rollout_length in (3, 12):
+        learner = reinforce_learner(countdown(limit=3), rollout_length=rollout_length, baseline="value")
+        state = learner.init(jax.random.key(0), learner.agent.hparams)
+        found.append(learner.step(state, learner.noise(jax.random.key(1)), learner.agent.hparams, jnp.int32(0))[1])
+    for name in ("entropy", "value_loss"):
+        np.testing.assert_allclose(*(metrics[name] for metrics in found), rtol=1e-5)
+    assert found[0]["loss"] != pytest.approx(float(found[1]["loss"]), rel=0.1)
 
 
 def test_the_mean_leaves_the_own_return_out():
