@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.special
 
 import jaxrl
 from jaxrl import agents, replay
@@ -156,6 +157,12 @@ def test_an_update_descends_on_the_loss_of_the_paper(name):
         float64(after.agent.target_params), new, target,
     )  # fmt: skip
     np.testing.assert_allclose(np.mean(metrics["loss"]), np.mean(weights * each(old)), **tolerance(1e-4))
+    first_noise = np.split(drawn[0], 2, axis=-1)[0] if agent == "iqn" else drawn[0]
+    chosen = outputs(old, obs, first_noise)[np.arange(len(action)), action]
+    means = (
+        scipy.special.softmax(chosen, axis=-1) @ np.linspace(V_MIN, V_MAX, NUM_ATOMS) if loss is categorical else chosen.mean(-1)
+    )
+    np.testing.assert_allclose(np.mean(metrics["q"]), np.mean(means), **tolerance(1e-4))
     if is_rainbow:
         assert len(np.unique(weights.round(3))) > 3
         priority = np.asarray(after.agent.replay.sums[0])
@@ -191,6 +198,19 @@ def test_the_greedy_action_has_the_largest_mean(name):
     noise = jax.tree.map(lambda x: x[0], agent.noise(jax.random.key(0), 1, 4).act)
     hparams = QHParams(epsilon_start=0.0, epsilon_end=0.0)
     assert agent.explore({}, obs, (), noise, hparams, jnp.int32(0))[0].tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("value", "best"), [(0.49, 0), (0.51, 1)])
+def test_the_levels_of_iqns_policy_are_the_midpoints(value, best):
+    """The quantiles of action 0 are the levels themselves, whose mean is then 1/2; those of action 1 are all the same."""
+
+    def apply(params, obs, tau):
+        tau = jnp.broadcast_to(tau, (obs.shape[0], tau.shape[-1]))
+        return jnp.stack([tau, jnp.full_like(tau, value)], axis=1)
+
+    network = jaxrl.networks.Ensemble(lambda key, *_: {}, apply)
+    agent = agents.iqn(network, Discrete(2), num_policy_quantiles=8)
+    assert agent.exploit({}, jnp.zeros((3, 2)), (), jax.random.key(0))[0].tolist() == [best] * 3
 
 
 # --- noise

@@ -123,6 +123,7 @@ def updates_by_hand(state, rows, noise, hparams, delay, critic_steps, actor_step
     [
         ({"updates_per_iteration": 4, "policy_delay": 2}, 0.3),
         ({"updates_per_iteration": 2, "policy_delay": 2}, 0.0),
+        ({"updates_per_iteration": 3, "policy_delay": 3}, 0.0),
         ({"updates_per_iteration": 2, "policy_delay": 1, "num_critics": 3}, 1.0),
         ({"updates_per_iteration": 2, "num_critics": 1, "ddpg": True}, 0.3),
     ],
