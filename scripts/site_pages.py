@@ -48,7 +48,7 @@ REFERENCE = {
     "returns": ("jaxrl.returns", "", ("returns",)),
     "distributions": ("jaxrl.distributions", "", ("distributions",)),
     "replay": ("jaxrl.replay", "", ("replay.*", "replay.prioritized")),
-    "building_blocks": ("Parts of agents", "What agents share; for your own.", (
+    "building_blocks": ("Parts of agents", "Functions that agents share, and that your own agent can use.", (
         "schedules", "exploration", "policies", "optimizers", "minibatches", "recurrence", "transitions", "off_policy",
         "training_passes", "noise", "normalization", "running_statistics", "shards", "checks",
     )),
@@ -173,6 +173,8 @@ def _mathml(match: re.Match[str]) -> str:
 
 def _output(output: dict[str, Any], heading: str) -> str:
     data = output.get("data", {})
+    if "text/html" in data:
+        return "".join(data["text/html"])
     for kind in ("image/png", "image/gif", "image/jpeg"):
         if kind in data:
             alt = f"A picture that the code draws: {heading}".replace("[", "").replace("]", "")

@@ -98,9 +98,9 @@ def ppo(
       hparams: the default hyperparameters.
 
     Returns:
-      An `Agent`. Its metrics, means over the gradient steps: `loss`, `policy_loss`, `value_loss`, `entropy`, `approx_kl`
-      (estimate of KL(old, new), Schulman 2020), `clip_fraction` (fraction of the samples whose ratio is clipped),
-      `gradient_norm` (before clipping).
+      An `Agent`. Its metrics, means over all minibatches of an iteration, also those that `target_kl` leaves out: `loss`,
+      `policy_loss`, `value_loss`, `entropy`, `approx_kl` (estimate of KL(old, new), Schulman 2020), `clip_fraction` (fraction
+      of the samples whose ratio is clipped), `gradient_norm` (before clipping).
 
     Raises:
       ValueError, TypeError: for an unsupported action space, or sizes that are not positive ints.
