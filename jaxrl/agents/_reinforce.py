@@ -24,7 +24,7 @@ from jaxrl.optimizers import Optimizer, adam, optimizer_step
 from jaxrl.policies import PolicyHead, policy_head
 from jaxrl.schedules import linear_schedule
 from jaxrl.shards import mean, num_shards, total
-from jaxrl.types import Agent, Network, Noise, Space, Transition
+from jaxrl.types import Agent, Metrics, Network, Noise, Space, Transition
 
 
 class ReinforceHParams(NamedTuple):
@@ -151,9 +151,7 @@ def reinforce(
     def update(state, rollout, noise, hparams, iteration):
         batch = make_batch(state.params, rollout, hparams)
         grads, means = grad_of_mean(lambda params, batch: loss(params, batch, hparams), state.params, batch)
-        of_steps, weight = mean(({name: means[name] for name in means.keys() - {"loss"}}, jnp.mean(batch.weight)))
-        share = jnp.maximum(weight, 1.0 / (num_shards() * batch.weight.size))
-        metrics = means | jax.tree.map(lambda x: x / share, of_steps)
+        metrics = _of_steps_with_weight(means, batch.weight)
         if episodic:
             metrics["unfinished"] = 1.0 - jnp.mean(batch.weight[: rollout.reward.shape[1]])
         learning_rate = linear_schedule(hparams.learning_rate, 0.0, hparams.learning_rate_iterations, iteration)
@@ -224,6 +222,13 @@ def _first_finished_episodes(rollout: Transition) -> jax.Array:
     """float32 `[T, B]`: 1 on the steps of each environment's first episode, 0 after it, and 0 throughout if it never ends."""
     finished = jnp.any(rollout.terminated | rollout.truncated, axis=0, keepdims=True)
     return transitions.first_episodes(rollout) * finished.astype(jnp.float32)
+
+
+def _of_steps_with_weight(means: Metrics, weight: jax.Array) -> Metrics:
+    """Metrics that are means over all steps, as means over the steps with weight `[N]`; the loss stays as it is."""
+    of_steps, share = mean(({name: x for name, x in means.items() if name != "loss"}, jnp.mean(weight)))
+    share = jnp.maximum(share, 1.0 / (num_shards() * weight.size))
+    return means | jax.tree.map(lambda x: x / share, of_steps)
 
 
 def _mean_of_others(target: jax.Array, weight: jax.Array) -> jax.Array:
