@@ -20,7 +20,7 @@ set -uo pipefail
 
 stopped=
 stop() {
-  stopped=1
+  stopped=1 interrupted=1
   scancel --signal=TERM "$SLURM_JOB_ID" # to the processes of srun, and not to this script
 }
 trap stop TERM
@@ -33,9 +33,9 @@ if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPU
 # A process that ends does not kill the others, which are saving too.
 srun --kill-on-bad-exit=0 jaxrl train "$@" --distributed &
 step=$!
-wait "$step"
-code=$?
-while [ -n "$stopped" ] && kill -0 "$step" 2> /dev/null; do # the signal has interrupted the wait
+interrupted=1
+while [ -n "$interrupted" ]; do # a signal ends the wait, and then the code is that of the signal
+  interrupted=
   wait "$step"
   code=$?
 done

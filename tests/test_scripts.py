@@ -207,12 +207,13 @@ def test_the_lists_of_tests_name_what_is_there():
 # --- clusters
 
 
-def slurm(tmp_path, step, signal_after=None):
-    """Run the batch file with commands of SLURM that write down how they are called; `step` is what srun does."""
+def slurm(tmp_path, step, signal_after=None, cancelling="true"):
+    """Run the batch file with commands of SLURM that write down how they are called; `step` is what srun does, and `cancelling`
+    what scancel does after the step has heard of it."""
     bin = tmp_path / "bin"
     bin.mkdir()
     log = tmp_path / "log"
-    for name, does in {"srun": step, "scancel": f"touch {tmp_path}/stop", "scontrol": "true"}.items():
+    for name, does in {"srun": step, "scancel": f"touch {tmp_path}/stop\n{cancelling}", "scontrol": "true"}.items():
         (bin / name).write_text(f'#!/usr/bin/env bash\necho {name} "$@" >> {log}\n{does}\n')
         (bin / name).chmod(0o755)
     variables = {"PATH": f"{bin}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "16"}
@@ -240,8 +241,11 @@ def test_a_job_under_slurm_saves_at_its_time_limit_and_goes_back_to_the_queue(tm
     assert (tmp_path / "saved").exists(), "it waits for the checkpoints"
 
 
-def test_a_job_that_finishes_at_its_time_limit_is_not_queued_again(tmp_path):
-    code, log = slurm(tmp_path, f"while [ ! -e {tmp_path}/stop ]; do sleep 0.05; done", signal_after=0.2)
+@pytest.mark.parametrize("cancelling", ["true", "sleep 1"])
+def test_a_job_that_finishes_at_its_time_limit_is_not_queued_again(tmp_path, cancelling):
+    """Also if the step ends while the script still handles the signal."""
+    step = f"while [ ! -e {tmp_path}/stop ]; do sleep 0.05; done"
+    code, log = slurm(tmp_path, step, signal_after=0.2, cancelling=cancelling)
     assert (code, log) == (0, [TRAIN, "scancel --signal=TERM 7"])
 
 
