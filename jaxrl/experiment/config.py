@@ -176,10 +176,15 @@ class Config:
         return from_json(to_json(dataclasses.asdict(self)))
 
     def save(self, path: Path) -> None:
-        """Write a new file. Raises FileExistsError if there is one already."""
+        """Write a new file. Raises FileExistsError if there is one, and another OSError if that fails, which leaves no file."""
         record = to_json({"jaxrl": jaxrl.__version__, **dataclasses.asdict(self)})
-        with path.open("x") as file:
-            file.write(json.dumps(record, indent=2, allow_nan=False) + "\n")
+        file = path.open("x")
+        try:
+            with file:
+                file.write(json.dumps(record, indent=2, allow_nan=False) + "\n")
+        except OSError:
+            path.unlink()
+            raise
 
     @staticmethod
     def load(path: Path) -> "Config":

@@ -60,7 +60,6 @@ def created(path: Path, save_config: Callable[[Path], None]) -> Iterator[None]:
         except FileExistsError as error:
             raise ValueError(f"{path} is in use by another run; choose another with --out") from error
         except OSError as error:
-            (path / CONFIG).unlink(missing_ok=True)
             raise _cannot_write(path, error) from error
         yield
 

@@ -268,7 +268,6 @@ def _replace_config(path: Path, config: Config) -> None:
     try:
         config.save(new)
     except OSError as error:
-        new.unlink(missing_ok=True)
         reason = storage.reason(error)
         raise ValueError(f"cannot write {path} ({reason}): make room and search again in another folder") from error
     new.replace(path)

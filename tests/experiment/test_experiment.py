@@ -283,16 +283,15 @@ def test_a_disk_that_is_full_at_the_start_leaves_an_empty_folder(tmp_path, monke
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def save(path):
-        path.touch()
-        full()
-
+    save = Config(env="CartPole-v1", settings=SETTINGS).save
+    monkeypatch.setattr(json, "dumps", full)  # after the file is opened
     with (
         pytest.raises(ValueError, match=r"cannot write to .* \(No space left on device\)"),
         folder.created(tmp_path / "run", save),
     ):
         pass
     assert not any((tmp_path / "run").iterdir())
+    monkeypatch.undo()
     monkeypatch.setattr(locks.platform, "node", full)  # of the lock
     with pytest.raises(ValueError, match="No space left on device"), folder.created(tmp_path / "run", save):
         pass
