@@ -217,7 +217,8 @@ def _options(run: Path) -> dict[str, Any]:
     config = load_config(run)
     combinations = config.combinations
     swept = {name: " ".join(dict.fromkeys(shown(values[name]) for values in combinations)) for name in config.swept}
-    return describe(config, swept) | {"seeds": config.seeds, "seed": config.seed}
+    others = ("seeds", "seed", "batch_size", "eval_every", "num_shards", "deterministic")
+    return describe(config, swept) | {name: getattr(config, name) for name in others}
 
 
 def _remembered(run: Path) -> dict[str, Any]:

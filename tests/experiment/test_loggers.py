@@ -1,5 +1,6 @@
 """Loggers: what they receive, that they never stop or slow training, and that TensorBoard, W&B and MLflow get it once."""
 
+import dataclasses
 import importlib.util
 import json
 import threading
@@ -38,6 +39,8 @@ def test_options_have_a_name_each_and_swept_ones_all_values(tmp_path):
     some = {"algorithm": "dqn", "env": "Chain", "seeds": 3, "seed": 5, "hparams.tau": "0.5 1", "hparams.discount": 0.9}
     assert found.items() >= some.items()
     assert {"agent.num_envs", "agent.batch_size", "hparams.learning_rate"} <= found.keys()
+    described = {"env", "settings", "wrappers", "hparams", "sweep", "samples"}  # by other names
+    assert {field.name for field in dataclasses.fields(Config)} - described <= found.keys()
     assert not any(isinstance(value, dict | list) for value in found.values())
 
 
