@@ -10,8 +10,6 @@ from typing import Any
 from griffe import Class, Extension, Object
 
 _EXAMPLE = re.compile(r"^>>> .*?(?=\n\s*\n|\Z)", re.DOTALL | re.MULTILINE)
-
-
 _FIELD = re.compile(r"^    (?:# .*|[a-z]\w*: .*)$", re.MULTILINE)
 
 

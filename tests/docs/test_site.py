@@ -2,9 +2,12 @@
 
 import ast
 import importlib
+import json
 import re
+import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -43,6 +46,72 @@ def test_what_is_not_shown_as_it_was_meant_is_found(check, tmp_path):
         "a.html has a quotation in a quotation, such as an example that is no block of code",
         r"a.html shows the source of a formula, $v_\pi(s)$",
     ]
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    """Import a script that builds the site, with stand-ins for the packages of the site."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    stand_in = SimpleNamespace(Class=object, Extension=object, Object=object, File=object, Files=object)
+    converter = SimpleNamespace(convert=lambda formula, display: f"<math {display}>{formula}</math>")
+    for name in ("griffe", "mkdocs", "mkdocs.structure", "mkdocs.structure.files", "latex2mathml"):
+        monkeypatch.setitem(sys.modules, name, stand_in)
+    monkeypatch.setitem(sys.modules, "latex2mathml.converter", converter)
+    yield importlib.import_module
+    for name in ("site_docstrings", "site_pages"):
+        sys.modules.pop(name, None)
+
+
+def test_examples_become_code_and_records_show_their_fields(scripts):
+    docstrings = scripts("site_docstrings").Docstrings()
+    cls = SimpleNamespace(
+        docstring=SimpleNamespace(value="A step.\n\n>>> Step(1).reward\n1\n\nMore."),
+        lines='''class Step(NamedTuple):
+    """A step.
+
+    >>> Step(1).reward
+    1
+
+    More.
+    """
+
+    reward: float  # of the step
+    # Of the episode:
+    total: float = 0.0
+
+    def mean(self):
+        """Of it."""
+        return 3'''.splitlines(),
+    )
+    docstrings.on_object(obj=cls)
+    docstrings.on_class(cls=cls)
+    assert cls.docstring.value == (
+        "A step.\n\n```pycon\n>>> Step(1).reward\n1\n```\n\nMore.\n\n"
+        "```python\nreward: float  # of the step\n# Of the episode:\ntotal: float = 0.0\n```"
+    )
+    undocumented = SimpleNamespace(docstring=None, lines=["class A:", "    x: int"])
+    docstrings.on_object(obj=undocumented)
+    docstrings.on_class(cls=undocumented)
+
+
+def test_a_notebook_becomes_text_code_pictures_and_formulas(scripts):
+    cells = [
+        {"cell_type": "markdown", "source": ["# A [point]\n", "An action $a_1$ costs `$5`:\n", "$$\nx^2\n$$"]},
+        {"cell_type": "code", "source": ["draw()"], "outputs": [{"data": {"image/png": ["AA\n"], "text/plain": ["<Figure>"]}}]},
+        {"cell_type": "code", "source": ["show()"], "outputs": [{"data": {"text/html": ["<table>"], "text/plain": ["\x1b[1m"]}}]},
+        {"cell_type": "code", "source": ["1"], "outputs": [{"text": ["1\n"]}]},
+    ]
+    assert scripts("site_pages").notebook_text(json.dumps({"cells": cells})) == (
+        "# A [point]\nAn action <math inline>a_1</math> costs `$5`:\n<math block>x^2</math>\n\n"
+        "````python\ndraw()\n````\n\n![A picture that the code draws: A point](data:image/png;base64,AA)\n\n"
+        "````python\nshow()\n````\n\n<table>\n\n````python\n1\n````\n\n````text\n1\n````\n"
+    )
+
+
+def test_a_page_is_described_by_its_first_paragraph(scripts):
+    page = SimpleNamespace(meta={}, file=SimpleNamespace(src_uri="other.md"))
+    scripts("site_pages").on_page_markdown("# Title\n\n<img>\n\n**Read** [this](a.md) `first`.\n\nMore.", page, None, None)
+    assert page.meta == {"description": "Read this first."}
 
 
 def test_every_page_of_docs_is_in_the_navigation():
