@@ -93,6 +93,7 @@ def _axis(values: np.ndarray, log: bool | None) -> tuple[np.ndarray, list[tuple[
 
 
 def _finite_axis(values: np.ndarray, log: bool | None) -> tuple[np.ndarray, list[tuple[float, str]]]:
+    """The heights of finite values, 0 for others, and the ticks; logarithmic if `log`, or if that is None and the values fit."""
     finite = np.isfinite(values)
     if not finite.any():
         return np.zeros(len(values)), []

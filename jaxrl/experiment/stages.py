@@ -28,10 +28,11 @@ from jaxrl.vectorization import compiler_options, spread_over, vectorize
 def check_settings(hparams: HParams) -> int:
     """Return N, the number of settings. Raises ValueError unless every leaf of `hparams` is `[N]`, N at least 1."""
     shapes = {jax.tree_util.keystr(path): np.shape(x) for path, x in jax.tree_util.tree_leaves_with_path(hparams)}
-    if len(set(shapes.values())) != 1 or len(shape := next(iter(shapes.values()))) != 1 or not shape[0]:
-        got = ", ".join(f"{list(shape)} for {name}" for name, shape in shapes.items())
-        raise ValueError(f"hparams must have leaves of one shape [N], a value for each of N settings; got {got}")
-    return shape[0]
+    distinct = set(shapes.values())
+    if len(distinct) == 1 and len(shape := distinct.pop()) == 1 and shape[0] > 0:
+        return shape[0]
+    got = ", ".join(f"{list(shape)} for {name}" for name, shape in shapes.items())
+    raise ValueError(f"hparams must have leaves of one shape [N], a value for each of N settings; got {got}")
 
 
 class Stages(NamedTuple):
