@@ -249,8 +249,8 @@ def _read_table(path: Path, config: Config) -> _Table:
     return _Table(header, rows, of_first)
 
 
-def _damaged(path: Path, why: str) -> ValueError:
-    return ValueError(f"{path} is damaged ({why}); remove the folder of its part and train it again")
+def _damaged(path: Path, why: str) -> storage.Damaged:
+    return storage.Damaged(f"{path} is damaged ({why}); remove the folder of its part and train it again")
 
 
 def _join_systems(systems: list[dict[str, str]]) -> dict[str, str]:
