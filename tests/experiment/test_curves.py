@@ -72,6 +72,13 @@ def test_single_points_are_seen(tmp_path, monkeypatch):
     assert axes.lines[0].get_marker() == "None"
 
 
+def test_grey_curves_are_counted_in_the_legend(tmp_path, monkeypatch):
+    for num, expected in ((10, "DQN 9 (2 seeds)"), (11, "1 other"), (13, "3 others")):
+        (axes,) = drawn([f"DQN {i}" for i in range(num)], tmp_path, monkeypatch).axes
+        texts = [text.get_text() for text in axes.get_legend().texts]
+        assert (len(texts), texts[-1]) == (min(num, 11), expected)
+
+
 def test_what_the_font_or_the_layout_lacks_is_no_warning(tmp_path, recwarn):
     figure = new_figure(2, 2)
     figure.add_subplot().set_ylabel("日本語")

@@ -52,6 +52,12 @@ def chunk_of(runs, env_steps, returns, **metrics):
     return Chunk(runs, 1, env_steps, None, values | {k: np.array(v, np.float32) for k, v in metrics.items()}, 0)
 
 
+def test_one_seed_has_no_interval(tmp_path):
+    config = Config(env="Chain", settings=DEFAULTS["dqn"], seeds=1)
+    seen = Rows(config, tmp_path)(10, 2.5, chunk_of(slice(0, 1), 10, [3.0]), None)
+    assert (seen[-1].run, seen[-1].values) == ("IQM", {"episode_return": 3.0})
+
+
 def test_rows_are_of_each_run_and_of_the_seeds_of_a_setting_together(tmp_path):
     config = Config(env="Chain", settings=DEFAULTS["dqn"], seeds=4, sweep={"tau": [0.5, 1.0]})
     rows = Rows(config, tmp_path)

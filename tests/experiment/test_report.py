@@ -229,6 +229,14 @@ def test_many_seeds_are_shown_in_a_small_page(tmp_path):
     assert "200 seeds of 1000, evenly spaced by rank" in page.read_text()
 
 
+def test_numbers_at_the_ends_of_an_axis_stay_inside(tmp_path):
+    write_run(tmp_path / "run", [0, 50, 100], sweep={"tau": [0.1, 0.2, 0.3]}, spread=0)
+    axis = charts.strips(compare([tmp_path / "run"]).entries, "CartPole-v1").find("svg")
+    assert [(text.text, text.get("class")) for text in axis.iter("text")] == [
+        ("0", "start"), ("20", None), ("40", None), ("60", None), ("80", None), ("100", "end"),
+    ]  # fmt: skip
+
+
 def test_no_two_of_40_settings_are_drawn_alike():
     found = charts.data([], [SimpleNamespace(label="")] * 40)
     assert len({(i % found["colors"], *dash) for i, dash in enumerate(found["dashes"])}) == 40

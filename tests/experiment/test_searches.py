@@ -202,6 +202,14 @@ def test_a_wrong_range_is_named(learner, values, message):
         tune(Config("PointMass", DEFAULTS["reinforce"], samples=[{"learning_rate": 0.1}]), Path("unused"), space=space)
 
 
+def test_a_score_is_the_mean_over_the_episodes_that_end(learner, monkeypatch):
+    played = {"some end": [1.0, np.nan, 3.0], "none ends": [np.nan] * 3}
+    for returns, expected in zip(played.values(), (2.0, np.nan), strict=True):
+        monkeypatch.setattr(stages, "evaluate", lambda *args, returns=returns, **options: jnp.array(returns))
+        _, rungs = successive_halving(jax.random.split(jax.random.key(0), 1), learner, settings_of(learner, 2), num_iterations=2)
+        np.testing.assert_array_equal(rungs[-1].scores, expected)
+
+
 @pytest.mark.parametrize(
     "leaves",
     [
